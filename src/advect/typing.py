@@ -1,0 +1,189 @@
+"""The words the rooms share: shapes, protocols, and the one rule for broadcasting time.
+
+A protocol here has one verb. Anything with that verb may take the place of ours.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from advect.records import Batch, Bridge, Mapped, Pairs, Progress, Solution
+
+Rows = Float[Tensor, "batch *event"]
+Times = Float[Tensor, " batch"]
+Scalars = Float[Tensor, " batch"]
+
+
+def expand_time(t: Tensor | float, like: Tensor) -> Tensor:
+    """Give ``t`` the shape ``(batch, 1, …, 1)`` that broadcasts against ``like`` of shape ``(batch, *event)``.
+
+    ``t`` is a number, a scalar tensor or ``(batch,)``; dtype and device become those of ``like``. This is the only
+    place where time meets an event shape.
+    """
+    t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+    return t.expand(like.shape[0]).reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def batch_time(t: Tensor | float, like: Tensor) -> Tensor:
+    """Give ``t`` the shape ``(batch,)`` with dtype and device of ``like``."""
+    return torch.as_tensor(t, dtype=like.dtype, device=like.device).expand(like.shape[0])
+
+
+def sum_event(x: Tensor) -> Tensor:
+    """Sum ``(batch, *event)`` over the event to ``(batch,)``; also for scalars of shape ``(batch,)``."""
+    return x.reshape(x.shape[0], -1).sum(1) if x.ndim > 1 else x
+
+
+@runtime_checkable
+class Field(Protocol):
+    """A velocity. May also offer ``divergence(t, x, condition) -> (batch,)``, equal to autograd's."""
+
+    def __call__(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Velocity ``(batch, *event)`` at time ``t`` (scalar or ``(batch,)``) and points ``x``."""
+        ...
+
+
+class Schedule(Protocol):
+    """x_t = α(t) x1 + σ(t) x0. Every method maps a tensor of times to a tensor of the same shape."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of the data end; α(1) is the limit at data."""
+        ...
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Weight of the source end."""
+        ...
+
+    def alpha_derivative(self, t: Tensor) -> Tensor:
+        """dα/dt."""
+        ...
+
+    def sigma_derivative(self, t: Tensor) -> Tensor:
+        """dσ/dt."""
+        ...
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """λ(t) = 2 log(α/σ); ±∞ at ends where a weight vanishes."""
+        ...
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`."""
+        ...
+
+
+class Path(Protocol):
+    """A conditional probability path p_t(x | x0, x1)."""
+
+    def sample(self, t: Tensor, x0: Tensor, x1: Tensor, *, generator: Generator | None = None) -> Bridge:
+        """Draw x ~ p_t(· | x0, x1) and the velocity there; finite at t = 0 and t = 1."""
+        ...
+
+    def velocity(self, t: Tensor, x: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """Conditional velocity u_t(x | x0, x1)."""
+        ...
+
+
+class Coupling(Protocol):
+    """Chooses which source row goes with which data row."""
+
+    def prepare(self, source: Tensor | None, data: Tensor) -> "Coupling":
+        """Do once what depends on the whole sets; couplings without such work return themselves."""
+        ...
+
+    def draw(
+        self, x0: Tensor, x1: Tensor, *, condition: Tensor | None = None, generator: Generator | None = None
+    ) -> Pairs:
+        """Pair the rows of a batch."""
+        ...
+
+
+class Objective(Protocol):
+    """A loss per row."""
+
+    def __call__(self, flow: torch.nn.Module, batch: Batch, *, generator: Generator | None = None) -> Tensor:
+        """Loss ``(batch,)`` before row weights."""
+        ...
+
+
+class Solver(Protocol):
+    """Integrates a field from t0 to t1, in either direction."""
+
+    def __call__(
+        self,
+        field: Field,
+        x: Tensor,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        *,
+        times: Tensor | None = None,
+        condition: Tensor | None = None,
+        divergence: "Divergence | None" = None,
+        generator: Generator | None = None,
+    ) -> Solution:
+        """The state at t1, with evaluations and status per row."""
+        ...
+
+
+class Divergence(Protocol):
+    """The trace of a field's Jacobian, exact or by fixed probes."""
+
+    def probes(self, x: Tensor, generator: Generator | None) -> Tensor | None:
+        """Draw what stays fixed during one solve; ``(batch, probes, *event)`` or None."""
+        ...
+
+    def __call__(
+        self, field: Field, t: Tensor | float, x: Tensor, condition: Tensor | None, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Velocity ``(batch, *event)`` and one trace estimate per probe ``(batch, max(probes, 1))``."""
+        ...
+
+
+class Bijection(Protocol):
+    """An invertible map; `encode` goes from data to source, `decode` back."""
+
+    def encode(
+        self, x: Tensor, condition: Tensor | None = None, *, log_det: bool = True, generator: Generator | None = None
+    ) -> Mapped:
+        """Data to source."""
+        ...
+
+    def decode(
+        self, z: Tensor, condition: Tensor | None = None, *, log_det: bool = True, generator: Generator | None = None
+    ) -> Mapped:
+        """Source to data."""
+        ...
+
+
+class Base(Protocol):
+    """The source distribution of a flow."""
+
+    def sample(self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """Draw ``(num_rows, *event)``."""
+        ...
+
+    def log_prob(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Log-density ``(batch,)`` in nats; raises `UnsupportedError` where there is none."""
+        ...
+
+
+class Sink(Protocol):
+    """Where the training loop sends what happens."""
+
+    def progress(self, progress: Progress) -> None:
+        """A line of life."""
+        ...
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers to keep."""
+        ...
+
+    def checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
+        """Everything needed to go on with the same bits."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        ...
