@@ -145,13 +145,23 @@ class Bijection(Protocol):
     """An invertible map; `encode` goes from data to source, `decode` back."""
 
     def encode(
-        self, x: Tensor, condition: Tensor | None = None, *, log_det: bool = True, generator: Generator | None = None
+        self,
+        x: Tensor,
+        condition: Tensor | None = None,
+        *,
+        log_det: bool = True,
+        generator: Generator | None = None,
     ) -> Mapped:
         """Data to source."""
         ...
 
     def decode(
-        self, z: Tensor, condition: Tensor | None = None, *, log_det: bool = True, generator: Generator | None = None
+        self,
+        z: Tensor,
+        condition: Tensor | None = None,
+        *,
+        log_det: bool = True,
+        generator: Generator | None = None,
     ) -> Mapped:
         """Source to data."""
         ...
@@ -160,7 +170,9 @@ class Bijection(Protocol):
 class Base(Protocol):
     """The source distribution of a flow."""
 
-    def sample(self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+    def sample(
+        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
+    ) -> Tensor:
         """Draw ``(num_rows, *event)``."""
         ...
 

@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all.
+
+Every file advect writes goes through here: written beside its destination, flushed to the disk, then renamed over it.
+A reader, or a process that takes over after a crash, sees the old file or the new one and nothing in between.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from advect.errors import AdvectError, ConfigError
+
+
+class WriteError(AdvectError, OSError):
+    """A file that cannot be written; whatever stood there before is untouched."""
+
+    def __str__(self) -> str:  # OSError would format its own arguments
+        return self.message
+
+
+@contextmanager
+def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
+    """Yield a temporary path in the destination's folder; on success it is renamed over the destination.
+
+    Args:
+        destination: The file to write. Missing parent folders are made.
+        suffix: Ending of the temporary file, for writers that look at it.
+
+    Raises:
+        WriteError: The folder cannot be made or written, or the disk is full.
+    """
+    destination = Path(destination)
+    temporary: Path | None = None
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=suffix, dir=destination.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _flush(temporary)
+        # mkstemp makes files private; what we leave behind has the ordinary rights of a new file.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, destination)
+        _flush(destination.parent)
+    except OSError as error:
+        if isinstance(error, AdvectError):
+            raise
+        raise WriteError(
+            f"cannot be written ({error.strerror or error})",
+            where=str(destination),
+            remedy="Choose another place with --out, or make room and check the folder's permissions.",
+        ) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            temporary.unlink()
+
+
+def write_text(destination: Path | str, text: str) -> Path:
+    """Write ``text`` as UTF-8, whole or not at all, and return the path."""
+    return write_bytes(destination, text.encode("utf-8"))
+
+
+def write_bytes(destination: Path | str, content: bytes) -> Path:
+    """Write ``content``, whole or not at all, and return the path."""
+    with atomic_path(destination) as temporary:
+        temporary.write_bytes(content)
+    return Path(destination)
+
+
+def sha256_of(path: Path | str) -> str:
+    """The SHA-256 of a file, read in blocks.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file, or a folder's entries, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if path.is_file():  # some systems cannot flush a folder; a file must be
+            raise
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
