@@ -58,6 +58,26 @@ def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(destination: Path | str) -> None:
+    """Refuse a destination whose folder cannot be made or written, before work is put into its content.
+
+    Raises:
+        WriteError: It cannot be written.
+    """
+    destination = Path(destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise WriteError(
+            f"cannot be written ({error.strerror or error})",
+            where=str(destination),
+            remedy="Choose another place with --out, or check the folder's permissions.",
+        ) from error
+
+
 def write_text(destination: Path | str, text: str) -> Path:
     """Write ``text`` as UTF-8, whole or not at all, and return the path."""
     return write_bytes(destination, text.encode("utf-8"))

@@ -64,7 +64,7 @@ class Schema:
     Attributes:
         columns: The columns that are modelled, in the user's order.
         container: ``csv``, ``tsv``, ``parquet``, ``npy``, ``npz``, ``numpy``, ``torch``, ``pandas``, ``polars``.
-        event_shape: Shape of one row of an array: ``(d,)``, ``()`` for scalars, ``(channels, height, width)`` for images.
+        event_shape: Shape of one row of an array: ``(d,)``, ``()`` for scalars, ``(channels, height, width)`` for pictures.
             The number of columns is its product.
         image: Whether the columns are the pixels of a picture.
         condition: The columns that are given, not modelled.
@@ -99,6 +99,8 @@ class Table:
         key: The array inside an ``.npz``.
         sides: Named per-row arrays that came along (labels, times, weights) and are not modelled unless asked for.
         dtypes: The dtype of each column to give back, as text.
+        categories: Column name to its values in order, for the columns whose frame declared an order.
+        notes: What reading decided that the user may want to know (semicolons between cells, renamed columns).
         index: What a frame needs to be rebuilt (its index), or None.
     """
 
@@ -111,6 +113,8 @@ class Table:
     image: bool = False
     key: str | None = None
     sides: Mapping[str, np.ndarray] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -239,7 +243,8 @@ class Solution:
         log_abs_det: ``(batch,)`` log|det ∂x(t1)/∂x(t0)| = ∫ div dt, when a divergence was asked for.
         log_abs_det_error: ``(batch,)`` standard error of it from the stochastic trace (0 for an exact one).
         times: ``(times,)`` the requested times, when any were.
-        states: ``(times, batch, *event)`` at those times.
+        states: ``(times, batch, *event)`` at those times; of a failed row, those before it failed are kept.
+        along: ``(batch, quantities)`` other integrals along the way, in the order they were asked for.
     """
 
     state: Float[Tensor, "batch *event"]
@@ -250,6 +255,7 @@ class Solution:
     log_abs_det_error: Float[Tensor, " batch"] | None = None
     times: Float[Tensor, " times"] | None = None
     states: Float[Tensor, "times batch *event"] | None = None
+    along: Float[Tensor, "batch quantities"] | None = None
 
 
 @dataclass(frozen=True)

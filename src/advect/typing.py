@@ -46,6 +46,7 @@ class Field(Protocol):
         ...
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """x_t = α(t) x1 + σ(t) x0. Every method maps a tensor of times to a tensor of the same shape."""
 
@@ -74,6 +75,7 @@ class Schedule(Protocol):
         ...
 
 
+@runtime_checkable
 class Path(Protocol):
     """A conditional probability path p_t(x | x0, x1)."""
 
@@ -86,6 +88,7 @@ class Path(Protocol):
         ...
 
 
+@runtime_checkable
 class Coupling(Protocol):
     """Chooses which source row goes with which data row."""
 
@@ -100,6 +103,7 @@ class Coupling(Protocol):
         ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss per row."""
 
@@ -108,6 +112,7 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Integrates a field from t0 to t1, in either direction."""
 
@@ -127,6 +132,7 @@ class Solver(Protocol):
         ...
 
 
+@runtime_checkable
 class Divergence(Protocol):
     """The trace of a field's Jacobian, exact or by fixed probes."""
 
@@ -141,6 +147,7 @@ class Divergence(Protocol):
         ...
 
 
+@runtime_checkable
 class Bijection(Protocol):
     """An invertible map; `encode` goes from data to source, `decode` back."""
 
@@ -167,6 +174,7 @@ class Bijection(Protocol):
         ...
 
 
+@runtime_checkable
 class Base(Protocol):
     """The source distribution of a flow."""
 
@@ -181,6 +189,7 @@ class Base(Protocol):
         ...
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where the training loop sends what happens."""
 

@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`. Both make their own environment in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test lint types contracts unit doctest bench-2d clean
+
+demo: .venv/demo.done
+	$(BIN)/advect train digits --method ot-cfm --out demo/digits --budget 2m
+	$(BIN)/advect sample demo/digits -n 64 --out demo/digits/samples.png
+
+test: lint types contracts unit
+
+lint: .venv/dev.done
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
+
+types: .venv/dev.done
+	$(BIN)/pyrefly check
+
+contracts: .venv/dev.done
+	$(BIN)/lint-imports
+
+# Processes share the cores; one torch thread each. Doctests of the package run with the tests.
+unit: .venv/dev.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --doctest-modules
+
+bench-2d: .venv/bench.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport_2d
+
+.venv/pip.done:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
+	touch $@
+
+.venv/demo.done: .venv/pip.done pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sklearn]'
+	touch $@
+
+.venv/dev.done: .venv/pip.done pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@ .venv/demo.done
+
+.venv/bench.done: .venv/pip.done pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+clean:
+	rm -rf .venv build src/*.egg-info .pytest_cache .ruff_cache .hypothesis

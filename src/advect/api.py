@@ -1,0 +1,315 @@
+"""The Python face: `fit`, `load` and the `Model` they return, which speaks the user's kind of data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from advect.data import read_table, to_container
+from advect.errors import ConfigError, RunFolderError
+from advect.files import write_text
+from advect.methods import Parts
+from advect.records import Estimate, Progress, Table
+from advect.run import CONFIG, EVALUATION, METRICS, MODEL, Artefact, RunFolder, write_artefact
+from advect.run.card import render_values
+from advect.run.sink import render_history
+from advect.training import generator_for
+from advect.workflows.evaluate import evaluate_table
+from advect.workflows.fit import train
+from advect.workflows.generate import SolverChoice, condition_vectors, generate
+from advect.workflows.listen import Silence
+from advect.workflows.open import open_run
+from advect.workflows.prepare import SAMPLE
+from advect.workflows.request import TrainRequest, sort_settings
+from advect.workflows.score import score
+from advect.workflows.transport import transport
+
+_GIVEN = "condition"  # the name of a condition that came as an array beside the rows
+
+
+def fit(
+    data: Any,
+    *,
+    method: str = "ot-cfm",
+    condition: Any = None,
+    source: Any = None,
+    weights: str | None = None,
+    steps: int | None = None,
+    budget: float | None = None,
+    batch_size: int | None = None,
+    network: str | torch.nn.Module = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    path: Any = None,
+    coupling: Any = None,
+    evaluate: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> "Model":
+    """Learn a distribution from rows.
+
+    Args:
+        data: Array or tensor ``(rows, *event)``, frame, file, or built-in name.
+        method: Row of the table of methods, see ``advect methods``.
+        condition: Columns that are given rather than modelled (a name or several), or an array with one value per row.
+        source: Rows to start from in place of Gaussian noise; any kind of data with the same columns.
+        weights: Column of row weights.
+        steps: Optimiser steps (5000 when neither steps nor budget are given).
+        budget: Seconds for everything, in place of steps.
+        batch_size: Rows per step.
+        network: Name such as ``residual-3x256``, or a module called as ``network(t, x, condition)``.
+        seed: Of every draw.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        out: Run folder to train in; it can be continued after a crash. None trains in memory.
+        path: A path of your own, see ``docs/extend.md``.
+        coupling: A coupling of your own.
+        evaluate: Whether to compute held-out figures right away.
+        progress: Called with a `Progress` about twice a second.
+        **settings: Any option of the method (``sigma=0.1``), of the loop (``learning_rate=1e-3``) or of the model
+            (``condition_dropout=0.2``).
+
+    Raises:
+        AdvectError: Data or settings that must be mended; the message says how.
+
+    >>> import torch
+    >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    >>> model = fit(x, method="i-cfm", steps=20, seed=0)
+    >>> tuple(model.sample(5).shape)
+    (5, 2)
+    """
+    table, names = _with_given(data, condition)
+    own = network if isinstance(network, torch.nn.Module) else None
+    request = TrainRequest(
+        data=table,
+        method=method,
+        out=None if out is None else Path(out),
+        condition=names,
+        weights=weights,
+        source=source,
+        steps=steps,
+        budget_seconds=budget,
+        batch_size=batch_size,
+        network=network if isinstance(network, str) else "auto",
+        seed=seed,
+        device=device,
+        parts=Parts(path=path, coupling=coupling, network=own),
+        **sort_settings(method, settings),
+    )
+    listener = Silence() if progress is None else _Progress(progress)
+    result = train(request, listener=listener, evaluate=evaluate)
+    if result.artefact is None:
+        raise RunFolderError("training was interrupted", where=str(out), remedy="Call fit again to continue.")
+    return Model(result.artefact)
+
+
+def load(path: str | Path, *, network: torch.nn.Module | None = None) -> "Model":
+    """Open a run folder.
+
+    Args:
+        path: What ``advect train --out`` or `Model.save` wrote.
+        network: The module, for runs trained with one of the user's own.
+
+    Raises:
+        RunFolderError: No finished run, or a damaged one.
+    """
+    return Model(open_run(path, parts=Parts(network=network)))
+
+
+class Model:
+    """A trained flow that speaks the user's kind of data.
+
+    Rows go in as any kind of data and come out as the kind the model was trained on. All log-probabilities are in nats,
+    in the units of the data.
+    """
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.artefact = artefact
+
+    @property
+    def flow(self) -> torch.nn.Module:
+        """The `Flow` inside, which speaks tensors of coordinates."""
+        return self.artefact.flow
+
+    @property
+    def config(self) -> Mapping:
+        """The resolved settings, as in ``config.toml``."""
+        return self.artefact.config
+
+    @property
+    def evaluation(self) -> Mapping:
+        """Held-out figures, if they were computed."""
+        return self.artefact.evaluation
+
+    def sample(
+        self,
+        num_rows: int,
+        condition: Any = None,
+        *,
+        guidance: float = 0.0,
+        solver: str | None = None,
+        steps: int | None = None,
+        tolerance: float | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Draw rows, as the kind of data the model was trained on.
+
+        Args:
+            num_rows: How many.
+            condition: One value for all rows (``7``, ``"label=7"``), an array or frame with one per row, or None to
+                draw conditions as they occurred in training.
+            guidance: Weight w of classifier-free guidance, (1 + w)·conditional − w·unconditional.
+            solver: Another solver than the run's.
+            steps: Its steps (fixed-step solvers).
+            tolerance: Its tolerance (adaptive solvers).
+            seed: Of the draw.
+        """
+        choice = SolverChoice(solver, steps, tolerance, guidance)
+        drawn = generate(self.artefact, num_rows, condition=self._condition(condition), choice=choice, seed=seed)
+        return to_container(drawn.table, self.artefact.schema.container)
+
+    def log_prob(self, data: Any, condition: Any = None, *, seed: int = 0) -> Any:
+        """Log-probability ``(rows,)`` in nats; NaN in failed rows, −∞ for rows that cannot occur."""
+        value = self.score(data, condition, seed=seed).value
+        return value if isinstance(data, torch.Tensor) else value.numpy()
+
+    def score(
+        self, data: Any, condition: Any = None, *, importance_samples: int | None = None, seed: int = 0
+    ) -> Estimate:
+        """Log-probability with standard error, status and network evaluations per row.
+
+        Args:
+            data: Rows.
+            condition: One value per row, where the model has a condition that is not among the columns.
+            importance_samples: Draws per row for discrete columns and gaps; by default 8, 1 where nothing is drawn.
+            seed: Of those draws.
+        """
+        table = self._rows(data, condition)
+        return score(self.artefact, table, importance_samples=importance_samples, seed=seed).estimate
+
+    def encode(self, data: Any, condition: Any = None, *, seed: int = 0) -> np.ndarray:
+        """Rows to the source: ``(rows, coordinates)``, standard normal if the model is right."""
+        moved = transport(self.artefact, self._rows(data, condition), to="source", seed=seed)
+        return np.stack([np.asarray(c, dtype=np.float64) for c in moved.table.columns], 1)
+
+    def decode(self, latent: Any, condition: Any = None) -> Any:
+        """Source rows ``(rows, coordinates)``, as `encode` gives them, back to rows of data."""
+        table = read_table(np.asarray(latent).reshape(len(latent), -1))
+        moved = transport(self.artefact, self._given(table, condition), to="target")
+        return to_container(moved.table, self.artefact.schema.container)
+
+    def transport(self, data: Any, *, to: str = "target", condition: Any = None, seed: int = 0) -> Any:
+        """Move rows of one population onto the other, for models trained with a source data set."""
+        moved = transport(self.artefact, self._rows(data, condition), to=to, seed=seed)
+        return to_container(moved.table, self.artefact.schema.container)
+
+    @torch.no_grad()
+    def trajectory(
+        self, num_rows: int, times: Sequence[float] | torch.Tensor = (0, 0.25, 0.5, 0.75, 1), *, condition: Any = None,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Rows on their way from source to data: ``(times, num_rows, *coordinates)`` in the units of the data."""
+        generator = generator_for(seed, SAMPLE)
+        vectors = condition_vectors(self.artefact, num_rows, self._condition(condition), generator)
+        grid = torch.as_tensor(times, dtype=torch.float32)
+        states = self.artefact.flow.trajectory(num_rows, grid, vectors, generator=generator)  # type: ignore[operator]
+        return states.double().cpu().numpy()
+
+    def evaluate(self, data: Any, reference: Any, *, seed: int = 0) -> Mapping:
+        """Figures on held-out rows, with training rows as reference for floor and Gaussian fit."""
+        return evaluate_table(self.artefact, read_table(data), read_table(reference), seed=seed)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as a run folder that `load` and the command open.
+
+        Raises:
+            RunFolderError: The folder is there already and holds something.
+        """
+        folder = RunFolder(path)
+        if folder.state not in ("absent", "empty"):
+            raise RunFolderError(
+                "this folder is there already", where=str(path), remedy="Choose another name, or remove it first."
+            )
+        with folder.locked():
+            write_text(folder.file(CONFIG), render_values(self.artefact.config))
+            write_text(folder.file(METRICS), render_history(self.artefact.history))
+            if self.artefact.evaluation:
+                folder.write_json(EVALUATION, self.artefact.evaluation)
+            write_artefact(folder, self.artefact)
+        return folder.file(MODEL).parent
+
+    def __repr__(self) -> str:
+        schema, config = self.artefact.schema, self.artefact.config
+        shape = f"pictures {schema.event_shape}" if schema.image else f"{len(schema.columns)} columns"
+        return f"Model({config['method']}, {shape}, {config['data']['rows']} rows of {config['data']['origin']})"
+
+    # Rows and conditions
+
+    def _rows(self, data: Any, condition: Any) -> Table:
+        return self._given(read_table(data), condition)
+
+    def _given(self, table: Table, condition: Any) -> Table:
+        if condition is None:
+            return table
+        return replace(table, sides={**table.sides, **self._sides(condition, table.num_rows)})
+
+    def _condition(self, condition: Any) -> Any:
+        """A condition for sampling: an array or frame becomes a table, a single value stays."""
+        if condition is None or isinstance(condition, str | int | float | bool | Table):
+            return condition
+        if isinstance(condition, Mapping):
+            return ",".join(f"{k}={v}" for k, v in condition.items())
+        given = self._sides(condition, len(condition))
+        columns = tuple(given.values())
+        dtypes = tuple(str(c.dtype) if c.dtype.kind != "O" else "str" for c in columns)
+        return Table(tuple(given), columns, "numpy", (len(columns),), dtypes, origin="condition")
+
+    def _sides(self, condition: Any, num_rows: int) -> dict[str, np.ndarray]:
+        names = [c.name for c in self.artefact.schema.condition]
+        if not names:
+            raise ConfigError("a condition was given, and this model has none", where="condition")
+        if hasattr(condition, "columns"):
+            given = read_table(condition)
+            return dict(zip(given.names, given.columns, strict=True))
+        values = condition if isinstance(condition, np.ndarray) else np.asarray(condition)
+        values = np.broadcast_to(values, (num_rows, *values.shape[1:])) if values.ndim == 0 else values
+        flat = values.reshape(num_rows, -1)
+        if flat.shape[1] != len(names):
+            raise ConfigError(f"{len(names)} condition columns are needed, {flat.shape[1]} were given", where="condition")
+        return {name: flat[:, i] for i, name in enumerate(names)}
+
+
+class _Progress(Silence):
+    """A listener that passes on the lines of life."""
+
+    def __init__(self, callback: Callable[[Progress], None]) -> None:
+        self.callback = callback
+
+    def progress(self, progress: Progress) -> None:
+        self.callback(progress)
+
+
+def _with_given(data: Any, condition: Any) -> tuple[Any, tuple[str, ...]]:
+    """The data, and the names of its condition columns; an array of conditions becomes a side column."""
+    if condition is None:
+        return data, ()
+    if isinstance(condition, str):
+        return data, (condition,)
+    if isinstance(condition, Sequence) and all(isinstance(name, str) for name in condition):
+        table = read_table(data)
+        if set(condition) <= {*table.names, *table.sides} or len(condition) != table.num_rows:
+            return table, tuple(condition)
+    table = read_table(data)
+    values = np.asarray(condition)
+    if len(values) != table.num_rows:
+        raise ConfigError(f"{len(values)} conditions were given for {table.num_rows} rows", where="condition")
+    flat = values.reshape(len(values), -1)
+    names = (_GIVEN,) if flat.shape[1] == 1 else tuple(f"{_GIVEN}{i}" for i in range(flat.shape[1]))
+    sides = {name: flat[:, i] for i, name in enumerate(names)}
+    return replace(table, sides={**table.sides, **sides}), names
+
+
+__all__ = ["Model", "fit", "load"]

@@ -1,0 +1,54 @@
+"""``advect score``."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from advect.cli.console import say, show_json, show_table
+from advect.cli.options import Json, Out, Run, Seed
+
+SHOWN = 10
+
+
+def score(
+    run: Run,
+    data: Annotated[str, Parameter(help="Rows to score: a file or a built-in name.")],
+    *,
+    out: Out = None,
+    samples: Annotated[
+        int | None, Parameter(name="--importance-samples", help="Draws per row for discrete columns and gaps.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """Log-probability of each row in nats, in the units of the data, with its standard error."""
+    from advect.data import read_table, write_table
+    from advect.workflows.evaluate import summary
+    from advect.workflows.open import open_run
+    from advect.workflows.report import check_destination
+    from advect.workflows.score import score as run_score
+    from advect.workflows.score import score_table
+
+    if out is not None:
+        check_destination(out, pictures=False)
+    artefact = open_run(run)
+    scored = run_score(artefact, read_table(data), importance_samples=samples, seed=seed)
+    table = score_table(scored)
+    if out is not None:
+        write_table(table, out)
+    figures = summary(scored)
+    words = f"mean {figures['mean']:.4f} ± {figures['standard_error']:.4f} nats per row over {figures['rows']} rows"
+    if scored.bound:
+        words += f" (K = {scored.importance_samples} draws per row)"
+    for name, what in (("failed_rows", "failed"), ("impossible_rows", "cannot occur"), ("imputed_rows", "have gaps")):
+        if figures[name]:
+            words += f"; {figures[name]} {what}"
+    say(words + (f": {out}" if out else ""))
+    if json:
+        show_json(figures | {"out": out})
+    elif out is None:
+        shown = min(SHOWN, table.num_rows)
+        show_table("", table.names, [[str(column[i]) for column in table.columns] for i in range(shown)])
+        if table.num_rows > SHOWN:
+            say(f"The first {SHOWN} of {table.num_rows} rows; --out FILE writes them all.")
+    return 0

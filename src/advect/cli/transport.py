@@ -1,0 +1,43 @@
+"""``advect transport``."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from advect.cli.console import say, show_json, show_table
+from advect.cli.options import Json, Out, Run, Seed
+
+SHOWN = 10
+
+
+def transport(
+    run: Run,
+    data: Annotated[str, Parameter(help="Rows to move: a file or a built-in name.")],
+    *,
+    to: Annotated[str, Parameter(help="source (data to noise or source rows) or target (the other way).")] = "source",
+    out: Out = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """Move rows along the flow: from data to its source, or from source to data."""
+    from advect.data import read_table, write_table
+    from advect.workflows.open import open_run
+    from advect.workflows.report import check_destination
+    from advect.workflows.transport import transport as run_transport
+
+    if out is not None:
+        check_destination(out, pictures=False)
+    moved = run_transport(open_run(run), read_table(data), to=to, seed=seed)
+    if out is not None:
+        write_table(moved.table, out)
+    failed = int((moved.status >= 3).sum())
+    words = f"{moved.table.num_rows} rows to the {to}, {moved.nfe:.0f} network evaluations each"
+    say(words + (f"; {failed} failed" if failed else "") + (f": {out}" if out else ""))
+    if json:
+        show_json({"rows": moved.table.num_rows, "nfe": moved.nfe, "failed_rows": failed, "out": out, "to": to})
+    elif out is None:
+        from advect.cli.sample import _cell
+
+        rows = [[_cell(c[i]) for c in moved.table.columns] for i in range(min(SHOWN, moved.table.num_rows))]
+        show_table("", moved.table.names, rows)
+    return 0

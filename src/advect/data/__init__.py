@@ -1,0 +1,31 @@
+"""Rows in and rows out: reading, checking, splitting, coding and writing tables, and the data sets that have a name."""
+
+from advect.data.builtin import BUILTINS
+from advect.data.check import check_table, refuse_unusable
+from advect.data.codec import Codec
+from advect.data.condition import ConditionCodec
+from advect.data.containers import to_container
+from advect.data.read import read_table
+from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
+from advect.data.select import take_rows, with_condition
+from advect.data.split import Split, split_rows
+from advect.data.write import write_table
+
+__all__ = [
+    "BUILTINS",
+    "Codec",
+    "ConditionCodec",
+    "Split",
+    "check_table",
+    "find_array",
+    "infer_schema",
+    "read_table",
+    "refuse_unusable",
+    "schema_from_dict",
+    "schema_to_dict",
+    "split_rows",
+    "take_rows",
+    "to_container",
+    "with_condition",
+    "write_table",
+]

@@ -1,0 +1,259 @@
+"""NumPy's files (.npy, .npz, also gzipped), never unpickled, and never trusted about their size.
+
+The header of an array says how large it is. Before anything is allocated, that size is held against the bytes that
+are really there: exactly for a plain file, and for packed ones by the largest expansion that deflate can reach
+(1032:1, RFC 1951) and by a bound on suspiciously well packed arrays. Arrays of Python objects are pickles, which can
+run any program when loaded; they are refused by their header alone.
+"""
+
+import ast
+import gzip
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+import numpy as np
+
+from advect.data.arrays import from_array, text_column
+from advect.errors import AdvectError, DataError, unknown_name
+from advect.records import Table
+
+MAIN_KEYS = ("X", "x", "data", "x_train", "X_train")
+MAX_LISTED = 8
+MAX_HEADER_BYTES = 1 << 18
+MAX_DEFLATE_RATIO = 1032
+SUSPICIOUS_BYTES = 1 << 30
+SUSPICIOUS_RATIO = 100
+"""An array of more than a GiB packed more than a hundredfold is taken for a compression bomb."""
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    num_bytes: int
+    offset: int
+
+
+def read_npy(path: Path) -> Table:
+    """Read a ``.npy`` or ``.npy.gz`` file.
+
+    Raises:
+        DataError: No array, pickled objects, a header that lies about the size, or what `from_array` refuses.
+    """
+    with _damage_named(path), _unpacked(path) as handle:
+        header = _read_header(handle, str(path))
+        packed = path.suffix.lower() == ".gz"
+        there = path.stat().st_size
+        _check_size(header, there if packed else there - header.offset, packed, str(path))
+        handle.seek(0)
+        array = _read_array(handle)
+        if handle.read(1):
+            raise DataError("there is more in the file than its one array", where=str(path))
+        return from_array(array, container="npy", origin=str(path))
+
+
+def read_npz(path: Path, key: str | None = None) -> Table:
+    """Read one array of an ``.npz`` or ``.npz.gz`` file, and the arrays that have a row for each of its rows.
+
+    Args:
+        path: The file.
+        key: Which array; without it ``X``, ``x``, ``data``, ``x_train``, ``X_train``, or the only one of numbers.
+
+    Returns:
+        A `Table` with the other arrays of equal length as ``sides``. A text array called ``names``,
+        ``feature_names`` or ``KEY_names`` with one entry per column names the columns.
+
+    Raises:
+        DataError, UnknownNameError: Damaged, no such array, an ambiguous choice, pickled objects.
+    """
+    with _damage_named(path), _unpacked(path) as handle, zipfile.ZipFile(handle) as archive:
+        members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
+        headers = {name: _member_header(archive, info, f"{path}:{name}") for name, info in members.items()}
+        main = _choose(headers, key, path)
+        where = f"{path}:{main}"
+        if headers[main].dtype.hasobject:
+            raise _pickled(where)
+        array = _member_array(archive, members[main], headers[main], where)
+
+        columns = headers[main].shape[1] if len(headers[main].shape) == 2 else None
+        named_by = _names_array(headers, main, columns)
+        names = None
+        if named_by is not None:
+            stored = _member_array(archive, members[named_by], headers[named_by], f"{path}:{named_by}")
+            names = [str(n) for n in text_column(stored, str(path))]
+            names = names if len(set(names)) == len(names) else None
+
+        rows = headers[main].shape[:1]
+        sides, notes = {}, []
+        for name, header in headers.items():
+            if name in (main, named_by) or header.shape[:1] != rows or not rows:
+                continue
+            if header.dtype.hasobject:
+                notes.append(f"the array {name!r} holds pickled Python objects and was left out")
+                continue
+            side = _member_array(archive, members[name], header, f"{path}:{name}")
+            sides[name] = text_column(side, f"{path}:{name}") if _is_text(header) and side.ndim == 1 else side
+        return from_array(array, container="npz", origin=str(path), key=main, names=names, sides=sides, notes=notes)
+
+
+def _choose(headers: dict[str, _Header], key: str | None, path: Path) -> str:
+    """The array to read."""
+    if not headers:
+        raise DataError("there is no array in the file", where=str(path))
+    if key is not None:
+        if key not in headers:
+            raise unknown_name("array", key, headers, where=str(path))
+        return key
+    found = next((k for k in MAIN_KEYS if k in headers), None)
+    numbers = [k for k, h in headers.items() if not _is_text(h)] or list(headers)
+    if found is None and len(numbers) == 1:
+        found = numbers[0]
+    if found is None:
+        listed = ", ".join(f"{k} {h.shape}" for k, h in list(headers.items())[:MAX_LISTED])
+        more = f" and {len(headers) - MAX_LISTED} more" if len(headers) > MAX_LISTED else ""
+        largest = max(numbers, key=lambda k: headers[k].num_bytes)
+        raise DataError(
+            f"it is not clear which of its arrays to read: {listed}{more}",
+            where=str(path),
+            remedy=f"Say which, such as {path.name}:{largest}",
+        )
+    return found
+
+
+def _is_text(header: _Header) -> bool:
+    return header.dtype.kind in "US"
+
+
+def _names_array(headers: dict[str, _Header], main: str, columns: int | None) -> str | None:
+    """The array that names the columns."""
+    for name in (f"{main}_names", "feature_names", "names"):
+        if name in headers and _is_text(headers[name]) and headers[name].shape == (columns,):
+            return name
+    return None
+
+
+def _member_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> _Header:
+    with archive.open(info) as member:
+        return _read_header(cast(BinaryIO, member), where)
+
+
+def _member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header, where: str) -> np.ndarray:
+    if info.file_size != header.offset + header.num_bytes:
+        raise _lying(header, info.file_size - header.offset, where)
+    _check_size(header, info.compress_size, info.compress_type != zipfile.ZIP_STORED, where)
+    with archive.open(info) as member:
+        return _read_array(cast(BinaryIO, member))
+
+
+def _read_array(handle: BinaryIO) -> np.ndarray:
+    return np.lib.format.read_array(handle, allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
+
+
+def _read_header(handle: BinaryIO, where: str) -> _Header:
+    """The header of the NPY format (versions 1 to 3), read without allocating the array."""
+    magic = handle.read(8)
+    if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+        raise DataError(
+            "this is not an array in NumPy's format",
+            where=where,
+            remedy="It is damaged or of another kind than its ending says; save it with numpy.save or numpy.savez.",
+        )
+    size_format = "<H" if magic[6] == 1 else "<I"
+    (length,) = struct.unpack(size_format, handle.read(struct.calcsize(size_format)))
+    if length > MAX_HEADER_BYTES:
+        raise DataError(f"the array's header claims {length} bytes, at most {MAX_HEADER_BYTES} are read", where=where)
+    text = handle.read(length)
+    if len(text) < length:
+        raise DataError("the file is cut short inside the array's header", where=where)
+    entries = ast.literal_eval(text.decode("utf-8" if magic[6] == 3 else "latin1").strip())
+    shape = entries["shape"]
+    dtype = np.dtype(np.lib.format.descr_to_dtype(entries["descr"]))
+    if not isinstance(shape, tuple) or any(not isinstance(s, int) or s < 0 for s in shape):
+        raise DataError(f"the array's header claims the shape {shape!r}", where=where)
+    num_bytes = dtype.itemsize
+    for axis in shape:
+        num_bytes *= axis
+    return _Header(shape, dtype, num_bytes, 8 + struct.calcsize(size_format) + length)
+
+
+def _check_size(header: _Header, there: int, packed: bool, where: str) -> None:
+    """Hold what the header claims against the bytes that are there, before allocating anything."""
+    if header.dtype.hasobject:
+        raise _pickled(where)
+    if not packed:
+        if header.num_bytes != there:
+            raise _lying(header, there, where)
+        return
+    if header.num_bytes > MAX_DEFLATE_RATIO * there + MAX_HEADER_BYTES:
+        raise _lying(header, there, where)
+    if header.num_bytes > SUSPICIOUS_BYTES and header.num_bytes > SUSPICIOUS_RATIO * there:
+        raise DataError(
+            f"{there} packed bytes would expand to {header.num_bytes}",
+            where=where,
+            remedy="That looks like a compression bomb; if the array is yours, save it with numpy.save.",
+        )
+
+
+def _lying(header: _Header, there: int, where: str) -> DataError:
+    expected = header.shape[0] if header.shape else 1
+    per_row = header.num_bytes // max(expected, 1)
+    rows = f" ({there // per_row} rows)" if per_row and there < header.num_bytes else ""
+    return DataError(
+        f"the header claims shape {header.shape} of {header.dtype}, {header.num_bytes} bytes ({expected} rows), "
+        f"but {max(there, 0)} bytes are there{rows}",
+        where=where,
+        remedy="The file is cut short or damaged; fetch or save it again.",
+    )
+
+
+def _pickled(where: str) -> DataError:
+    return DataError(
+        "the array contains pickled Python objects, which advect never loads",
+        where=where,
+        remedy="Save numbers (array.astype(float)), or a table with text as .csv or .parquet.",
+    )
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[BinaryIO]:
+    """The file's bytes; a gzipped one is unpacked as it is read (an archive into memory, up to the bound)."""
+    if path.suffix.lower() != ".gz":
+        with path.open("rb") as handle:
+            yield handle
+        return
+    with gzip.open(path, "rb") as stream:
+        handle = cast(BinaryIO, stream)
+        if path.name.lower().endswith(".npz.gz"):
+            handle = _in_memory(handle, os.path.getsize(path), str(path))
+        yield handle
+
+
+def _in_memory(stream: BinaryIO, packed_bytes: int, where: str) -> BinaryIO:
+    """An archive must be read from its end: unpack it, but never beyond the bound on well packed files."""
+    unpacked = io.BytesIO()
+    while piece := stream.read(1 << 20):
+        unpacked.write(piece)
+        if unpacked.tell() > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * packed_bytes):
+            raise DataError(f"{packed_bytes} packed bytes expand to more than {unpacked.tell()}", where=where)
+    unpacked.seek(0)
+    return unpacked
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever parsing untrusted bytes raises becomes one message that names the file."""
+    try:
+        yield
+    except AdvectError:
+        raise
+    except Exception as error:  # zipfile, zlib, gzip, ast and numpy have no common base
+        raise DataError(
+            f"the file cannot be read: {error or type(error).__name__}",
+            where=str(path),
+            remedy="It is damaged, cut short or not of the kind its ending says; fetch or save it again.",
+        ) from error

@@ -1,0 +1,252 @@
+"""Tables to the coordinates of a flow and back, with every probability accounted for.
+
+`Codec.encode` draws u (uniform noise on levels, fills for gaps) from a known density r(u | row), and a row's
+probability is the expectation
+
+    p(row) = E_{u ~ r} [ q(values(row, u)) / r(u | row) ],
+
+q the flow's density of the coordinates: K draws averaged inside the logarithm estimate it without bias (importance
+weighted dequantisation, Ho et al. 2019, eq. 12). It is a probability mass for discrete columns, a density in the user's
+units for continuous ones, and the marginal over the fill for gaps. `Coded.log_proposal` is log r.
+
+`Codec.decode` is total: every finite row of coordinates is a row of the table. Levels outside their range, and numbers
+outside the observed minimum and maximum, are clipped to them; constants are put back. The sampled law therefore differs
+from q by the little mass q has outside those bounds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from advect.data.align import ARRAYS, align, bounds
+from advect.data.arrays import refuse_non_finite
+from advect.data.kinds import stack_numbers
+from advect.data.levels import ColumnCode, cast, fit_code, read_column, restore_column
+from advect.data.prepared import Fill, PreparedRows
+from advect.data.schema import only_keys, schema_from_dict, schema_to_dict
+from advect.errors import ConfigError, DataError, ShapeError
+from advect.records import Coded, Coordinate, Finding, Schema, Status, Table
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The rules of all columns.
+
+    Attributes:
+        schema: Kinds, bounds, categories.
+        codes: One per modelled column; empty for pictures, whose pixels are taken as they are.
+    """
+
+    schema: Schema
+    codes: tuple[ColumnCode, ...]
+
+    @staticmethod
+    def fit(table: Table, schema: Schema) -> "Codec":
+        """Fit frequencies, means and spreads to the training rows; bounds and levels are the schema's.
+
+        Raises:
+            DataError: Columns that do not fit the schema.
+        """
+        if schema.image:
+            return Codec(schema, ())
+        columns, _ = align(table, schema)
+        codes = []
+        for column, values in zip(schema.columns, columns, strict=True):
+            numbers, outside = read_column(values, column, table.origin)
+            codes.append(fit_code(column, numbers[~outside]))
+        return Codec(schema, tuple(codes))
+
+    @cached_property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """One record per coordinate of the flattened event."""
+        if self.schema.image:
+            return tuple(Coordinate(c.name, i, "value", "pixel") for i, c in enumerate(self.schema.columns))
+        result: list[Coordinate] = []
+        for i, (column, code) in enumerate(zip(self.schema.columns, self.codes, strict=True)):
+            if code.form != "constant":
+                result.append(Coordinate(column.name, i, "value", code.scaling, len(code.probabilities)))
+            if code.indicator:
+                result.append(Coordinate(f"{column.name} is missing", i, "indicator", "cumulative", 2))
+        return tuple(result)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """``(coordinates,)``, or ``(channels, height, width)`` for pictures."""
+        return self.schema.event_shape if self.schema.image else (len(self.coordinates),)
+
+    @cached_property
+    def probabilities(self) -> dict[int, Tensor]:
+        """For each ``cumulative`` coordinate its index and ``(cells,)`` smoothed frequencies, float64."""
+        result = {}
+        for i, coordinate in enumerate(self.coordinates):
+            if coordinate.scaling == "cumulative":
+                code = self.codes[coordinate.column]
+                cells = code.probabilities if coordinate.role == "value" else code.indicator
+                result[i] = torch.tensor(cells, dtype=torch.float64)
+        return result
+
+    def check(self, table: Table) -> tuple[Finding, ...]:
+        """Refuse a table that does not fit; report columns that will be ignored.
+
+        Raises:
+            ShapeError: An array of another width or event shape.
+            DataError: Missing columns, text where numbers are expected, infinite values.
+        """
+        columns, findings = align(table, self.schema)
+        self._refuse_gaps_in_arrays(columns, table)
+        if not self.schema.image:
+            for column, values in zip(self.schema.columns, columns, strict=True):
+                read_column(values, column, table.origin)
+        return findings
+
+    def prepare(self, table: Table, *, dtype: torch.dtype = torch.float32) -> PreparedRows:
+        """Do once what does not depend on the noise.
+
+        Args:
+            table: Any rows that fit the schema, see `check`.
+            dtype: Of the values drawn: float32 or float64.
+        """
+        if dtype not in (torch.float32, torch.float64):
+            raise ConfigError(f"rows cannot be coded as {dtype}", remedy="Use torch.float32 or torch.float64.")
+        columns, _ = align(table, self.schema)
+        self._refuse_gaps_in_arrays(columns, table)
+        return self._prepare_pixels(columns, dtype) if self.schema.image else self._prepare(columns, table, dtype)
+
+    def encode(self, table: Table, *, generator: Generator, dtype: torch.dtype = torch.float32) -> Coded:
+        """All rows once, with fresh noise: `prepare` and one draw."""
+        prepared = self.prepare(table, dtype=dtype)
+        return prepared.draw(torch.arange(prepared.num_rows), generator)
+
+    def decode(self, values: Float[Tensor, "batch *event"]) -> Table:
+        """Coordinates to a table of the schema's kind: names, order and dtypes restored.
+
+        A row with a coordinate that is not finite comes back with every column missing; `non_finite` finds them.
+        """
+        self._check_event(values)
+        broken = self.non_finite(values).numpy(force=True)
+        flat = values.detach().to("cpu", torch.float64).reshape(len(values), -1).numpy()
+        columns = self._decode_pixels(flat, broken) if self.schema.image else self._decode(flat, broken)
+        schema = self.schema
+        return Table(
+            names=schema.names,
+            columns=columns,
+            container=schema.container,
+            event_shape=schema.event_shape,
+            dtypes=tuple(c.dtype for c in schema.columns),
+            origin="samples",
+            image=schema.image,
+            key=schema.key,
+            categories={c.name: c.categories for c in schema.columns if c.kind == "categorical"},
+        )
+
+    def non_finite(self, values: Float[Tensor, "batch *event"]) -> Bool[Tensor, " batch"]:
+        """Which rows hold a coordinate that is NaN or infinite, and so come back from `decode` as missing."""
+        return ~torch.isfinite(values).reshape(len(values), -1).all(1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values; `from_dict` rebuilds the very same codec."""
+        return {"schema": schema_to_dict(self.schema), "codes": [code.to_dict() for code in self.codes]}
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> "Codec":
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: A key that is missing or unknown, or codes that do not match the schema.
+        """
+        only_keys(stored, ("schema", "codes"), (), "codec")
+        schema = schema_from_dict(stored["schema"])
+        codes = tuple(ColumnCode.from_dict(code) for code in stored["codes"])
+        expected = 0 if schema.image else len(schema.columns)
+        if len(codes) != expected:
+            raise DataError(f"the stored codec has rules for {len(codes)} columns, expected {expected}")
+        return Codec(schema, codes)
+
+    def _prepare(self, columns: Sequence[np.ndarray], table: Table, dtype: torch.dtype) -> PreparedRows:
+        rows = table.num_rows
+        base = np.zeros((len(self.coordinates), rows))
+        status = np.zeros(rows, np.int8)
+        noisy: list[int] = []
+        fills: list[Fill] = []
+        row_of = {(c.column, c.role): i for i, c in enumerate(self.coordinates)}
+        for i, (column, code) in enumerate(zip(self.schema.columns, self.codes, strict=True)):
+            numbers, outside = read_column(columns[i], column, table.origin)
+            gaps = np.isnan(numbers)
+            status = np.maximum(status, np.where(outside, Status.OUTSIDE_SUPPORT, gaps * Status.IMPUTED))
+            if code.indicator:
+                base[row_of[i, "indicator"]] = gaps
+                noisy.append(row_of[i, "indicator"])
+            if code.form == "constant":
+                continue
+            place = row_of[i, "value"]
+            base[place] = np.where(gaps, 0.0, numbers - code.offset)
+            if code.form != "real":
+                noisy.append(place)
+            if gaps.any():
+                cells = self.probabilities.get(place)
+                fills.append(Fill(place, torch.from_numpy(gaps), cells, code.mean, code.std))
+        return PreparedRows(
+            base=torch.from_numpy(base).to(dtype).T.contiguous(),
+            status=torch.from_numpy(status.astype(np.int8)),
+            noisy=torch.tensor(sorted(noisy), dtype=torch.long),
+            fills=tuple(fills),
+            event_shape=self.event_shape,
+            dtype=dtype,
+        )
+
+    def _prepare_pixels(self, columns: Sequence[np.ndarray], dtype: torch.dtype) -> PreparedRows:
+        pixels, first = stack_numbers(columns), self.schema.columns[0]
+        if pixels.dtype.kind not in "biuf":
+            raise DataError(f"pixels of type {pixels.dtype} where numbers are expected")
+        noisy, outside = torch.arange(0), np.zeros(len(pixels), bool)
+        if first.kind == "integer":
+            noisy = torch.arange(pixels.shape[1])
+            outside = (pixels != np.floor(pixels)).any(1)
+        whole = first.kind == "integer" and not outside.any()
+        compact = whole and pixels.size > 0 and pixels.min() >= 0 and pixels.max() <= 255
+        stored = np.uint8 if compact else (np.float32 if dtype == torch.float32 else np.float64)
+        return PreparedRows(
+            base=torch.from_numpy(pixels.astype(stored)),
+            status=torch.from_numpy(np.where(outside, Status.OUTSIDE_SUPPORT, Status.OK).astype(np.int8)),
+            noisy=noisy,
+            fills=(),
+            event_shape=self.event_shape,
+            dtype=dtype,
+        )
+
+    def _decode(self, flat: np.ndarray, broken: np.ndarray) -> tuple[np.ndarray, ...]:
+        place = {(c.column, c.role): j for j, c in enumerate(self.coordinates)}
+        result = []
+        for i, (column, code) in enumerate(zip(self.schema.columns, self.codes, strict=True)):
+            indicator, value = place.get((i, "indicator")), place.get((i, "value"))
+            gaps = broken if indicator is None else broken | (flat[:, indicator] >= 1)
+            numbers = np.zeros(len(flat)) if value is None else flat[:, value] + code.offset
+            result.append(restore_column(numbers, gaps, column))
+        return tuple(result)
+
+    def _decode_pixels(self, flat: np.ndarray, broken: np.ndarray) -> tuple[np.ndarray, ...]:
+        first = self.schema.columns[0]
+        low, high = bounds(first)
+        pixels = np.where(broken[:, None], low, flat)
+        whole = np.floor(pixels) if first.kind == "integer" else pixels
+        pixels = cast(whole.clip(low, high), np.repeat(broken[:, None], flat.shape[1], axis=1), first)
+        return tuple(pixels[:, j] for j in range(pixels.shape[1]))
+
+    def _check_event(self, values: Tensor) -> None:
+        if tuple(values.shape[1:]) != self.event_shape:
+            raise ShapeError(
+                f"rows of shape {self.event_shape} are expected, rows of shape {tuple(values.shape[1:])} were found"
+            )
+
+    def _refuse_gaps_in_arrays(self, columns: Sequence[np.ndarray], table: Table) -> None:
+        """NaN means missing in a table only; an array or a picture that holds one is damaged."""
+        if not self.schema.image and table.container not in ARRAYS:
+            return
+        for name, values in zip(self.schema.names, columns, strict=True):
+            refuse_non_finite(values[:, None], [name], table.origin)

@@ -1,0 +1,159 @@
+"""The door of the room: whatever the user hands over becomes a `Table`.
+
+    file      .csv .tsv .parquet .npy .npz, all but parquet also with .gz; FILE.npz:KEY picks an array
+    name      moons, 8gaussians, …, digits, iris, … (`builtin.BUILTINS`)
+    object    NumPy array, tensor, pandas or polars frame, `Table`
+
+Text that names an existing file, or looks like a path (a separator, a known ending), is a path; other text is the name
+of a built-in data set.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from advect.data.archives import read_npy, read_npz
+from advect.data.arrays import from_array, from_tensor
+from advect.data.builtin import read_builtin
+from advect.data.delimited import read_delimited
+from advect.data.frames import from_frame, is_frame, read_parquet
+from advect.errors import DataError
+from advect.records import Table
+
+ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
+PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz")
+
+
+def read_table(source: Any, *, key: str | None = None, min_rows: int = 2) -> Table:
+    """Read rows from a file, a name or an object.
+
+    Args:
+        source: A path, ``FILE.npz:KEY``, a built-in name, an array, a tensor, a frame or a `Table`.
+        key: The array inside an ``.npz``; the same as ``FILE.npz:KEY``.
+        min_rows: Fewer rows are refused: a distribution cannot be learned from one. Give 1 to score a single row.
+
+    Returns:
+        The columns as they are, nothing scaled, filled or dropped. Arrays are not copied: do not change them while
+        the table is in use.
+
+    Raises:
+        DataError: Missing, empty, damaged or unusable data; says where.
+        UnknownNameError: Neither a file nor a built-in name; the nearest one is offered.
+        MissingExtraError: The kind of file or data set needs a package that is not installed.
+    """
+    table = _read(source, key)
+    if table.num_rows < min_rows:
+        rows = {0: "no rows", 1: "only one row"}.get(table.num_rows, f"only {table.num_rows} rows")
+        raise DataError(
+            f"there {'is' if table.num_rows == 1 else 'are'} {rows}",
+            where=table.origin,
+            remedy=f"Give at least {min_rows} {'row' if min_rows == 1 else 'rows'}.",
+        )
+    return table
+
+
+def _read(source: Any, key: str | None) -> Table:
+    """Dispatch by kind."""
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        path, inner = _split_key(text)
+        if key is not None and inner is not None and key != inner:
+            raise DataError(f"two different arrays are asked for: {inner!r} and {key!r}", where=text)
+        if isinstance(source, str) and not _is_path(path):
+            if key is not None:
+                raise DataError(f"{text!r} is no .npz file, so it has no array {key!r}")
+            return read_builtin(source)
+        return _read_file(Path(path).expanduser(), key if key is not None else inner)
+
+    if key is not None:
+        raise DataError(
+            f"a key ({key!r}) picks an array of an .npz file, but a {type(source).__name__} was given",
+            remedy="Leave the key out.",
+        )
+    if isinstance(source, Table):
+        return source
+    if isinstance(source, np.ndarray):
+        return from_array(source, origin="array")
+    if isinstance(source, Tensor):
+        return from_tensor(source)
+    if is_frame(source):
+        return from_frame(source)
+    raise DataError(
+        f"a {type(source).__name__} cannot be read as a table",
+        remedy="Give a path, a built-in name, a NumPy array, a tensor or a data frame.",
+    )
+
+
+def ending_of(path: Path) -> str | None:
+    """The known ending of a file name (``.csv``, ``.npz.gz``, …), or None."""
+    name = path.name.lower()
+    return next((e for e in (*PACKED_ENDINGS, *ENDINGS) if name.endswith(e) and len(name) > len(e)), None)
+
+
+def _split_key(text: str) -> tuple[str, str | None]:
+    """``FILE.npz:KEY`` into its parts; a file that exists under the whole name wins."""
+    head, colon, key = text.rpartition(":")
+    if colon and head.lower().endswith((".npz", ".npz.gz")) and not os.path.exists(text):
+        return head, key
+    return text, None
+
+
+def _is_path(text: str) -> bool:
+    separators = {os.sep, os.altsep or os.sep}
+    return (
+        os.path.isfile(text) or any(s in text for s in separators) or ending_of(Path(text)) is not None or "." in text
+    )
+
+
+def _read_file(path: Path, key: str | None) -> Table:
+    """Read one file by its ending."""
+    if path.is_dir():
+        raise DataError("this is a folder", where=str(path), remedy=f"Give a file: {_listed_endings()}.")
+    if not path.exists():
+        raise DataError("there is no such file", where=str(path), remedy=_nearest_file(path))
+    ending = ending_of(path)
+    if ending is None:
+        raise DataError(
+            f"files ending in {path.suffix or 'nothing'!r} cannot be read",
+            where=str(path),
+            remedy=f"Known endings: {_listed_endings()}. Rename the file if it is one of these.",
+        )
+    kind = ending.removesuffix(".gz").removeprefix(".")
+    if key is not None and kind != "npz":
+        raise DataError(f"only .npz files hold several arrays, so there is no {key!r}", where=str(path))
+    _refuse_unreadable(path)
+    if kind == "npz":
+        return read_npz(path, key)
+    if kind == "npy":
+        return read_npy(path)
+    if kind == "parquet":
+        return read_parquet(path)
+    return read_delimited(path, kind)
+
+
+def _refuse_unreadable(path: Path) -> None:
+    """Say plainly that a file is empty or may not be read."""
+    try:
+        with path.open("rb") as handle:
+            empty = not handle.read(1)
+    except OSError as error:
+        raise DataError(f"the file cannot be opened: {error.strerror}", where=str(path)) from error
+    if empty:
+        raise DataError("the file is empty", where=str(path), remedy="Give a file with rows in it.")
+
+
+def _listed_endings() -> str:
+    return " ".join((*ENDINGS, *PACKED_ENDINGS))
+
+
+def _nearest_file(path: Path) -> str:
+    """What to do about a missing file: the nearest name in its folder, or the folder that is missing."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"The folder {folder} does not exist either."
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1)
+    return f"Did you mean {folder / near[0]}?" if near else "Check the name."

@@ -1,0 +1,27 @@
+"""Flows: a base distribution and an invertible map, discrete or an ODE, that sample, score, encode and decode.
+
+`Flow` joins the two. `ContinuousMap` makes a map of a velocity field; `VelocityField` makes a field of a network on top of a
+Gaussian `baseline`; `Guided` sharpens a conditional field; `EmpiricalField` is the exact field of a data set.
+"""
+
+from advect.flows.base import EmpiricalBase, StandardNormal
+from advect.flows.baseline import GaussianBaseline, OptimalGaussianBaseline, fit_gaussian
+from advect.flows.continuous import ContinuousMap
+from advect.flows.empirical import EmpiricalField, empirical_flow
+from advect.flows.flow import Flow
+from advect.flows.guidance import Guided
+from advect.flows.velocity import VelocityField
+
+__all__ = [
+    "ContinuousMap",
+    "EmpiricalBase",
+    "EmpiricalField",
+    "Flow",
+    "GaussianBaseline",
+    "Guided",
+    "OptimalGaussianBaseline",
+    "StandardNormal",
+    "VelocityField",
+    "empirical_flow",
+    "fit_gaussian",
+]

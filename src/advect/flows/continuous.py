@@ -1,0 +1,247 @@
+"""An ordinary differential equation as an invertible map (continuous normalizing flow).
+
+    dx/dt = v(t, x),   x(0) = z from the source,   x(1) = data
+    log |det ∂x(1)/∂x(0)| = ∫₀¹ tr ∂v/∂x dt          (Chen et al. 2018, theorem 1; Grathwohl et al. 2019, eq. 4)
+
+`decode` integrates t from 0 to 1, `encode` from 1 to 0; the log-determinant is that of the direction called. Two solvers: one for
+sampling, where a fixed number of steps is enough, and one for everything that must be right (log-determinants, encoding, the round
+trip), adaptive by default.
+
+A likelihood from few fixed steps is wrong rather than noisy; see `flows.step_error` for what is refused and what is reported.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from advect.errors import ConfigError
+from advect.flows.guidance import Guided
+from advect.flows.step_error import doubled, has_few_steps, refuse_few_steps, step_error
+from advect.records import Mapped, Solution, Status
+from advect.solvers import Adaptive, Adams3, ExactDivergence, HutchinsonDivergence
+from advect.solvers.along import Along
+from advect.transforms.bijection import ANY_CONDITION, Bijection
+from advect.typing import Divergence, Field, Solver
+
+EXACT_DIVERGENCE_LIMIT = 64  # dimensions up to which the exact trace is the default
+HUTCHINSON_PROBES = 8  # above it; more than one, so that the spread gives a standard error
+SAMPLING_STEPS = 32  # of the default sampling solver, one evaluation each
+LIKELIHOOD_TOLERANCE = 1e-5
+
+Direction = Literal["encode", "decode"]
+
+
+class ContinuousMap(Bijection):
+    """The flow of a velocity field between t = 0 and t = 1, or between the ends of the field's ``interval``.
+
+    Args:
+        field: The velocity; its ``interval`` (if it has one) says between which times it may be integrated.
+        event_shape: Shape of one row; None for any.
+        solver: For `decode` without a log-determinant; the multistep predictor–corrector by default.
+        likelihood_solver: For everything else; adaptive at 1e-5 by default.
+        divergence: Trace; by default exact up to 64 dimensions, stochastic with 8 fixed probes above.
+        round_trip: Largest |x − decode(encode(x))| / (1 + |x|) accepted; rows beyond it fail with `Status.NOT_CONVERGED`
+            (trap L5). None for no check. It costs a second solve without trace.
+        coarse: Accept a fixed-step likelihood solver with few steps and report its error.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        solver: Solver | None = None,
+        likelihood_solver: Solver | None = None,
+        divergence: Divergence | None = None,
+        round_trip: float | None = None,
+        coarse: bool = False,
+    ) -> None:
+        super().__init__(event_shape, ANY_CONDITION)
+        if round_trip is not None and not round_trip > 0:
+            raise ConfigError(
+                f"The round-trip tolerance is {round_trip}", where="round_trip", remedy="Give a positive number."
+            )
+        self.field = field
+        self.solver = solver if solver is not None else Adams3(steps=SAMPLING_STEPS)
+        self.likelihood_solver = (
+            likelihood_solver if likelihood_solver is not None else Adaptive(rtol=LIKELIHOOD_TOLERANCE, atol=LIKELIHOOD_TOLERANCE)
+        )
+        self.divergence, self.round_trip, self.coarse = divergence, round_trip, coarse
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """First and last time of the integration."""
+        return getattr(self.field, "interval", (0.0, 1.0))
+
+    def with_options(
+        self,
+        *,
+        solver: Solver | None = None,
+        likelihood_solver: Solver | None = None,
+        divergence: Divergence | None = None,
+        guidance: float | None = None,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        round_trip: float | None = None,
+        coarse: bool | None = None,
+    ) -> "ContinuousMap":
+        """A copy that shares the field; what is None stays as it is. ``guidance`` replaces a guidance already there."""
+        field = self.field
+        if guidance is not None:
+            plain = field.field if isinstance(field, Guided) else field
+            field = Guided(plain, guidance, interval=guidance_interval) if guidance else plain
+        copy = ContinuousMap(
+            field,
+            event_shape=self.event_shape,
+            solver=solver or self.solver,
+            likelihood_solver=likelihood_solver or self.likelihood_solver,
+            divergence=divergence or self.divergence,
+            round_trip=self.round_trip if round_trip is None else round_trip,
+            coarse=self.coarse if coarse is None else coarse,
+        )
+        copy.training = self.training
+        return copy
+
+    def integrate(
+        self,
+        x: Float[Tensor, "batch *event"],
+        condition: Tensor | None = None,
+        *,
+        direction: Direction,
+        log_det: bool = False,
+        times: Tensor | None = None,
+        along: Sequence[Along] = (),
+        generator: Generator | None = None,
+    ) -> Solution:
+        """The whole record of one solve with the solver that `encode` or `decode` would use.
+
+        Args:
+            x: Rows at the start of the direction.
+            condition: ``(batch, *condition)`` or None.
+            direction: Which way.
+            log_det: Integrate the trace as well.
+            times: ``(times,)`` at which to report states, in the direction of the solve.
+            along: Other integrals along the way, for solvers that offer them.
+            generator: Draws the probes of a stochastic trace.
+        """
+        careful = log_det or direction == "encode"
+        solver = self.likelihood_solver if careful else self.solver
+        if log_det and not self.coarse:
+            refuse_few_steps(solver)
+        extra = {"along": tuple(along)} if along else {}
+        start, end = self.interval if direction == "decode" else self.interval[::-1]
+        return solver(
+            self.field,
+            x,
+            start,
+            end,
+            times=times,
+            condition=condition,
+            divergence=self._trace(x) if log_det else None,
+            generator=generator,
+            **extra,
+        )
+
+    def trajectory(
+        self,
+        x: Float[Tensor, "batch *event"],
+        times: Float[Tensor, " times"],
+        condition: Tensor | None = None,
+        *,
+        direction: Direction = "decode",
+    ) -> Float[Tensor, "times batch *event"]:
+        """States at the given times, rising for `decode` and falling for `encode`; failed rows are NaN where they failed.
+
+        Times outside the field's interval are answered with the state at its end.
+        """
+        inside = times.clamp(*self.interval)
+        states = self.integrate(x, condition, direction=direction, times=inside).states
+        assert states is not None
+        return states
+
+    def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        return self._solve(x, condition, "encode", log_det, generator)
+
+    def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        return self._solve(z, condition, "decode", log_det, generator)
+
+    def _solve(
+        self,
+        x: Tensor,
+        condition: Tensor | None,
+        direction: Direction,
+        log_det: bool,
+        generator: Generator | None,
+    ) -> Mapped:
+        twin = _twin(generator)
+        solution = self.integrate(x, condition, direction=direction, log_det=log_det, generator=generator)
+        status, nfe, error = solution.status, solution.nfe, solution.log_abs_det_error
+        if log_det and has_few_steps(self.likelihood_solver):
+            error, extra = self._add_step_error(solution, x, condition, direction, twin)
+            nfe = nfe + extra
+        if self.round_trip is not None and (log_det or direction == "encode"):
+            status, extra = self._check_round_trip(x, solution, condition, direction)
+            nfe = nfe + extra
+        failed = status >= int(Status.NAN_FIELD)
+        return Mapped(
+            value=_blank(solution.state, failed),
+            log_abs_det_jacobian=None if solution.log_abs_det is None else _blank(solution.log_abs_det, failed),
+            status=status,
+            standard_error=None if error is None else _blank(error, failed),
+            nfe=nfe * getattr(self.field, "evaluations", 1),
+        )
+
+    def _check_round_trip(
+        self, x: Tensor, solution: Solution, condition: Tensor | None, direction: Direction
+    ) -> tuple[Tensor, Tensor]:
+        """Status with the rows that do not come back, and the evaluations spent on it."""
+        start, end = self.interval if direction == "decode" else self.interval[::-1]
+        with torch.no_grad():
+            back = self.likelihood_solver(self.field, solution.state.detach(), end, start, condition=condition)
+            wide = (back.state - x).abs() / (1 + x.abs())
+            lost = ~(wide.flatten(1).amax(1) <= self.round_trip) if x[:1].numel() else back.status > 0
+        lost &= solution.status < int(Status.NAN_FIELD)
+        return solution.status.masked_fill(lost, int(Status.NOT_CONVERGED)), back.nfe
+
+    def _add_step_error(
+        self,
+        solution: Solution,
+        x: Tensor,
+        condition: Tensor | None,
+        direction: Direction,
+        generator: Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Standard error including that of the steps, and the evaluations spent on it."""
+        solver = self.likelihood_solver
+        finer = self.with_options(likelihood_solver=doubled(solver))
+        with torch.no_grad():
+            again = finer.integrate(x, condition, direction=direction, log_det=True, generator=generator)
+        steps = step_error(solver, solution.log_abs_det.detach(), again.log_abs_det)
+        return torch.hypot(solution.log_abs_det_error, steps), again.nfe
+
+    def _trace(self, x: Tensor) -> Divergence:
+        if self.divergence is not None:
+            return self.divergence
+        width = math.prod(x.shape[1:])
+        return ExactDivergence() if width <= EXACT_DIVERGENCE_LIMIT else HutchinsonDivergence(HUTCHINSON_PROBES)
+
+    def extra_repr(self) -> str:
+        """The solvers, for ``print``."""
+        return f"solver={self.solver}, likelihood_solver={self.likelihood_solver}"
+
+
+def _twin(generator: Generator | None) -> Generator | None:
+    """A generator that will draw the same as this one."""
+    if generator is None:
+        return None
+    twin = Generator(generator.device)
+    twin.set_state(generator.get_state())
+    return twin
+
+
+def _blank(value: Tensor, failed: Tensor) -> Tensor:
+    """``value`` with NaN in the failed rows."""
+    return torch.where(failed.reshape(-1, *([1] * (value.ndim - 1))), torch.nan, value)

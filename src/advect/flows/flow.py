@@ -1,0 +1,292 @@
+"""A flow: a base distribution and an invertible map.
+
+    sample:   z ~ base,  x = decode(z)
+    log p(x) = log base(z) + log |det ∂z/∂x|,   z = encode(x)         (change of variables, nats, in the units of x)
+
+The map may be discrete layers, an ODE, or preprocessing followed by either; nothing here asks which, except `trajectory` and
+`velocity`, which need the ODE. Rows are handled in chunks, so memory does not grow with the size of a set as long as no
+gradient is asked for. Every result is differentiable where gradients are on.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from advect.errors import ConfigError, ShapeError, UnsupportedError
+from advect.flows.base import check_num_rows
+from advect.flows.continuous import ContinuousMap
+from advect.records import Estimate, Mapped, Status
+from advect.transforms import Compose
+from advect.typing import Base, Bijection
+
+CHUNK_NUMBERS = 2**17  # numbers in one chunk: a few MB of activations, where matrix products run fastest
+CHUNK_ROWS = (64, 2048)
+
+
+class Flow(nn.Module):
+    """A distribution that samples, scores, encodes and decodes.
+
+    Args:
+        base: Source distribution.
+        map: Invertible map between data and source.
+        event_shape: Shape of one data row, where the map changes the shape of the base's.
+        chunk_rows: Rows handled at a time; by default chosen from the size of a row.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        map: Bijection,
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        chunk_rows: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.base, self.map = base, map
+        self.event_shape = tuple(event_shape if event_shape is not None else base.event_shape)
+        if chunk_rows is not None and chunk_rows < 1:
+            raise ConfigError(f"chunk_rows is {chunk_rows}", where="Flow", remedy="Give 1 or more.")
+        low, high = CHUNK_ROWS
+        self.chunk_rows = chunk_rows or min(high, max(low, CHUNK_NUMBERS // max(1, math.prod(self.event_shape))))
+
+    def forward(
+        self, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
+    ) -> Float[Tensor, " batch"]:
+        """`log_prob`, so that wrappers which know only ``forward`` can train a flow."""
+        return self.log_prob(x, condition)
+
+    def sample(
+        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Draw ``(num_rows, *event)``; rows whose integration failed are NaN (`draw` says why)."""
+        return self.draw(num_rows, condition, generator=generator).value
+
+    def draw(
+        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
+    ) -> Mapped:
+        """Draw rows with their status and NFE; no log-determinant. A condition has ``num_rows`` rows."""
+        z = self.base.sample(check_num_rows(num_rows), condition, generator=generator)
+        return self.decode(z, condition, generator=generator)
+
+    def log_prob(
+        self,
+        x: Float[Tensor, "batch *event"],
+        condition: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, " batch"]:
+        """Log-density in nats; NaN in failed rows, −∞ outside the support. `score` adds error and status.
+
+        Raises:
+            UnsupportedError: If the base has no density.
+        """
+        return self.score(x, condition, generator=generator).value
+
+    def score(
+        self,
+        x: Float[Tensor, "batch *event"],
+        condition: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> Estimate:
+        """Log-density in nats with its standard error, status and NFE per row."""
+        self._check_rows(x)
+        parts = []
+        for rows, given in self._chunks(x, condition):
+            code = self.map.encode(rows, given, log_det=True, generator=generator)
+            parts.append(replace(code, log_abs_det_jacobian=self._density(code.value, given, code, sign=1.0)))
+        code = _join(parts)
+        density = code.log_abs_det_jacobian
+        error = code.standard_error
+        error = torch.zeros_like(density) if error is None else error
+        return Estimate(density, error, code.status, code.nfe)
+
+    def sample_and_log_prob(
+        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
+    ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
+        """Draw rows with their log-density in nats, in one pass; equal to `log_prob` of the rows to tolerance (trap L13)."""
+        z = self.base.sample(check_num_rows(num_rows), condition, generator=generator)
+        values, densities = [], []
+        for rows, given in self._chunks(z, condition):
+            drawn = self.map.decode(rows, given, log_det=True, generator=generator)
+            values.append(drawn.value)
+            densities.append(self._density(rows, given, drawn, sign=-1.0))
+        return torch.cat(values), torch.cat(densities)
+
+    def encode(
+        self,
+        x: Float[Tensor, "batch *event"],
+        condition: Tensor | None = None,
+        *,
+        log_det: bool = False,
+        generator: Generator | None = None,
+    ) -> Mapped:
+        """Data to source, chunk by chunk; the log-determinant only when asked for."""
+        self._check_rows(x)
+        return self._mapped(self.map.encode, x, condition, log_det, generator)
+
+    def decode(
+        self,
+        z: Float[Tensor, "batch *event"],
+        condition: Tensor | None = None,
+        *,
+        log_det: bool = False,
+        generator: Generator | None = None,
+    ) -> Mapped:
+        """Source to data, chunk by chunk; the log-determinant only when asked for."""
+        return self._mapped(self.map.decode, z, condition, log_det, generator)
+
+    def trajectory(
+        self,
+        start: int | Float[Tensor, "batch *event"],
+        times: Float[Tensor, " times"],
+        condition: Tensor | None = None,
+        *,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "times batch *event"]:
+        """The rows on their way from source to data, in the units of the data.
+
+        Args:
+            start: How many rows to draw, or source rows ``(batch, *event)`` to start from.
+            times: ``(times,)`` rising in [0, 1].
+            condition: ``(batch, *condition)`` or None.
+            generator: For the draw.
+
+        Returns:
+            ``(times, batch, *event)``: the state of the ODE at each time, carried through the rest of the map (preprocessing)
+            to the space of the data. At time 0 that is the source in the units of the data.
+
+        Raises:
+            UnsupportedError: If the map has no ODE.
+        """
+        z = start if isinstance(start, Tensor) else self.base.sample(
+            check_num_rows(start), condition, generator=generator
+        )
+        before, ode, after = self._split_at_ode("trajectory")
+        pieces = []
+        for rows, given in self._chunks(z, condition):
+            inner = after.decode(rows, _if_taken(after, given), log_det=False).value
+            flat = ode.trajectory(inner, times, given).flatten(0, 1)
+            tiled = None if given is None else given.repeat(len(times), *([1] * (given.ndim - 1)))
+            outer = before.decode(flat, _if_taken(before, tiled), log_det=False).value
+            pieces.append(outer.unflatten(0, (len(times), rows.shape[0])))
+        return torch.cat(pieces, 1)
+
+    def velocity(
+        self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Velocity of the ODE at ``t`` and ``x``, both in the coordinates of the ODE (after preprocessing).
+
+        Raises:
+            UnsupportedError: If the map has no ODE.
+        """
+        return self._split_at_ode("velocity")[1].field(t, x, condition)
+
+    @property
+    def ode(self) -> ContinuousMap | None:
+        """The ODE inside the map, or None."""
+        found = [m for m in _flatten(self.map) if isinstance(m, ContinuousMap)]
+        return found[0] if found else None
+
+    def with_options(self, **options: object) -> "Flow":
+        """A copy that shares all parameters, with options of `ContinuousMap.with_options` changed.
+
+        Raises:
+            UnsupportedError: If the map has no ODE.
+        """
+        self._split_at_ode(f"with_options({', '.join(options)})")
+        changed = _replace_ode(self.map, lambda ode: ode.with_options(**options))
+        copy = Flow(self.base, changed, event_shape=self.event_shape, chunk_rows=self.chunk_rows)
+        copy.training = self.training
+        return copy
+
+    def _mapped(
+        self,
+        verb: Callable[..., Mapped],
+        rows: Tensor,
+        condition: Tensor | None,
+        log_det: bool,
+        generator: Generator | None,
+    ) -> Mapped:
+        chunks = self._chunks(rows, condition)
+        return _join([verb(x, given, log_det=log_det, generator=generator) for x, given in chunks])
+
+    def _density(self, z: Tensor, condition: Tensor | None, code: Mapped, sign: float) -> Tensor:
+        """Log base(z) ± log-determinant, with the rows outside the support at −∞."""
+        value = self.base.log_prob(z, condition) + sign * code.log_abs_det_jacobian
+        return torch.where(code.status == Status.OUTSIDE_SUPPORT, -torch.inf, value)
+
+    def _chunks(self, rows: Tensor, condition: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        if condition is not None and condition.shape[0] != rows.shape[0]:
+            raise ShapeError(
+                f"The condition has {condition.shape[0]} rows, the data {rows.shape[0]}",
+                where="condition",
+                remedy="Give one condition per row.",
+            )
+        starts = range(0, max(rows.shape[0], 1), self.chunk_rows)
+        for first in starts:
+            part = slice(first, first + self.chunk_rows)
+            yield rows[part], None if condition is None else condition[part]
+
+    def _check_rows(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ShapeError(
+                f"Rows have shape {tuple(x.shape)}, expected (batch, {', '.join(map(str, self.event_shape))})",
+                where="flow",
+                remedy="Give rows of the shape the flow was made for.",
+            )
+
+    def _split_at_ode(self, asked: str) -> tuple[Compose, ContinuousMap, Compose]:
+        """What encode does before the ODE, the ODE, and what it does after it."""
+        members = list(_flatten(self.map))
+        places = [(i, member) for i, member in enumerate(members) if isinstance(member, ContinuousMap)]
+        if not places:
+            raise UnsupportedError(
+                "The map of this flow is made of discrete layers: there is no ODE in it",
+                where=asked,
+                remedy="Use encode, decode, sample and log_prob, or train a continuous method such as i-cfm.",
+            )
+        place, ode = places[0]
+        return Compose(*members[:place]), ode, Compose(*members[place + 1 :])
+
+    def extra_repr(self) -> str:
+        """The event shape, for ``print``."""
+        return f"event_shape={self.event_shape}"
+
+
+def _flatten(map: Bijection) -> Iterator[Bijection]:
+    """The members of nested compositions, in encode's order."""
+    if isinstance(map, Compose):
+        for member in map.maps:
+            yield from _flatten(member)
+    else:
+        yield map
+
+
+def _replace_ode(map: Bijection, change: Callable[[ContinuousMap], ContinuousMap]) -> Bijection:
+    if isinstance(map, ContinuousMap):
+        return change(map)
+    if not isinstance(map, Compose):
+        return map
+    copy = Compose(*(_replace_ode(member, change) for member in map.maps))
+    copy.training = map.training
+    return copy
+
+
+def _if_taken(map: Compose, condition: Tensor | None) -> Tensor | None:
+    """The condition for a part of the map, None where the part takes none."""
+    return None if map.condition_shape is None else condition
+
+
+def _join(parts: list[Mapped]) -> Mapped:
+    """One record from the records of the chunks."""
+
+    def joined(name: str) -> Tensor | None:
+        held = [getattr(part, name) for part in parts]
+        return None if held[0] is None else torch.cat(held)
+
+    return parts[0] if len(parts) == 1 else Mapped(**{f.name: joined(f.name) for f in fields(Mapped)})

@@ -1,0 +1,23 @@
+"""Networks: ``network(t, x, condition) -> (batch, *event)``, with no time convention and no loss.
+
+`MLP` is the plain network of the flow-matching papers, `ResidualMLP` the default for tables; both know their exact
+divergence. `make_network` builds either from a name such as ``mlp-3x64``; any `torch.nn.Module` with the same call may
+take their place.
+"""
+
+from advect.networks.embed import FourierTime, RawTime
+from advect.networks.field import FieldNetwork
+from advect.networks.mlp import MLP
+from advect.networks.names import NETWORKS, make_network, resolve_network
+from advect.networks.residual import ResidualMLP
+
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "FieldNetwork",
+    "FourierTime",
+    "RawTime",
+    "ResidualMLP",
+    "make_network",
+    "resolve_network",
+]

@@ -1,0 +1,80 @@
+"""Linear layers drawn from a given generator, and activations with their derivatives.
+
+The derivative of an activation is needed in closed form by the exact divergence (`networks.field`). Exponentials are
+taken of clipped arguments, so that a branch not chosen cannot overflow into the gradient.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from advect.errors import unknown_name
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def linear(inputs: int, outputs: int, *, bias: bool = True, generator: Generator | None = None) -> nn.Linear:
+    """`torch.nn.Linear` with PyTorch's default initialisation, U(−1/√inputs, 1/√inputs), drawn from ``generator``.
+
+    Without a generator PyTorch's own is used.
+    """
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    bound = 1 / math.sqrt(inputs) if inputs else 0.0
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts at zero."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function and its derivative."""
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor], Tensor]
+
+
+def _selu_derivative(a: Tensor) -> Tensor:
+    return _SELU_SCALE * torch.where(a > 0, 1.0, _SELU_ALPHA * a.clamp(max=0).exp())
+
+
+def _elu_derivative(a: Tensor) -> Tensor:
+    return torch.where(a > 0, 1.0, a.clamp(max=0).exp())
+
+
+def _silu_derivative(a: Tensor) -> Tensor:
+    s = torch.sigmoid(a)
+    return s * (1 + a * (1 - s))
+
+
+def _gelu_derivative(a: Tensor) -> Tensor:
+    return torch.special.ndtr(a) + a * torch.exp(-0.5 * a**2) / math.sqrt(2 * math.pi)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "selu": Activation(F.selu, _selu_derivative),
+    "silu": Activation(F.silu, _silu_derivative),
+    "elu": Activation(F.elu, _elu_derivative),
+    "gelu": Activation(F.gelu, _gelu_derivative),
+    "tanh": Activation(torch.tanh, lambda a: 1 - torch.tanh(a) ** 2),
+    "softplus": Activation(F.softplus, torch.sigmoid),
+}
+
+
+def activation(name: str) -> Activation:
+    """Look an activation up by name."""
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]

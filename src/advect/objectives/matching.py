@@ -1,0 +1,94 @@
+"""Conditional flow matching: regress the model's velocity on the conditional velocity of a path.
+
+L = E w(t) |v_t(x, θ) − u_t(x|x0, x1)|² has the gradient of the loss against the marginal field
+u_t(x) = E[u_t(x|x0, x1)|x] and exceeds it by the variance of the conditional field, which does not depend on θ
+(Lipman et al. 2210.02747, theorem 2; Tong et al. 2302.00482, theorem 3.2).
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Generator
+
+from advect.errors import ConfigError
+from advect.objectives.times import TimeSampler, UniformTimes, uniform
+from advect.objectives.weights import UniformWeight, Weight
+from advect.records import Batch, Bridge
+from advect.typing import Field, Path, Rows, Scalars, Times, sum_event
+
+
+def drop_condition(condition: Rows, probability: float, *, generator: Generator | None = None) -> Rows:
+    """Replace the condition of each row, independently with ``probability``, by zeros: "no condition".
+
+    ``condition`` is ``(batch, *condition)``; the number of dropped rows in a batch is binomial.
+    """
+    if probability == 0:
+        return condition
+    kept = uniform(condition.shape[0], generator, condition.device, torch.float32) >= probability
+    return torch.where(kept.reshape(-1, *([1] * (condition.ndim - 1))), condition, 0.0)
+
+
+def mean_event(x: Rows) -> Scalars:
+    """Mean of ``(batch, *event)`` over the event: ``(batch,)``, also for scalar events."""
+    return sum_event(x) / max(x.shape[1:].numel(), 1)
+
+
+@dataclass(frozen=True)
+class VelocityMatching:
+    """The regression of ``flow.velocity(t, x, condition)`` on the velocity of a path.
+
+    Args:
+        path: Where points and targets come from. The x0 it mixes is the x0 of its target: one record carries both.
+        times: How t is drawn, once per row.
+        weight: w(t), a function of the drawn t; None for the path's own ``time_weight`` where it has one (bridges,
+            whose loss has no finite variance without), else one.
+        condition_dropout: Probability in [0, 1] with which a row's condition is replaced by zeros, for
+            classifier-free guidance.
+    """
+
+    path: Path
+    times: TimeSampler = UniformTimes()  # noqa: RUF009  frozen, without state
+    weight: Weight | None = None
+    condition_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.condition_dropout <= 1:
+            raise ConfigError(
+                f"condition_dropout is {self.condition_dropout}",
+                where="velocity matching",
+                remedy="Take a probability between 0 and 1.",
+            )
+
+    @property
+    def time_weight(self) -> Weight:
+        """The w(t) in use."""
+        return self.weight or getattr(self.path, "time_weight", None) or UniformWeight()
+
+    def bridge(self, batch: Batch, *, generator: Generator | None = None) -> Bridge:
+        """Draw times and points for a batch, which must carry x0."""
+        if batch.x0 is None:
+            raise ConfigError(
+                "the batch has no source rows x0",
+                where="velocity matching",
+                remedy="Pair the data with a source through a coupling first.",
+            )
+        x1 = batch.x1
+        t: Times = self.times(x1.shape[0], generator=generator, device=x1.device, dtype=x1.dtype)
+        return self.path.sample(t, batch.x0, x1, generator=generator)
+
+    def __call__(self, flow: torch.nn.Module, batch: Batch, *, generator: Generator | None = None) -> Scalars:
+        """Loss ``(batch,)``: w(t) times the squared error of the velocity, averaged over the event.
+
+        Args:
+            flow: A module with ``velocity(t, x, condition)``.
+            batch: Paired rows; their weights are left to the caller.
+            generator: Of every draw: times, then the path's noise, then the dropped conditions.
+        """
+        bridge = self.bridge(batch, generator=generator)
+        condition = batch.condition
+        if condition is not None:
+            condition = drop_condition(condition, self.condition_dropout, generator=generator)
+        velocity = cast(Field, flow.velocity)  # a module's attributes have no types
+        prediction = velocity(bridge.t, bridge.x, condition)
+        return mean_event((prediction - bridge.velocity).square()) * self.time_weight(bridge.t)

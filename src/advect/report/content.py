@@ -1,0 +1,152 @@
+"""What a report says, as one frozen record: the workflows fill it, the page lays it out, nothing is computed twice.
+
+Every text in it may come from a stranger's file (column names, categories, paths): the page escapes all of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from advect.records import Column, Finding, Metric, Table
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Which rows the model was made from.
+
+    Attributes:
+        origin: Where they came from: a file or a built-in name.
+        rows: Number of rows that were read.
+        columns: The modelled columns; for pictures one per pixel.
+        split: Rows per part, in order, such as ``{"training": 1438, "validation": 179, "held out": 180}``.
+        event_shape: Shape of one row.
+        image: Whether a row is a picture.
+        condition: Columns that are given, not modelled.
+        sha256: Of the data, as hexadecimal text.
+    """
+
+    origin: str
+    rows: int
+    columns: tuple[Column, ...]
+    split: Mapping[str, int] = field(default_factory=dict)
+    event_shape: tuple[int, ...] = ()
+    image: bool = False
+    condition: tuple[Column, ...] = ()
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Held-out log-likelihood per row, in the units of the user's data.
+
+    Attributes:
+        mean: Mean over the held-out rows, in nats per row.
+        standard_error: Of that mean over rows.
+        rows: How many rows it was taken over.
+        gaussian: The same mean under a Gaussian fitted to the training rows, or None.
+        gaussian_error: Its standard error.
+        difference: Mean over rows of (model - Gaussian), paired row by row, or None.
+        difference_error: Standard error of the paired difference; smaller than the two errors together.
+        dequantisation: K, the importance samples per row, where columns are discrete; None where none are.
+        bits_per_dim: The mean as bits per dimension, where that is customary.
+        failed_rows: Rows without a value (solver failure, outside the support), left out of the mean.
+        kind: What the number is: ``log-density``, ``log-probability``, ``mixed`` (both kinds of column) or ``bound``.
+    """
+
+    mean: float
+    standard_error: float | None
+    rows: int
+    gaussian: float | None = None
+    gaussian_error: float | None = None
+    difference: float | None = None
+    difference_error: float | None = None
+    dequantisation: int | None = None
+    bits_per_dim: float | None = None
+    failed_rows: int = 0
+    kind: str = "log-density"
+
+
+@dataclass(frozen=True)
+class History:
+    """How training went. The two curves have their own steps, because validation is seldom run.
+
+    Attributes:
+        steps: Steps at which the training loss was noted.
+        loss: Training loss there.
+        validation_steps: Steps at which the validation loss was taken.
+        validation_loss: Validation loss there.
+        best_step: The step whose weights were kept, or None.
+        seconds: Training time, or None.
+    """
+
+    steps: Sequence[float] = ()
+    loss: Sequence[float] = ()
+    validation_steps: Sequence[float] = ()
+    validation_loss: Sequence[float] = ()
+    best_step: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """How the error of the samples falls with the evaluations a solver may spend.
+
+    Attributes:
+        label: The solver.
+        evaluations: Network evaluations per sample.
+        errors: The error there (any measure; named in `measure`).
+        measure: What the error is, for the axis.
+        chosen: The evaluations of the calibrated setting, or None.
+    """
+
+    label: str
+    evaluations: Sequence[float]
+    errors: Sequence[float]
+    measure: str = "error"
+    chosen: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything the page shows; what is None or empty is left out.
+
+    Attributes:
+        title: The heading, such as ``digits, learned by ot-cfm``.
+        method: Name of the method.
+        explanation: One sentence on how it works.
+        data: Which rows.
+        verdict: Plain words on quality, see `advect.report.verdict`.
+        findings: What the data check noticed.
+        metrics: Two-sample scores, each with floor and ceiling.
+        likelihood: Held-out log-likelihood.
+        history: Training curves.
+        samples: Rows drawn from the model, of the user's kind.
+        real: Held-out rows to look at beside them.
+        trajectories: ``(times, n, 2)`` paths of samples from t = 0 to t = 1, for two columns.
+        error_curves: Error against network evaluations, one per solver.
+        configuration: The resolved configuration as TOML.
+        command: The command line that makes this run again.
+        next_commands: Commands worth trying next.
+        notes: Warnings and remarks, most important first.
+        versions: Package to version.
+    """
+
+    title: str
+    method: str
+    explanation: str
+    data: DataSummary
+    verdict: str = ""
+    findings: tuple[Finding, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    likelihood: Likelihood | None = None
+    history: History | None = None
+    samples: Table | None = None
+    real: Table | None = None
+    trajectories: np.ndarray | None = None
+    error_curves: tuple[ErrorCurve, ...] = ()
+    configuration: str = ""
+    command: str = ""
+    next_commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)

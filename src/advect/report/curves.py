@@ -1,0 +1,99 @@
+"""The curves of a report: how training went, and what accuracy costs."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from advect.report.content import ErrorCurve, History
+from advect.report.ink import FAINT, REAL, SAMPLES, house_style, label, new_figure
+from advect.report.marginals import say
+from advect.report.numerals import grouped
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+# A log axis where the loss falls by more than this, else the end of training would be a flat line.
+_LOG_RATIO = 20.0
+
+
+def _curve(steps: Sequence[float], values: Sequence[float]) -> np.ndarray:
+    """``(n, 2)`` finite points in order of step; unequal lengths are cut to the shorter."""
+    length = min(len(steps), len(values))
+    points = np.column_stack([np.asarray(steps[:length], float), np.asarray(values[:length], float)])
+    points = points[np.isfinite(points).all(1)]
+    return points[np.argsort(points[:, 0], kind="stable")]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean over a thirtieth of the curve, with shorter windows at the ends."""
+    half = max(len(values) // 60, 1)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+@house_style()
+def history_figure(history: History) -> "matplotlib.figure.Figure":
+    """Training loss (thin, with its running mean), validation loss (dots) and the step whose weights were kept."""
+    train = _curve(history.steps, history.loss)
+    held = _curve(history.validation_steps, history.validation_loss)
+    figure = new_figure(5.6, 2.7)
+    axes = figure.subplots()
+    if not len(train) + len(held):
+        say(axes, "No losses were recorded.")
+        return figure
+    if len(train):
+        axes.plot(*train.T, color=REAL, linewidth=0.7, alpha=0.35, rasterized=len(train) > 2000)
+        axes.plot(train[:, 0], _smooth(train[:, 1]), color=REAL, linewidth=1.6, label="training loss")
+    if len(held):
+        axes.plot(*held.T, "o-", color=SAMPLES, ms=3.2, linewidth=1.1, label="validation loss")
+    if history.best_step is not None:
+        axes.axvline(history.best_step, color=FAINT, linestyle=":", linewidth=1.3)
+        kept = f"kept: step {grouped(history.best_step)}"
+        axes.plot([], [], ":", color=FAINT, linewidth=1.3, label=label(kept))
+    _scale(axes, np.concatenate([train[:, 1], held[:, 1]]))
+    axes.set(xlabel="step", ylabel="loss")
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
+    low, high = float(losses.min()), float(losses.max())
+    if low > 0 and high / low > _LOG_RATIO:
+        axes.set_yscale("log")
+        return
+    # A few huge first losses must not flatten the rest: the frame ends a little above the 98 % mark.
+    top = float(np.quantile(losses, 0.98))
+    if np.isfinite(high - low) and high - low > 3 * (top - low) > 0:
+        axes.set_ylim(low - 0.05 * (top - low), top + 0.25 * (top - low))
+
+
+@house_style()
+def error_figure(curves: Sequence[ErrorCurve]) -> "matplotlib.figure.Figure":
+    """Error of the samples against network evaluations per sample, both on log axes where they allow it."""
+    figure = new_figure(5.6, 2.7)
+    axes = figure.subplots()
+    drawn = [(curve, _curve(curve.evaluations, curve.errors)) for curve in curves]
+    drawn = [(curve, points) for curve, points in drawn if len(points)]
+    if not drawn:
+        say(axes, "No errors were measured.")
+        return figure
+    styles = ["o-", "s--", "^:", "D-.", "v-", "P--"]
+    colours = [REAL, SAMPLES, "#009E73", "#CC79A7", "#56B4E9", "#1d2433"]
+    for i, (curve, points) in enumerate(drawn[: len(styles)]):
+        axes.plot(*points.T, styles[i], color=colours[i], ms=4, linewidth=1.3, label=label(curve.label))
+        if curve.chosen is not None:
+            axes.axvline(curve.chosen, color=colours[i], linestyle=":", linewidth=1)
+    pool = np.concatenate([points for _, points in drawn])
+    if (pool[:, 0] > 0).all():
+        axes.set_xscale("log")
+    if (pool[:, 1] > 0).all():
+        axes.set_yscale("log")
+    axes.set(xlabel="network evaluations per sample", ylabel=label(drawn[0][0].measure))
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure

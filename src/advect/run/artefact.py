@@ -1,0 +1,65 @@
+"""The model artefact: a flow with everything needed to speak the user's kind of data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from advect.data.codec import Codec
+from advect.data.condition import ConditionCodec
+from advect.data.schema import schema_from_dict, schema_to_dict
+from advect.records import Schema
+from advect.run.folder import MODEL, RunFolder
+from advect.run.tensors import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A trained flow and its surroundings.
+
+    Attributes:
+        flow: From the coordinates of `codec` (user units) to the source.
+        schema: What rows look like from outside.
+        codec: Between rows and coordinates.
+        condition: Between condition columns and the vector the flow takes; None for unconditional flows.
+        config: The resolved settings, nested as in ``config.toml``.
+        history: Lines of the training history.
+        evaluation: Held-out figures, if they were computed.
+    """
+
+    flow: nn.Module
+    schema: Schema
+    codec: Codec
+    condition: ConditionCodec | None
+    config: Mapping
+    history: tuple[Mapping, ...] = ()
+    evaluation: Mapping = field(default_factory=dict)
+
+
+def write_artefact(folder: RunFolder, artefact: Artefact) -> None:
+    """Write ``model.safetensors``: weights, and a card that rebuilds the model around them."""
+    card = {
+        "schema": schema_to_dict(artefact.schema),
+        "codec": artefact.codec.to_dict(),
+        "condition": artefact.condition.to_dict() if artefact.condition else None,
+        "config": artefact.config,
+    }
+    write_tensors(folder.file(MODEL), artefact.flow.state_dict(), card)
+
+
+def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | None, dict]:
+    """Weights, schema, codec, condition codec and configuration of a finished run.
+
+    Raises:
+        RunFolderError: The run is unfinished or damaged.
+    """
+    folder.require_finished()
+    tensors, card = read_tensors(folder.file(MODEL))
+    condition = card["condition"]
+    return (
+        tensors,
+        schema_from_dict(card["schema"]),
+        Codec.from_dict(card["codec"]),
+        None if condition is None else ConditionCodec.from_dict(condition),
+        card["config"],
+    )

@@ -1,0 +1,74 @@
+"""Tensors on disk: safetensors with a JSON card in the header. Nothing that is read can run."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from advect.errors import RunFolderError
+from advect.files import atomic_path
+
+FORMAT = "advect-1"
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping[str, object]) -> Path:
+    """Write tensors and their card, whole or not at all.
+
+    Floats in the card survive to the last bit: JSON prints the shortest text that reads back equal.
+    """
+    # safetensors refuses tensors that share storage or are strided; a contiguous copy on the CPU is neither.
+    flat = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    header = {"format": FORMAT, "card": json.dumps(card)}
+    with atomic_path(path, suffix=".safetensors") as temporary:
+        save_file(flat, temporary, metadata=header)
+    return Path(path)
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
+    """Read what `write_tensors` wrote: the tensors and the card.
+
+    Raises:
+        RunFolderError: The file is missing, damaged, or of a format this version does not know.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            header = stream.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise RunFolderError(
+                    f"format {header.get('format')!r} is not known to this version (it reads {FORMAT!r})",
+                    where=str(path),
+                    remedy="Use the version of advect that wrote it, or a newer one.",
+                )
+            card = json.loads(header["card"])
+            return {name: stream.get_tensor(name) for name in stream.keys()}, card  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path.name} is missing", where=str(path.parent)) from error
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, RunFolderError):
+            raise
+        raise RunFolderError(
+            f"the file is damaged or not ours ({error})",
+            where=str(path),
+            remedy="Restore it from a copy, or train anew with --restart.",
+        ) from error
+
+
+def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put tensors into a module, strictly.
+
+    Raises:
+        RunFolderError: Names or shapes do not fit.
+    """
+    try:
+        module.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        raise RunFolderError(
+            f"the weights do not fit the model the configuration describes ({str(error).splitlines()[0]})",
+            where=where,
+            remedy="The run folder is damaged or was edited; restore it or train anew.",
+        ) from error

@@ -1,0 +1,27 @@
+"""The one loop and what it needs: batches that depend on the step alone, averaged weights, exact resume.
+
+Nothing here knows a method's name, a file format or a screen: batches and objectives come in, progress and
+checkpoints leave through a `Sink`.
+"""
+
+from advect.training.average import WeightAverage
+from advect.training.batches import Batches, DataRows, Epochs
+from advect.training.config import TrainingConfig
+from advect.training.loop import Outcome, Trainer
+from advect.training.schedule import learning_rate
+from advect.training.seeding import generator_for, mix
+from advect.training.state import TrainingState
+
+__all__ = [
+    "Batches",
+    "DataRows",
+    "Epochs",
+    "Outcome",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingState",
+    "WeightAverage",
+    "generator_for",
+    "learning_rate",
+    "mix",
+]

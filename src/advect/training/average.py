@@ -1,0 +1,58 @@
+"""Averaged weights: an exponential moving average that forgets its start.
+
+The decay at step s is min(decay, (1 + s)/(10 + s)), so that the first averages follow the weights closely instead of
+remembering the initialisation for 1/(1 - decay) steps.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """An exponential moving average of a module's trainable parameters.
+
+    Args:
+        module: Whose parameters are averaged; its buffers are not.
+        decay: Weight of the past per step; 1 keeps the start values, 0 copies the weights.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.names = [name for name, p in module.named_parameters() if p.requires_grad]
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.shadow = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step ``step`` (counted from 1)."""
+        decay = self.decay if self.decay in (0.0, 1.0) else min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1.0 - decay)
+
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        """Put the averaged weights into the module for good."""
+        torch._foreach_copy_([p.detach() for p in self.parameters], self.shadow)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Use the averaged weights inside the block; the trained ones return after it."""
+        kept = [p.detach().clone() for p in self.parameters]
+        self.copy_to_module()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_([p.detach() for p in self.parameters], kept)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages by parameter name."""
+        return dict(zip(self.names, self.shadow, strict=True))
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` gave."""
+        for name, shadow in zip(self.names, self.shadow, strict=True):
+            shadow.copy_(tensors[name])

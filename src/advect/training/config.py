@@ -1,0 +1,59 @@
+"""How to train: one frozen record whose every field is used by the loop."""
+
+from dataclasses import dataclass
+
+from advect.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of the loop.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        batch_size: Rows per step.
+        learning_rate: Peak rate of AdamW.
+        warmup_steps: Linear warm-up from 0; at most a tenth of all steps.
+        decay: ``cosine`` (to 0 at the last step) or ``constant``.
+        weight_decay: AdamW's decoupled weight decay.
+        betas: AdamW's moment decays.
+        gradient_clip: Largest gradient norm; 0 switches clipping off.
+        ema_decay: Decay of the averaged weights per step; smaller at the start (see `average`).
+        validation_every: Steps between validations; 0 chooses a fiftieth of all steps.
+        checkpoint_seconds: Time between checkpoints.
+        seed: Of every draw the loop makes.
+    """
+
+    steps: int = 5000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay: str = "cosine"
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    validation_every: int = 0
+    checkpoint_seconds: float = 15.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", where=name)
+        for name in ("warmup_steps", "weight_decay", "gradient_clip", "validation_every", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}", where=name)
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
+        if not 0 <= self.ema_decay <= 1:
+            raise ConfigError(f"ema_decay lies between 0 and 1, not {self.ema_decay}", where="ema_decay")
+        if self.decay not in ("cosine", "constant"):
+            raise ConfigError(
+                f"decay {self.decay!r} is not known", where="decay", remedy="Choose 'cosine' or 'constant'."
+            )
+
+    @property
+    def validation_interval(self) -> int:
+        """Steps between validations."""
+        return self.validation_every or max(1, self.steps // 50)

@@ -1,0 +1,313 @@
+"""The one loop: draw, pair, loss, step, average, validate, checkpoint, in this order, for every method.
+
+The loop knows an objective, a flow and batches, and no method's name. What happens leaves through a `Sink`. Each phase
+is a method and is timed, so that the live line can say where the time goes.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advect.errors import TrainingError
+from advect.records import Batch, Progress
+from advect.training.average import WeightAverage
+from advect.training.batches import Batches
+from advect.training.config import TrainingConfig
+from advect.training.schedule import learning_rate
+from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for
+from advect.training.state import TrainingState
+from advect.typing import Objective, Sink
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `Trainer.run` ended.
+
+    Attributes:
+        finished: All steps were done (or the deadline closed the run); False after a request to stop.
+        step: Steps done.
+        best_value: Lowest validation loss (NaN without validation).
+        best_step: Where it was.
+        seconds: Training time over all continuations.
+        reason: ``finished``, ``stopped`` or ``deadline``.
+    """
+
+    finished: bool
+    step: int
+    best_value: float
+    best_step: int
+    seconds: float
+    reason: str
+
+
+class Trainer:
+    """Trains a flow on an objective.
+
+    Args:
+        flow: What is trained; its trainable parameters only.
+        objective: Loss per row.
+        batches: Training batches.
+        validation: Validation batches, or None to keep the last averaged weights.
+        config: Settings.
+        sink: Where progress, metrics and checkpoints go.
+    """
+
+    def __init__(
+        self,
+        flow: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        config: TrainingConfig,
+        sink: Sink,
+        validation: Batches | None = None,
+        validation_batches: int = 4,
+    ) -> None:
+        self.flow, self.objective, self.batches, self.config, self.sink = flow, objective, batches, config, sink
+        self.validation, self.validation_batches = validation, validation_batches
+        parameters = [p for p in flow.parameters() if p.requires_grad]
+        if not parameters:
+            raise TrainingError("the flow has no trainable parameters", where="training")
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=all(p.device.type in ("cpu", "cuda") for p in parameters),
+        )
+        self.state = TrainingState(flow, optimizer, WeightAverage(flow, config.ema_decay))
+        self.parameters = parameters
+        self._clock = _Clock()
+        self._cached_validation: list[Batch] | None = None
+
+    # The run
+
+    def run(self, *, stop: Callable[[], bool] = lambda: False, deadline: float | None = None) -> Outcome:
+        """Train until all steps are done, ``stop()`` says so, or ``time.monotonic()`` passes ``deadline``.
+
+        However it ends, the last good state is checkpointed; after the last step the best averaged weights are put
+        into the flow.
+
+        Raises:
+            TrainingError: A loss or gradient was not finite. The step was not taken; the state before it is kept.
+        """
+        reason = "finished"
+        # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
+        # the caller's state is put back afterwards.
+        with torch.random.fork_rng(devices=[]):
+            self.flow.train()
+            self._clock.start(self.state.step)
+            while self.state.step < self.config.steps:
+                if stop():
+                    reason = "stopped"
+                    break
+                if deadline is not None and time.monotonic() > deadline:
+                    reason = "deadline"
+                    break
+                self._train_step()
+                self._after_step()
+            self.flow.eval()
+            self._clock.settle(self.state)
+            if reason != "stopped":
+                self._validate()
+            self._checkpoint()
+        if reason != "stopped":
+            self.state.use_best()
+        state = self.state
+        return Outcome(
+            finished=reason != "stopped",
+            step=state.step,
+            best_value=state.best_value if state.best else float("nan"),
+            best_step=state.best_step,
+            seconds=state.seconds,
+            reason=reason,
+        )
+
+    def time_steps(self, num_steps: int = 2) -> float:
+        """Seconds per step, measured on ``num_steps`` steps whose effects are undone."""
+        tensors = {k: v.clone() for k, v in self.state.tensors().items()}
+        numbers = self.state.numbers()
+        with torch.random.fork_rng(devices=[]):
+            self.flow.train()
+            self._train_step()  # the first step also pays for one-time set-up
+            started = time.perf_counter()
+            for _ in range(num_steps):
+                self._train_step()
+            seconds = (time.perf_counter() - started) / num_steps
+        self.state.load(tensors, numbers)
+        if not any(name.startswith("optimizer.") for name in tensors):
+            self.state.optimizer.state.clear()
+        self._clock = _Clock()
+        return seconds
+
+    # One step
+
+    def _train_step(self) -> None:
+        step = self.state.step
+        generator = generator_for(self.config.seed, TRAINING, step)
+        torch.manual_seed(generator_for(self.config.seed, NETWORK, step).initial_seed())
+
+        with self._clock.phase("data"):
+            rows = self.batches.draw_rows(step, generator)
+        with self._clock.phase("coupling"):
+            batch = self.batches.pair(rows, generator)
+        with self._clock.phase("network"):
+            loss = self._mean_loss(batch, generator)
+            self._backward(loss)
+        with self._clock.phase("optimiser"):
+            for group in self.state.optimizer.param_groups:
+                group["lr"] = learning_rate(step, self.config)
+            self.state.optimizer.step()
+            self.state.step += 1
+            self.state.average.update(self.state.step)
+        self._clock.loss(float(loss))
+
+    def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        loss = self.objective(self.flow, batch, generator=generator)
+        if batch.weight is not None:
+            return (loss * batch.weight).sum() / batch.weight.sum()
+        return loss.mean()
+
+    def _backward(self, loss: Tensor) -> None:
+        """Gradients, clipped; anything non-finite stops the run before the weights change."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = self.config.gradient_clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        if torch.isfinite(norm) and torch.isfinite(loss):
+            return
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self._checkpoint()
+        what = "loss" if not torch.isfinite(loss) else "gradient"
+        raise TrainingError(
+            f"the {what} is not finite ({float(loss):.3g}); the step was not taken and the state before it is kept",
+            where=f"step {self.state.step}, batch of {self.config.batch_size} rows",
+            remedy="Lower the learning rate, look for extreme values in the data, or continue from the checkpoint "
+            "with another seed.",
+        )
+
+    # Between steps
+
+    def _after_step(self) -> None:
+        state, config = self.state, self.config
+        if state.step % config.validation_interval == 0 and state.step < config.steps:
+            with self._clock.phase("validation"):
+                self._validate()
+        if self._clock.since_line() > 0.5 or state.step == config.steps:
+            progress = self._clock.line(state.step, config.steps)
+            self.sink.progress(progress)
+        if self._clock.since_checkpoint() > config.checkpoint_seconds:
+            self._clock.settle(state)
+            self._checkpoint()
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Loss of the averaged weights on fixed rows with fixed draws, so that two validations compare."""
+        training, seconds = self._clock.mean_loss(), self.state.seconds + self._clock.running()
+        values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
+        values |= {f"coupling_{k}": v for k, v in self.batches.report.items()}
+        if self.validation is not None:
+            if self._cached_validation is None:
+                self._cached_validation = self._validation_batches(self.validation)
+            self.flow.eval()
+            with self.state.average.applied():
+                losses = [
+                    self._mean_loss(batch, generator_for(self.config.seed, VALIDATION, 1, index))
+                    for index, batch in enumerate(self._cached_validation)
+                ]
+            self.flow.train()
+            values["validation_loss"] = float(torch.stack(losses).mean())
+            self.state.remember_best(values["validation_loss"])
+        self.sink.metrics(self.state.step, values | {"seconds": seconds})
+
+    def _validation_batches(self, validation: Batches) -> list[Batch]:
+        result = []
+        for index in range(self.validation_batches):
+            generator = generator_for(self.config.seed, VALIDATION, 0, index)
+            result.append(validation.pair(validation.draw_rows(index, generator), generator))
+        return result
+
+    def _checkpoint(self) -> None:
+        self._clock.checkpointed()
+        self.sink.checkpoint(self.state.tensors(), self.state.numbers())
+
+
+class _Phase:
+    """Adds the time of a block to a clock's account; a class of its own because it runs several times a step."""
+
+    __slots__ = ("account", "name", "started")
+
+    def __init__(self, account: dict[str, float], name: str) -> None:
+        self.account, self.name, self.started = account, name, 0.0
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.account[self.name] = self.account.get(self.name, 0.0) + time.perf_counter() - self.started
+
+
+class _Clock:
+    """Keeps time by phase, the running loss and the distance to the next line and checkpoint."""
+
+    def __init__(self) -> None:
+        now = time.perf_counter()
+        self._account: dict[str, float] = {}
+        self._started = self._line = self._checkpoint = self._settled = now
+        self._first_step = self._line_step = 0
+        self._losses: list[float] = []
+        self._line_losses: list[float] = []
+
+    def start(self, step: int) -> None:
+        now = time.perf_counter()
+        self._started = self._line = self._checkpoint = self._settled = now
+        self._first_step = self._line_step = step
+
+    def phase(self, name: str) -> _Phase:
+        return _Phase(self._account, name)
+
+    def loss(self, value: float) -> None:
+        self._losses.append(value)
+        self._line_losses.append(value)
+
+    def mean_loss(self) -> float:
+        """Mean since the last call (NaN when there was no step)."""
+        values, self._losses = self._losses, []
+        return sum(values) / len(values) if values else float("nan")
+
+    def since_line(self) -> float:
+        return time.perf_counter() - self._line
+
+    def since_checkpoint(self) -> float:
+        return time.perf_counter() - self._checkpoint
+
+    def checkpointed(self) -> None:
+        self._checkpoint = time.perf_counter()
+
+    def running(self) -> float:
+        return time.perf_counter() - self._settled
+
+    def settle(self, state: TrainingState) -> None:
+        """Add the time since the last settlement to the run's total."""
+        now = time.perf_counter()
+        state.seconds += now - self._settled
+        self._settled = now
+
+    def line(self, step: int, steps: int) -> Progress:
+        now = time.perf_counter()
+        rate = (step - self._line_step) / max(now - self._line, 1e-9)
+        overall = (step - self._first_step) / max(now - self._started, 1e-9)
+        total = max(now - self._started, 1e-9)
+        shares = {name: spent / total for name, spent in self._account.items()}
+        losses, self._line_losses = self._line_losses, []
+        self._line, self._line_step = now, step
+        return Progress(
+            step=step,
+            steps=steps,
+            loss=sum(losses) / len(losses) if losses else float("nan"),
+            rate=rate,
+            seconds_left=(steps - step) / overall if overall else float("nan"),
+            shares=shares | {"other": max(0.0, 1.0 - sum(shares.values()))},
+        )

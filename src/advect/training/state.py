@@ -1,0 +1,105 @@
+"""Everything that decides how training goes on: weights, averages, optimiser, position, best so far.
+
+The state is a flat dictionary of tensors (for safetensors) and a dictionary of plain numbers (for JSON), so that a
+checkpoint holds data and never code. Draws need no state: they depend on the step (see `seeding`).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from advect.errors import TrainingError
+from advect.training.average import WeightAverage
+
+
+@dataclass
+class TrainingState:
+    """The changing part of a training run.
+
+    Attributes:
+        module: What is trained.
+        optimizer: Its optimiser.
+        average: Its averaged weights.
+        step: Optimiser steps done.
+        best_value: Lowest validation loss so far.
+        best_step: Where it was.
+        best: The averaged weights there.
+        seconds: Training time so far, over all continuations.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage
+    step: int = 0
+    best_value: float = float("inf")
+    best_step: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def remember_best(self, value: float) -> bool:
+        """Keep the averaged weights if ``value`` is the lowest validation loss so far."""
+        if not value < self.best_value:
+            return False
+        self.best_value, self.best_step = value, self.step
+        self.best = {name: tensor.clone() for name, tensor in self.average.tensors().items()}
+        return True
+
+    @torch.no_grad()
+    def use_best(self) -> None:
+        """Put the best averaged weights (or, without validation, the last ones) into the module."""
+        chosen = self.best or self.average.tensors()
+        for name, parameter in self.module.named_parameters():
+            if name in chosen:
+                parameter.copy_(chosen[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, detached; what `load` takes."""
+        result = {f"model.{k}": v.detach() for k, v in self.module.state_dict().items()}
+        result |= {f"average.{k}": v for k, v in self.average.tensors().items()}
+        result |= {f"best.{k}": v for k, v in self.best.items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            for key, value in entry.items():
+                result[f"optimizer.{index}.{key}"] = torch.as_tensor(value).detach()
+        return result
+
+    def numbers(self) -> dict[str, object]:
+        """All plain numbers."""
+        return {
+            "step": self.step,
+            "best_value": self.best_value if self.best else None,
+            "best_step": self.best_step,
+            "seconds": self.seconds,
+        }
+
+    def load(self, tensors: dict[str, Tensor], numbers: dict[str, object]) -> None:
+        """Restore what `tensors` and `numbers` gave.
+
+        Raises:
+            TrainingError: The checkpoint does not fit this model.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor
+        try:
+            self.module.load_state_dict(parts["model"])
+            self.average.load(parts["average"])
+            self._load_optimizer(parts["optimizer"])
+            self.best = {k: v.clone() for k, v in parts["best"].items()}
+            self.step, self.best_step = int(str(numbers["step"])), int(str(numbers["best_step"]))
+            best = numbers.get("best_value")
+            self.best_value = float("inf") if best is None else float(str(best))
+            self.seconds = float(str(numbers.get("seconds", 0.0)))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"the checkpoint does not fit the model ({error})", remedy="Start afresh with --restart."
+            ) from error
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            index, key = name.split(".", 1)
+            entries.setdefault(int(index), {})[key] = tensor.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})

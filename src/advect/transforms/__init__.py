@@ -1,0 +1,30 @@
+"""Invertible maps with their log-determinants: `encode` goes from data to source, `decode` back.
+
+`Bijection` is the base that checks shapes once; `Compose` chains maps; `Standardise`, `Asinh`, `Cumulative` and
+`Columnwise` bring the columns of a table to unit scale, and `fit_preprocess` chooses and fits them, so that scaling is
+part of a flow's map and its densities stay in the user's units. `Precision` changes the dtype on the way.
+"""
+
+from advect.transforms.affine import Standardise
+from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_status
+from advect.transforms.compose import Compose
+from advect.transforms.cumulative import Cumulative
+from advect.transforms.precision import Precision
+from advect.transforms.precision import Precision
+from advect.transforms.preprocess import Asinh, Columnwise, empty_preprocess, fit_preprocess
+
+__all__ = [
+    "ANY_CONDITION",
+    "Asinh",
+    "Bijection",
+    "Columnwise",
+    "Compose",
+    "Cumulative",
+    "Precision",
+    "Precision",
+    "Standardise",
+    "empty_preprocess",
+    "fit_preprocess",
+    "mapped",
+    "worst_status",
+]

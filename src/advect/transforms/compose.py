@@ -1,0 +1,103 @@
+"""Maps one after another.
+
+For z = f_k(… f_1(x)) the log-determinants add, log |det ∂z/∂x| = Σ log |det ∂f_i|, each taken where its map was
+applied. Independent errors add in quadrature, evaluations add, and a row is as bad as its worst part.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advect.errors import ConfigError
+from advect.records import Mapped, Status
+from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_status
+from advect.typing import Bijection as Map
+
+_Shape = tuple[int, ...] | Literal["any"] | None
+
+
+class Compose(Bijection):
+    """``Compose(f1, …, fk)``: `encode` applies f1 first, `decode` undoes fk first.
+
+    Args:
+        maps: Anything with `encode` and `decode` that return `Mapped`; our own bijections or, say, an ODE. The
+            condition goes to those whose ``condition_shape`` is not None, and to those which do not say.
+
+    No map at all is the identity.
+    """
+
+    def __init__(self, *maps: Map) -> None:
+        shapes = [_declared(m) for m in maps]
+        known = {s for s in shapes if isinstance(s, tuple)}
+        if len(known) > 1:
+            raise ConfigError(
+                f"Maps in one chain take conditions of different shapes: {sorted(known)}",
+                where="Compose",
+                remedy="Give all of them the same condition.",
+            )
+        events = {e for m in maps if (e := getattr(m, "event_shape", None)) is not None}
+        if len(events) > 1:
+            raise ConfigError(f"Maps in one chain have different event shapes: {sorted(events)}", where="Compose")
+        shape: _Shape = ANY_CONDITION if ANY_CONDITION in shapes else next(iter(known), None)
+        super().__init__(next(iter(events), None), shape)
+        self.maps = tuple(maps)
+        self._takes = tuple(s is not None for s in shapes)
+        for index, member in enumerate(maps):
+            if isinstance(member, nn.Module):
+                self.add_module(str(index), member)
+
+    def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        parts: list[Mapped] = []
+        for member, takes in zip(self.maps, self._takes, strict=True):
+            given = condition if takes else None
+            parts.append(member.encode(x, given, log_det=log_det, generator=generator))
+            x = parts[-1].value
+        return merge(x, parts, log_det)
+
+    def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        parts: list[Mapped] = []
+        for member, takes in zip(reversed(self.maps), reversed(self._takes), strict=True):
+            given = condition if takes else None
+            parts.append(member.decode(z, given, log_det=log_det, generator=generator))
+            z = parts[-1].value
+        return merge(z, parts, log_det)
+
+
+def _declared(member: Map) -> _Shape:
+    """The condition shape a member declares; `ANY_CONDITION` for one that says nothing."""
+    shape = getattr(member, "condition_shape", ANY_CONDITION)
+    return tuple(shape) if shape is not None and shape != ANY_CONDITION else shape
+
+
+def merge(value: Tensor, parts: Iterable[Mapped], log_det: bool) -> Mapped:
+    """One record for ``value`` from the records of the maps on the way; rows that failed anywhere are NaN."""
+    parts = list(parts)
+    if not parts:
+        return mapped(value, value.new_zeros(value.shape[0]) if log_det else None)
+
+    status = worst_status([p.status for p in parts])
+    failed = status >= Status.NAN_FIELD
+    nan = torch.tensor(float("nan"), dtype=value.dtype, device=value.device)
+    value = torch.where(failed.reshape(-1, *([1] * (value.ndim - 1))), nan, value)
+
+    log_dets = [p.log_abs_det_jacobian for p in parts if p.log_abs_det_jacobian is not None]
+    total = torch.where(failed, nan, sum_all(log_dets)) if log_det else None
+    errors = [p.standard_error**2 for p in parts if p.standard_error is not None]
+    counts = [p.nfe for p in parts if p.nfe is not None]
+    return Mapped(
+        value,
+        total,
+        status,
+        standard_error=sum_all(errors).sqrt() if errors else None,
+        nfe=sum_all(counts) if counts else None,
+    )
+
+
+def sum_all(tensors: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape."""
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total

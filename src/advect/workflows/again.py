@@ -1,0 +1,91 @@
+"""Figures and reports for a run that exists: its data is found again and checked against what it was trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from advect.data import Split, check_table, read_table, split_rows
+from advect.errors import DataError
+from advect.files import sha256_of
+from advect.records import Table
+from advect.run import EVALUATION, Artefact, RunFolder
+from advect.workflows.evaluate import evaluate_rows, evaluate_table
+from advect.workflows.open import open_run
+from advect.workflows.prepare import content_hash
+from advect.workflows.report import write_run_report
+
+
+def find_data(artefact: Artefact) -> tuple[Table, Split]:
+    """The rows a run was trained on, and how they were split.
+
+    Raises:
+        DataError: They are not where they were, or have changed.
+    """
+    data, seed = artefact.config["data"], int(artefact.config["seed"])
+    path = data.get("path")
+    if path is not None and not Path(path).is_file():
+        raise DataError(
+            "the data of this run is not there any more", where=path, remedy="Name held-out rows: advect evaluate RUN DATA."
+        )
+    known = path if path is not None else data["origin"]
+    try:
+        table = read_table(known, key=data.get("key"))
+    except DataError as error:
+        if path is not None:
+            raise
+        raise DataError(
+            f"the data of this run ({data['origin']}) was given from Python and is not stored",
+            remedy="Name held-out rows: advect evaluate RUN DATA.",
+        ) from error
+    found = sha256_of(path) if path is not None else content_hash(table)
+    if found != data["sha256"]:
+        raise DataError(
+            "the data has changed since this run was trained",
+            where=str(known),
+            remedy="Name held-out rows: advect evaluate RUN DATA, or train again with --restart.",
+        )
+    split = split_rows(table.num_rows, seed=seed, validation=data["validation"], test=data["test"])
+    return table, split
+
+
+def evaluate_run(path: Path, data: Any = None, *, seed: int = 0) -> dict[str, Any]:
+    """Figures of a run on its own held-out rows (kept in ``evaluation.json``) or on given ones.
+
+    Given rows are compared with themselves as the reference for floor and Gaussian fit when the run's own training
+    rows cannot be found.
+
+    Raises:
+        AdvectError: No finished run, or rows that do not fit.
+    """
+    folder = RunFolder(path)
+    artefact = open_run(folder)
+    if data is None:
+        table, split = find_data(artefact)
+        evaluation = evaluate_rows(artefact, table, split, seed=seed)
+        with folder.locked():
+            folder.write_json(EVALUATION, evaluation)
+        return evaluation
+    rows = read_table(data)
+    try:
+        table, split = find_data(artefact)
+    except DataError:
+        return evaluate_table(artefact, rows, rows, seed=seed) | {"reference": "the given rows themselves"}
+    from advect.data import take_rows
+
+    return evaluate_table(artefact, rows, take_rows(table, split.train), seed=seed)
+
+
+def report_run(path: Path) -> dict[str, Path]:
+    """Write the page of a run anew, computing its figures if they are missing.
+
+    Raises:
+        AdvectError: No finished run, or its data cannot be found.
+    """
+    folder = RunFolder(path)
+    artefact = open_run(folder)
+    table, split = find_data(artefact)
+    if not artefact.evaluation:
+        artefact = replace(artefact, evaluation=evaluate_run(path))
+    findings = check_table(table, artefact.schema, split)
+    with folder.locked():
+        return write_run_report(folder, artefact, table, split, findings)

@@ -1,0 +1,235 @@
+"""Held-out figures: log-likelihood and two-sample metrics, each beside what real data and a Gaussian fit would get.
+
+Samples and real rows are compared in the latent coordinates of the preprocessing (standardised, categories and gaps
+as coordinates of their own), so that one scale serves every column. As many rows are drawn as are held out, and under
+the held-out rows' own conditions where the model has one.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advect.data import Split, take_rows
+from advect.errors import DataError, UnsupportedError
+from advect.evaluation import gaussian_fit_log_prob, two_sample_suite
+from advect.flows import EmpiricalBase
+from advect.records import Status, Table
+from advect.run import Artefact
+from advect.training import generator_for
+from advect.workflows.generate import SolverChoice, generate
+from advect.workflows.prepare import EVALUATE
+from advect.workflows.score import Scored, score
+from advect.workflows.transport import to_latent
+
+MAX_ROWS = 2000
+LIKELIHOOD_ROWS = 500
+# Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
+LIKELIHOOD_EFFORT = 64_000
+
+
+def evaluate_rows(
+    artefact: Artefact,
+    table: Table,
+    split: Split,
+    *,
+    seed: int = 0,
+    max_rows: int = MAX_ROWS,
+    likelihood_rows: int | None = None,
+) -> dict[str, Any]:
+    """Figures on the test rows of a split, with the training rows as reference."""
+    held_out = take_rows(table, split.test)
+    return evaluate_table(
+        artefact, held_out, take_rows(table, split.train), seed=seed, max_rows=max_rows, likelihood_rows=likelihood_rows
+    )
+
+
+def evaluate_table(
+    artefact: Artefact,
+    held_out: Table,
+    reference: Table,
+    *,
+    seed: int = 0,
+    max_rows: int = MAX_ROWS,
+    likelihood_rows: int | None = None,
+) -> dict[str, Any]:
+    """Figures on given held-out rows.
+
+    Args:
+        artefact: The model.
+        held_out: Rows the model has not seen.
+        reference: Training rows: for the floor (real against real) and the Gaussian fit.
+        seed: Of every draw.
+        max_rows: Rows in the two-sample metrics.
+        likelihood_rows: Rows scored; by default up to 500, fewer in many dimensions.
+
+    Returns:
+        Plain values, ready for JSON: ``metrics``, ``likelihood``, ``sampling``.
+
+    Raises:
+        DataError: Fewer than two held-out rows.
+    """
+    if held_out.num_rows < 2:
+        raise DataError(f"{held_out.num_rows} held-out rows cannot be compared with anything", where=held_out.origin)
+    generator = generator_for(seed, EVALUATE)
+    real_table = _some(held_out, max_rows, generator)
+    generated = generate(
+        artefact,
+        real_table.num_rows,
+        condition=real_table if artefact.condition is not None else None,
+        choice=SolverChoice(),
+        seed=seed + 1,
+    )
+    real = _flat(artefact, real_table, generator)
+    samples = _flat(artefact, generated.table, generator)
+    train = _flat(artefact, _some(reference, 4 * max_rows, generator), generator)
+    metrics = two_sample_suite(samples, real, train, generator=generator, max_rows=max_rows)
+    return {
+        "metrics": [asdict(m) for m in metrics],
+        "likelihood": _likelihood(artefact, held_out, reference, seed, likelihood_rows, generator),
+        "sampling": {
+            "solver": artefact.config["sampling"]["solver"],
+            "steps": artefact.config["sampling"].get("steps"),
+            "tolerance": artefact.config["sampling"].get("tolerance"),
+            "nfe": generated.nfe,
+            "rows": real_table.num_rows,
+            "rows_per_second": real_table.num_rows / max(generated.seconds, 1e-9),
+            "failed_rows": generated.failed,
+        },
+        "held_out_rows": held_out.num_rows,
+        "reference_rows": reference.num_rows,
+        "seed": seed,
+    }
+
+
+def _some(table: Table, count: int, generator: torch.Generator) -> Table:
+    """At most ``count`` rows, chosen by the generator."""
+    if table.num_rows <= count:
+        return table
+    chosen = torch.randperm(table.num_rows, generator=generator)[:count].sort().values
+    return take_rows(table, chosen.numpy())
+
+
+@torch.no_grad()
+def _flat(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:
+    latent = to_latent(artefact, table, generator)
+    return latent.reshape(latent.shape[0], -1).double()
+
+
+def _likelihood(
+    artefact: Artefact,
+    held_out: Table,
+    reference: Table,
+    seed: int,
+    likelihood_rows: int | None,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """Mean held-out log-probability, beside a Gaussian fitted to the same coordinates."""
+    if isinstance(artefact.flow.base, EmpiricalBase):
+        return {"reason": "the source is a data set, which has no density"}
+    width = len(artefact.codec.coordinates)
+    draws = 1 if artefact.codec.exact else 4
+    count = likelihood_rows or min(LIKELIHOOD_ROWS, max(50, LIKELIHOOD_EFFORT // (width * draws)))
+    rows = _some(held_out, count, generator)
+    try:
+        scored = score(artefact, rows, importance_samples=draws, seed=seed)
+    except UnsupportedError as error:
+        return {"reason": str(error)}
+    gaussian = _gaussian_scores(artefact, rows, reference, draws, generator)
+    return summary(scored, gaussian) | _kind(artefact)
+
+
+def summary(scored: Scored, gaussian: Tensor | None = None) -> dict[str, Any]:
+    """Mean and standard error over rows; failed and impossible rows are counted, never dropped in silence."""
+    value, status = scored.estimate.value, scored.estimate.status
+    usable = torch.isfinite(value)
+    kept = value[usable]
+    result: dict[str, Any] = {
+        "mean": float(kept.mean()) if len(kept) else math.nan,
+        "standard_error": _standard_error(kept),
+        "rows": int(usable.sum()),
+        "failed_rows": int((status >= Status.NAN_FIELD).sum()),
+        "impossible_rows": int((status == Status.OUTSIDE_SUPPORT).sum()),
+        "imputed_rows": int((status == Status.IMPUTED).sum()),
+        "row_error": float(scored.estimate.standard_error[usable].mean()) if len(kept) else math.nan,
+        "importance_samples": scored.importance_samples,
+        "bound": scored.bound,
+    }
+    if gaussian is not None:
+        paired = (value - gaussian)[usable & torch.isfinite(gaussian)]
+        result |= {
+            "gaussian": float(gaussian[torch.isfinite(gaussian)].mean()),
+            "gaussian_error": _standard_error(gaussian[torch.isfinite(gaussian)]),
+            "difference": float(paired.mean()) if len(paired) else math.nan,
+            "difference_error": _standard_error(paired),
+        }
+    return result
+
+
+def _standard_error(values: Tensor) -> float:
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def _gaussian_scores(
+    artefact: Artefact, rows: Table, reference: Table, draws: int, generator: torch.Generator
+) -> Tensor:
+    """The same estimate with a Gaussian fit in latent coordinates in place of the flow: preprocessing for both."""
+    from advect.workflows.transport import preprocessing
+
+    train = _flat(artefact, _some(reference, 20_000, generator), generator)
+    prepared = artefact.codec.prepare(rows, dtype=torch.float64)
+    index = torch.arange(rows.num_rows)
+    logs = []
+    for _ in range(draws):
+        coded = prepared.draw(index, generator)
+        value, log_det = coded.values, -coded.log_proposal.double()
+        with torch.no_grad():
+            for part in preprocessing(artefact):
+                mapped = part.encode(value)
+                value = mapped.value
+                log_det = log_det + mapped.log_abs_det_jacobian.double()
+        logs.append(gaussian_fit_log_prob(train, value.reshape(len(index), -1).double()) + log_det)
+    return torch.logsumexp(torch.stack(logs), 0) - math.log(draws)
+
+
+def _kind(artefact: Artefact) -> dict[str, str]:
+    discrete = {c.kind for c in artefact.schema.columns} - {"continuous"}
+    continuous = any(c.kind == "continuous" for c in artefact.schema.columns)
+    kind = "mixed" if discrete and continuous else "log-probability" if discrete else "log-density"
+    return {"kind": kind, "unit": "nats per row, in the units of the data"}
+
+
+def figures(evaluation: Mapping) -> list[tuple[str, str]]:
+    """The evaluation as lines of text: name and figure with floor and ceiling."""
+    lines = []
+    like = evaluation.get("likelihood", {})
+    if "mean" in like:
+        text = f"{like['mean']:.3f} ± {like['standard_error']:.3f} nats per row ({like['rows']} rows)"
+        if "gaussian" in like:
+            text += f"; Gaussian fit {like['gaussian']:.3f}"
+        lines.append(("log-likelihood", text))
+    elif "reason" in like:
+        lines.append(("log-likelihood", f"none: {like['reason']}"))
+    for metric in evaluation.get("metrics", ()):
+        text = f"{metric['value']:.4g}"
+        if metric["floor"] is not None:
+            spread = f" ± {metric['floor_error']:.2g}" if metric["floor_error"] is not None else ""
+            text += f" (floor {metric['floor']:.4g}{spread}"
+            text += f", Gaussian fit {metric['ceiling']:.4g})" if metric["ceiling"] is not None else ")"
+        lines.append((metric["name"], text))
+    return lines
+
+
+def finite(value: Any) -> Any:
+    """Numbers that JSON knows: NaN and infinities become None."""
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value

@@ -1,0 +1,267 @@
+"""`train`: from a request to a finished run, resumable at every moment.
+
+The same command does the right thing whatever it finds: it starts, continues an interrupted run, says that a run is
+done, or refuses with the list of settings that differ.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from advect.errors import RunFolderError
+from advect.files import write_text
+from advect.run import (
+    CONFIG,
+    EVALUATION,
+    REPORT,
+    Artefact,
+    FolderSink,
+    MemorySink,
+    RunFolder,
+    differences,
+    read_checkpoint,
+    read_config,
+    render,
+    values,
+    write_artefact,
+)
+from advect.training import Outcome
+from advect.workflows.evaluate import evaluate_rows
+from advect.workflows.listen import Listener, Silence
+from advect.workflows.preflight import describe
+from advect.workflows.prepare import Prepared, prepare
+from advect.workflows.request import TrainRequest
+from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes:
+        artefact: The model; None when training was interrupted or the run was finished before.
+        folder: The run folder, or None for a training in memory.
+        state: ``finished``, ``interrupted`` or ``already finished``.
+        step: Steps done.
+        steps: Steps in all.
+        seconds: Training time over all continuations.
+        evaluation: Held-out figures as `evaluate` gives them.
+        files: What was written, by name.
+        next_commands: Commands worth trying next.
+    """
+
+    artefact: Artefact | None
+    folder: Path | None
+    state: str
+    step: int
+    steps: int
+    seconds: float
+    evaluation: Mapping = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    next_commands: tuple[str, ...] = ()
+
+
+def train(
+    request: TrainRequest,
+    *,
+    listener: Listener = Silence(),  # noqa: B008 - has no state
+    stop: Callable[[], bool] = lambda: False,
+    evaluate: bool = True,
+    started: float | None = None,
+) -> TrainResult:
+    """Train as asked, in a run folder or in memory.
+
+    Args:
+        request: What to do.
+        listener: Hears how it goes.
+        stop: Asked before every step; True checkpoints and leaves.
+        evaluate: Whether to compute figures and the report afterwards.
+        started: ``time.monotonic()`` at the beginning of the budget; now by default.
+
+    Raises:
+        AdvectError: Data or settings that must be mended, a folder that cannot be used, a training that diverged.
+    """
+    started = time.monotonic() if started is None else started
+    folder = None if request.out is None else RunFolder(request.out)
+    if folder is not None and request.restart and folder.state in ("started", "finished"):
+        listener.note(f"The old run was moved to {folder.move_aside()}.")
+    if folder is not None and folder.state == "foreign":
+        raise RunFolderError(
+            "this folder is there already and is no run",
+            where=str(folder.path),
+            remedy="Choose another name with --out, or remove it.",
+        )
+    with folder.locked() if folder is not None else nullcontext():
+        listener.phase("reading")
+        prepared = prepare(request)
+        if folder is not None and folder.state in ("started", "finished"):
+            prepared = _continue_settings(folder, prepared)
+            if folder.state == "finished":
+                return _finish_again(folder, prepared, listener, evaluate)
+        return _train(prepared, folder, listener, stop, evaluate, started)
+
+
+def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
+    """Take the derived settings of the stored run; refuse if any that was given differs."""
+    stored = read_config(folder)
+    sections = prepared.sections
+    if prepared.request.budget_seconds is not None and "training" in stored:
+        steps = int(stored["training"].get("steps", prepared.training.steps))
+        prepared = with_steps(prepared, steps)
+        sections = prepared.sections
+    changed = differences(_comparable(stored), _comparable(values(sections)))
+    if changed:
+        raise RunFolderError(
+            "a run with other settings is in this folder: " + "; ".join(changed),
+            where=str(folder.path),
+            remedy="Give the old settings to continue it, another --out to keep both, or --restart to move it aside.",
+        )
+    return prepared
+
+
+def _comparable(config: Mapping) -> dict:
+    """What must not change when a run is continued; versions and threads may."""
+    kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
+    kept.get("data", {}).pop("path", None)
+    kept.get("training", {}).pop("checkpoint_seconds", None)
+    return kept
+
+
+def _train(
+    prepared: Prepared,
+    folder: RunFolder | None,
+    listener: Listener,
+    stop: Callable[[], bool],
+    evaluate: bool,
+    started: float,
+) -> TrainResult:
+    request = prepared.request
+    sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
+    checkpoint = None if folder is None else read_checkpoint(folder)
+    deadline = None
+    if request.budget_seconds is not None:
+        if checkpoint is None:
+            prepared = steps_for_budget(prepared, started, reserve=evaluate)
+        deadline = started + request.budget_seconds - reserve_seconds(request.budget_seconds, evaluate)
+    if checkpoint is None:
+        listener.preflight(describe(prepared))
+    if folder is not None and folder.state == "empty":
+        write_text(folder.file(CONFIG), render(prepared.sections, head=_head(request)))
+    trainer = make_trainer(prepared, sink)
+    if checkpoint is not None:
+        trainer.state.load(*checkpoint)
+        listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")
+    listener.phase("training")
+    outcome = trainer.run(stop=stop, deadline=deadline)
+    if not outcome.finished:
+        return TrainResult(
+            None,
+            None if folder is None else folder.path,
+            "interrupted",
+            outcome.step,
+            prepared.training.steps,
+            outcome.seconds,
+        )
+    if outcome.reason == "deadline":
+        listener.note(
+            f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
+            "timed steps."
+        )
+    return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate)
+
+
+def _finish(
+    prepared: Prepared,
+    folder: RunFolder | None,
+    history: tuple,
+    outcome: Outcome,
+    listener: Listener,
+    evaluate: bool,
+) -> TrainResult:
+    artefact = Artefact(
+        flow=prepared.flow.eval(),
+        schema=prepared.schema,
+        codec=prepared.codec,
+        condition=prepared.condition,
+        config=values(prepared.sections) | {"outcome": _outcome_card(outcome)},
+        history=history,
+    )
+    if folder is not None:
+        write_artefact(folder, artefact)
+    return _figures(prepared, folder, artefact, listener, evaluate, "finished")
+
+
+def _outcome_card(outcome: Outcome) -> dict:
+    best = outcome.best_value
+    return {"step": outcome.step, "seconds": round(outcome.seconds, 3), "best_step": outcome.best_step} | (
+        {"best_validation_loss": best} if best == best else {}
+    )
+
+
+def _finish_again(folder: RunFolder, prepared: Prepared, listener: Listener, evaluate: bool) -> TrainResult:
+    """A finished run: nothing to train; figures that a crash cut off are made up for."""
+    from advect.workflows.open import open_run
+
+    artefact = open_run(folder.path, parts=prepared.request.parts)
+    missing = evaluate and not (folder.file(EVALUATION).exists() and folder.file(REPORT).exists())
+    result = _figures(prepared, folder, artefact, listener, missing, "already finished")
+    return result if missing else replace(result, evaluation=artefact.evaluation)
+
+
+def _figures(
+    prepared: Prepared,
+    folder: RunFolder | None,
+    artefact: Artefact,
+    listener: Listener,
+    evaluate: bool,
+    state: str,
+) -> TrainResult:
+    """Held-out figures and the report; a failure here never loses the model."""
+    from advect.workflows.report import write_run_report
+
+    evaluation: Mapping = {}
+    files: dict[str, Path] = {}
+    if folder is not None:
+        files["model"] = folder.file("model.safetensors")
+    if evaluate and len(prepared.split.test) >= 2:
+        listener.phase("evaluating")
+        evaluation = evaluate_rows(artefact, prepared.table, prepared.split, seed=prepared.request.seed)
+        artefact = replace(artefact, evaluation=evaluation)
+        if folder is not None:
+            folder.write_json(EVALUATION, evaluation)
+            listener.phase("writing the report")
+            files |= write_run_report(folder, artefact, prepared.table, prepared.split, prepared.findings)
+    outcome = artefact.config.get("outcome", {})
+    return TrainResult(
+        artefact=artefact,
+        folder=None if folder is None else folder.path,
+        state=state,
+        step=int(outcome.get("step", 0)),
+        steps=int(artefact.config["training"]["steps"]),
+        seconds=float(outcome.get("seconds", 0.0)),
+        evaluation=evaluation,
+        files=files,
+        next_commands=() if folder is None else next_commands(folder.path, prepared),
+    )
+
+
+def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
+    """Three commands worth trying after a training."""
+    data = prepared.sections["data"]
+    source = data["path"].value or data["origin"].value
+    ending = {"csv": "csv", "tsv": "tsv", "parquet": "parquet"}.get(prepared.schema.container, "npz")
+    ending = "png" if prepared.schema.image else ending
+    return (
+        f"advect sample {path} -n 1000 --out new.{ending}",
+        f"advect score {path} {source} --out scores.csv",
+        f"advect transport {path} {source} --to source --out latent.npz",
+    )
+
+
+def _head(request: TrainRequest) -> str:
+    return (
+        "The settings of this run, all of them. Behind each stands where it came from (given, default, derived) and\n"
+        f"what it means. `advect explain {request.method}` tells the theory. Changing a line changes nothing: it is a record."
+    )
+

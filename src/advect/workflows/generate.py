@@ -1,0 +1,165 @@
+"""Drawing new rows from a model, as the same kind of table it was trained on."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from advect.data import with_condition
+from advect.errors import ConfigError
+from advect.flows import Flow
+from advect.records import Table
+from advect.run import Artefact
+from advect.solvers import make_solver
+from advect.training import generator_for
+from advect.workflows.prepare import SAMPLE
+
+ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class SolverChoice:
+    """How to integrate, where the run's own setting is not wanted.
+
+    Attributes:
+        name: Name of the solver; None keeps the run's.
+        steps: Steps of a fixed-step solver.
+        tolerance: Tolerance of an adaptive one.
+        guidance: Weight w of classifier-free guidance, (1 + w)·conditional − w·unconditional.
+    """
+
+    name: str | None = None
+    steps: int | None = None
+    tolerance: float | None = None
+    guidance: float = 0.0
+
+    def applied(self, artefact: Artefact) -> Flow:
+        """The artefact's flow with this choice.
+
+        Raises:
+            ConfigError: Settings that contradict one another, or guidance without a condition.
+        """
+        flow: Any = artefact.flow
+        if self.guidance:
+            if artefact.condition is None:
+                raise ConfigError(
+                    "guidance needs a conditional model, and this one has no condition",
+                    where="--guidance",
+                    remedy="Train with --condition COLUMN.",
+                )
+            flow = flow.with_options(guidance=self.guidance)
+        if self.name is None and self.steps is None and self.tolerance is None:
+            return flow
+        stored = artefact.config["sampling"]
+        name = self.name
+        if name is None:
+            # A number of steps or a tolerance alone says which kind of solver is meant.
+            adaptive = self.tolerance is not None
+            name = artefact.config["likelihood"]["solver"] if adaptive else stored["solver"]
+        return flow.with_options(solver=make_solver(name, steps=self.steps, tolerance=self.tolerance))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """New rows.
+
+    Attributes:
+        table: The rows, of the user's kind.
+        nfe: Mean network evaluations per row.
+        seconds: Time it took.
+        failed: Rows that have no value (all their columns are gaps).
+    """
+
+    table: Table
+    nfe: float
+    seconds: float
+    failed: int
+
+
+def generate(
+    artefact: Artefact,
+    num_rows: int,
+    *,
+    condition: Any = None,
+    choice: SolverChoice = SolverChoice(),  # noqa: B008 - frozen
+    seed: int = 0,
+) -> Generated:
+    """Draw rows.
+
+    Args:
+        artefact: The model.
+        num_rows: How many.
+        condition: Text or value for all rows, a table with one row each, or None (drawn as in training).
+        choice: Solver and guidance.
+        seed: Of every draw.
+
+    Raises:
+        AdvectError: A negative count, an unknown condition, a solver that does not exist.
+    """
+    if num_rows < 1:
+        raise ConfigError(f"the number of rows must be at least 1, not {num_rows}", where="-n")
+    generator = generator_for(seed, SAMPLE)
+    flow = choice.applied(artefact)
+    vectors = condition_vectors(artefact, num_rows, condition, generator)
+    started = time.perf_counter()
+    values, nfe, failed = _draw(flow, num_rows, vectors, generator)
+    table = artefact.codec.decode(values)
+    if artefact.condition is not None and vectors is not None:
+        table = with_condition(table, artefact.condition, vectors)
+    return Generated(table, nfe, time.perf_counter() - started, failed)
+
+
+@torch.no_grad()
+def _draw(flow: Flow, num_rows: int, vectors: Tensor | None, generator: Generator) -> tuple[Tensor, float, int]:
+    parts, evaluations, failed = [], 0.0, 0
+    for first in range(0, num_rows, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, num_rows - first)
+        block = None if vectors is None else vectors[first : first + count]
+        drawn = flow.draw(count, block, generator=generator)
+        parts.append(drawn.value.cpu())
+        if drawn.nfe is not None:
+            evaluations += float(drawn.nfe.double().sum())
+        failed += int((~torch.isfinite(drawn.value.reshape(count, -1)).all(1)).sum())
+    return torch.cat(parts), evaluations / num_rows, failed
+
+
+def condition_vectors(artefact: Artefact, num_rows: int, condition: Any, generator: Generator) -> Tensor | None:
+    """The ``(num_rows, features)`` condition, or None for an unconditional model.
+
+    Raises:
+        ConfigError: A condition for a model without one, or the wrong number of rows.
+    """
+    codec = artefact.condition
+    if codec is None:
+        if condition is not None:
+            raise ConfigError(
+                "a condition was given, and this model has none",
+                where="--condition",
+                remedy="Train with --condition COLUMN first.",
+            )
+        return None
+    if condition is None:
+        return codec.draw(num_rows, generator).float()
+    if isinstance(condition, Table):
+        if condition.num_rows != num_rows:
+            raise ConfigError(
+                f"{condition.num_rows} conditions were given for {num_rows} rows", where="condition"
+            )
+        return codec.encode(condition).float()
+    return codec.parse(condition, num_rows).float()
+
+
+def latent_table(latent: Tensor, names: tuple[str, ...]) -> Table:
+    """Latent rows as a table of float64 columns."""
+    flat = latent.reshape(latent.shape[0], -1).double().cpu().numpy()
+    return Table(
+        names=names,
+        columns=tuple(np.ascontiguousarray(flat[:, i]) for i in range(flat.shape[1])),
+        container="numpy",
+        event_shape=(flat.shape[1],),
+        dtypes=("float64",) * flat.shape[1],
+        origin="latent",
+    )

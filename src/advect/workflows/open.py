@@ -1,0 +1,75 @@
+"""Opening a finished run: the model comes back through the same constructor that made it, without running anything."""
+
+import torch
+
+from advect.errors import RunFolderError
+from advect.flows import EmpiricalBase
+from advect.methods import Blueprint, Parts, build, full_flow
+from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
+from advect.transforms import Precision, empty_preprocess
+
+
+def open_run(path: object, *, parts: Parts | None = None) -> Artefact:
+    """The model in a run folder.
+
+    Args:
+        path: The folder.
+        parts: The user's own objects, for runs that were trained with some; they are never imported from the folder.
+
+    Raises:
+        RunFolderError: No finished run, or a damaged one.
+    """
+    parts = Parts() if parts is None else parts
+    folder = path if isinstance(path, RunFolder) else RunFolder(str(path))
+    tensors, schema, codec, condition, config = read_card(folder)
+    blueprint = blueprint_from(config)
+    if ":" in blueprint.network and parts.network is None:
+        raise RunFolderError(
+            f"this run was trained with a network of your own, {blueprint.network}",
+            where=str(folder.path),
+            remedy="Give it: advect.load(path, network=module). It is never imported from the folder.",
+        )
+    source = None
+    if "source" in config["data"]:
+        source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
+    built = build(blueprint, source=source, parts=parts)
+    preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
+    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
+    load_weights(flow, tensors, str(folder.path))
+    evaluation = folder.read_json(EVALUATION) if folder.file(EVALUATION).exists() else {}
+    return Artefact(
+        flow=flow.eval(),
+        schema=schema,
+        codec=codec,
+        condition=condition,
+        config=config,
+        history=tuple(read_history(folder)),
+        evaluation=evaluation,
+    )
+
+
+def blueprint_from(config: dict) -> Blueprint:
+    """The constructor's settings from a stored configuration.
+
+    Raises:
+        RunFolderError: A setting is missing.
+    """
+    try:
+        model, sampling, likelihood = config["model"], config["sampling"], config["likelihood"]
+        return Blueprint(
+            method=config["method"],
+            options=config.get("options", {}),
+            network=model["network"],
+            event_shape=tuple(model["event_shape"]),
+            condition_features=model["condition_features"],
+            condition_dropout=model["condition_dropout"],
+            # A path or coupling of the user's own leaves no Gaussian start, see `methods.build`.
+            baseline=model["baseline"] and "path" not in model and "coupling" not in model,
+            solver=sampling["solver"],
+            steps=sampling.get("steps"),
+            tolerance=sampling.get("tolerance"),
+            likelihood_solver=likelihood["solver"],
+            likelihood_tolerance=likelihood["tolerance"],
+        )
+    except KeyError as error:
+        raise RunFolderError(f"the configuration lacks {error}", remedy="The run folder is damaged.") from error

@@ -1,0 +1,71 @@
+"""Before the start: what was understood, what will be done about it, how long it will take."""
+
+from dataclasses import dataclass
+
+from advect.methods import get_method
+from advect.records import Finding
+from advect.run import MemorySink, render
+from advect.workflows.prepare import Prepared, prepare
+from advect.workflows.request import TrainRequest
+from advect.workflows.trainer import make_trainer, steps_for_budget
+
+TIMED_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a training would do.
+
+    Attributes:
+        data: One line on the rows.
+        model: One line on the model.
+        findings: What the check noticed, and what will be done about it.
+        steps: Optimiser steps.
+        seconds_per_step: From two timed steps.
+        seconds: Estimated training time.
+        config: The resolved configuration as TOML.
+    """
+
+    data: str
+    model: str
+    findings: tuple[Finding, ...]
+    steps: int
+    seconds_per_step: float
+    seconds: float
+    config: str
+
+
+def preflight(request: TrainRequest, *, started: float | None = None) -> Preflight:
+    """Everything `train` does before its first step.
+
+    Raises:
+        AdvectError: What `train` would refuse.
+    """
+    return describe(prepare(request), started=started)
+
+
+def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
+    """The preflight of a prepared training; the timed steps leave no trace."""
+    request = prepared.request
+    if request.budget_seconds is not None and started is not None:
+        prepared = steps_for_budget(prepared, started, reserve=True)
+    per_step = make_trainer(prepared, MemorySink()).time_steps(TIMED_STEPS)
+    schema, split, method = prepared.schema, prepared.split, get_method(request.method)
+    kinds: dict[str, int] = {}
+    for column in schema.columns:
+        kinds[column.kind] = kinds.get(column.kind, 0) + 1
+    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    shape = f"pictures of shape {schema.event_shape}" if schema.image else f"{len(schema.columns)} columns ({words})"
+    given = f"; given {', '.join(c.name for c in schema.condition)}" if schema.condition else ""
+    parameters = sum(p.numel() for p in prepared.built.core.parameters())
+    return Preflight(
+        data=f"{prepared.table.origin}: {prepared.table.num_rows} rows, {shape}{given}; "
+        f"{len(split.train)} train, {len(split.validation)} validate, {len(split.test)} held out",
+        model=f"{method.title} ({method.name}), network {prepared.blueprint.network} with {parameters:,} parameters, "
+        f"{len(prepared.codec.coordinates)} coordinates, on {prepared.device}",
+        findings=prepared.findings,
+        steps=prepared.training.steps,
+        seconds_per_step=per_step,
+        seconds=per_step * prepared.training.steps,
+        config=render(prepared.sections, head="What this run would be trained with."),
+    )

@@ -1,0 +1,196 @@
+"""The report of a run: fills the page's record from what the run folder and the data hold."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from advect.data import Split, take_rows, write_table
+from advect.errors import ConfigError
+from advect.files import check_writable
+from advect.methods import get_method
+from advect.records import Finding, Metric, Table
+from advect.report import (
+    DataSummary,
+    History,
+    Likelihood,
+    ReportContent,
+    picture_grid,
+    verdict,
+    write_report,
+)
+from advect.run import CONFIG, REPORT, Artefact, RunFolder
+from advect.training import generator_for
+from advect.workflows.generate import generate
+from advect.workflows.prepare import SAMPLE
+
+SHOWN_ROWS = 1000
+TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
+
+
+def write_run_report(
+    folder: RunFolder, artefact: Artefact, table: Table, split: Split, findings: tuple[Finding, ...]
+) -> dict[str, Path]:
+    """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name."""
+    real = take_rows(table, split.test if len(split.test) else split.train)
+    rows = min(SHOWN_ROWS, real.num_rows)
+    real = take_rows(real, np.arange(rows))
+    condition = real if artefact.condition is not None else None
+    samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
+    files = {"report": write_report(_content(folder, artefact, table, split, findings, real, samples), folder.file(REPORT))}
+    if artefact.schema.image:
+        files["picture"] = picture_grid(samples, folder.file("samples.png"), beside=real)
+    return files
+
+
+def _content(
+    folder: RunFolder,
+    artefact: Artefact,
+    table: Table,
+    split: Split,
+    findings: tuple[Finding, ...],
+    real: Table,
+    samples: Table,
+) -> ReportContent:
+    config, evaluation = artefact.config, artefact.evaluation
+    method = get_method(config["method"])
+    metrics = tuple(Metric(**m) for m in evaluation.get("metrics", ()))
+    likelihood = _likelihood(artefact)
+    return ReportContent(
+        title=f"{table.origin}, learned by {method.name}",
+        method=method.name,
+        explanation=f"{method.title}: {method.path}, coupling {method.couples}, trained by {method.objective}.",
+        data=DataSummary(
+            origin=table.origin,
+            rows=table.num_rows,
+            columns=artefact.schema.columns,
+            split={"training": len(split.train), "validation": len(split.validation), "held out": len(split.test)},
+            event_shape=artefact.schema.event_shape,
+            image=artefact.schema.image,
+            condition=artefact.schema.condition,
+            sha256=config["data"]["sha256"],
+        ),
+        verdict=verdict(metrics, likelihood),
+        findings=findings,
+        metrics=metrics,
+        likelihood=likelihood,
+        history=_history(artefact),
+        samples=samples,
+        real=real,
+        trajectories=_trajectories(artefact),
+        configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
+        command=command_line(folder, artefact),
+        notes=_notes(artefact),
+        versions={k: str(v) for k, v in config["environment"].items() if k in ("advect", "torch", "python")},
+    )
+
+
+def command_line(folder: RunFolder, artefact: Artefact) -> str:
+    """The command that makes this run again."""
+    config = artefact.config
+    data = config["data"]
+    parts = ["advect train", str(data.get("path", data["origin"])), "--method", config["method"], "--out", str(folder.path)]
+    for column in data.get("condition", ()):
+        parts += ["--condition", column]
+    if "source" in data:
+        parts += ["--source", str(data["source"])]
+    parts += ["--steps", str(config["training"]["steps"]), "--seed", str(config["seed"])]
+    return " ".join(f"'{p}'" if " " in p and not p.startswith("advect ") else p for p in parts)
+
+
+def _likelihood(artefact: Artefact) -> Likelihood | None:
+    like = artefact.evaluation.get("likelihood", {})
+    if "mean" not in like or like["mean"] is None:
+        return None
+    discrete = like["importance_samples"] if not artefact.codec.exact else None
+    bits = None
+    if artefact.schema.image and like["kind"] == "log-probability":
+        bits = -like["mean"] / (math.prod(artefact.schema.event_shape) * math.log(2))
+    return Likelihood(
+        mean=like["mean"],
+        standard_error=like["standard_error"],
+        rows=like["rows"],
+        gaussian=like.get("gaussian"),
+        gaussian_error=like.get("gaussian_error"),
+        difference=like.get("difference"),
+        difference_error=like.get("difference_error"),
+        dequantisation=discrete,
+        bits_per_dim=bits,
+        failed_rows=like["failed_rows"] + like["impossible_rows"],
+        kind=like["kind"],
+    )
+
+
+def _history(artefact: Artefact) -> History:
+    lines = artefact.history
+    trained = [(h["step"], h["train_loss"]) for h in lines if h.get("train_loss") is not None]
+    validated = [(h["step"], h["validation_loss"]) for h in lines if h.get("validation_loss") is not None]
+    outcome: Mapping = artefact.config.get("outcome", {})
+    return History(
+        steps=[s for s, _ in trained],
+        loss=[v for _, v in trained],
+        validation_steps=[s for s, _ in validated],
+        validation_loss=[v for _, v in validated],
+        best_step=outcome.get("best_step") if validated else None,
+        seconds=outcome.get("seconds"),
+    )
+
+
+@torch.no_grad()
+def _trajectories(artefact: Artefact) -> np.ndarray | None:
+    """Paths of a few samples where two continuous columns make a plane to draw them in."""
+    columns = artefact.schema.columns
+    if len(columns) != 2 or any(c.kind != "continuous" for c in columns) or len(artefact.codec.coordinates) != 2:
+        return None
+    generator = generator_for(int(artefact.config["seed"]), SAMPLE, 1)
+    condition = None
+    if artefact.condition is not None:
+        condition = artefact.condition.draw(TRAJECTORY_ROWS, generator).float()
+    times = torch.linspace(0, 1, TRAJECTORY_TIMES)
+    states = artefact.flow.trajectory(TRAJECTORY_ROWS, times, condition, generator=generator)  # type: ignore[operator]
+    return states.double().cpu().numpy()
+
+
+def _notes(artefact: Artefact) -> tuple[str, ...]:
+    notes = []
+    path = artefact.config["options"].get("sigma", 0.0)
+    if path:
+        notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
+    failed = artefact.evaluation.get("sampling", {}).get("failed_rows", 0)
+    if failed:
+        notes.append(f"{failed} sampled rows have no value: the solver failed on them.")
+    impossible = artefact.evaluation.get("likelihood", {}).get("impossible_rows", 0)
+    if impossible:
+        notes.append(f"{impossible} held-out rows hold values that never occur in the training rows.")
+    return tuple(notes)
+
+
+WRITABLE = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".csv.gz", ".tsv.gz")
+
+
+def check_destination(destination: Path, *, pictures: bool = True) -> None:
+    """Refuse a destination that could not be written, before any work is done.
+
+    Raises:
+        ConfigError: An unknown ending, or a folder that is a file.
+    """
+    endings = (*WRITABLE, ".png") if pictures else WRITABLE
+    if not destination.name.lower().endswith(endings):
+        raise ConfigError(
+            f"the ending {destination.suffix or 'of a file without one'} is not known",
+            where=f"--out {destination}",
+            remedy=f"Use one of {', '.join(endings)}.",
+        )
+    if destination.is_dir():
+        raise ConfigError("this is a folder", where=f"--out {destination}", remedy="Name a file.")
+    check_writable(destination)
+
+
+def write_samples(table: Table, destination: Path, real: Table | None = None) -> Path:
+    """Write sampled rows by the ending of the destination: a picture grid for ``.png``, else a table."""
+    if destination.suffix.lower() == ".png":
+        return picture_grid(table, destination, beside=real)
+    return write_table(table, destination)
+

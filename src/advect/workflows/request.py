@@ -1,0 +1,144 @@
+"""What a user asks of `train` and `fit`: one record, checked once."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advect.errors import ConfigError, unknown_name
+from advect.methods import Parts, get_method
+from advect.training import TrainingConfig
+
+DEFAULT_STEPS = 5000
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training as it was asked for; None means "choose for me".
+
+    Attributes:
+        data: File, built-in name, array, tensor, frame or `Table`.
+        method: Name of a row of the table of methods.
+        out: Run folder; None trains in memory.
+        condition: Columns that are given, not modelled.
+        weights: Column of row weights.
+        source: Rows to start from in place of Gaussian noise.
+        steps: Optimiser steps.
+        budget_seconds: Wall time for everything, report included, in place of steps.
+        batch_size: Rows per step.
+        network: Name of the network.
+        seed: Of every draw.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        restart: Move an old run aside first.
+        options: Settings of the method's own.
+        training: Settings of the loop by name, see `TrainingConfig`.
+        settings: Settings of the model by name, see `methods.Blueprint`.
+        validation: Share of rows for choosing the best weights.
+        test: Share of rows held out for the figures.
+        key: The array inside an ``.npz``.
+        parts: The user's own objects.
+    """
+
+    data: Any
+    method: str = "ot-cfm"
+    out: Path | None = None
+    condition: tuple[str, ...] = ()
+    weights: str | None = None
+    source: Any = None
+    steps: int | None = None
+    budget_seconds: float | None = None
+    batch_size: int | None = None
+    network: str = "auto"
+    seed: int = 0
+    device: str = "auto"
+    restart: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    validation: float = 0.1
+    test: float = 0.1
+    key: str | None = None
+    parts: Parts = field(default_factory=Parts)
+
+    def __post_init__(self) -> None:
+        get_method(self.method)
+        if self.steps is not None and self.budget_seconds is not None:
+            raise ConfigError(
+                "steps and a time budget contradict each other", where="--steps, --budget", remedy="Give one of them."
+            )
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {self.steps}", where="--steps")
+        if self.budget_seconds is not None and not self.budget_seconds > 0:
+            raise ConfigError(f"the budget must be positive, not {self.budget_seconds:g} s", where="--budget")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise ConfigError(f"batch_size must be at least 2, not {self.batch_size}", where="--batch-size")
+        if self.seed < 0:
+            raise ConfigError(f"the seed must not be negative, not {self.seed}", where="--seed")
+        for name in ("validation", "test"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is a share between 0 and 1, not {getattr(self, name)}", where=name)
+        for name in self.training:
+            if name not in TrainingConfig.__dataclass_fields__:
+                raise unknown_name("training setting", name, TrainingConfig.__dataclass_fields__)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: It is not there.
+        UnknownNameError: There is no such kind of device.
+    """
+    kind = name.split(":")[0]
+    if kind not in DEVICES:
+        raise unknown_name("device", name, DEVICES, where="--device")
+    if kind == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[kind]:
+        raise ConfigError(f"there is no {kind} device here", where="--device", remedy="Use --device cpu or auto.")
+    return torch.device(name)
+
+
+MODEL_SETTINGS = ("condition_dropout", "baseline", "likelihood_solver", "likelihood_tolerance")
+"""Fields of `methods.Blueprint` that a user may set by name."""
+
+
+def sort_settings(method: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give each named setting to the record that owns it: keyword arguments of `TrainRequest`.
+
+    Raises:
+        UnknownNameError: Nothing has a setting of this name; the nearest is offered.
+    """
+    owners = {
+        "options": set(get_method(method).options),
+        "training": set(TrainingConfig.__dataclass_fields__) - {"steps", "batch_size", "seed"},
+        "settings": set(MODEL_SETTINGS),
+    }
+    result: dict[str, dict[str, Any]] = {owner: {} for owner in owners}
+    for name, value in settings.items():
+        owner = next((o for o, names in owners.items() if name in names), None)
+        if owner is None:
+            raise unknown_name("setting", name, sorted(set().union(*owners.values())))
+        result[owner][name] = value
+    return result
+
+
+def read_settings(method: str, texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Settings given as text (``--set sigma=0.1``): values are read as TOML, anything else is text.
+
+    Raises:
+        UnknownNameError: Nothing has a setting of this name.
+    """
+    return sort_settings(method, {name: _value(text) for name, text in texts.items()})
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,139 @@
+"""Log-probabilities of given rows, in nats and in the user's units, with their standard errors.
+
+A row is turned into coordinates by adding noise inside the cell of every discrete value and by filling its gaps from
+a known law. With K such draws y_k of density q(y_k | row) the estimate
+
+    log p(row) ≈ log (1/K) Σ_k exp(log p(y_k) − log q(y_k | row))
+
+is the log of an unbiased estimate of the row's probability (density in its continuous columns, mass in its discrete
+ones, gaps integrated out); its own expectation is a lower bound that tightens with K (Burda et al. 2015, arXiv
+1509.00519, eq. 8–9). Where nothing is drawn, K is 1 and the value is exact up to the solver's tolerance. Where the trace is
+stochastic its noise would be turned into bias by the exponential: the mean of the logarithms is taken instead, and the
+estimate says that it is a bound.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advect.errors import ConfigError
+from advect.records import Estimate, Status, Table
+from advect.run import Artefact
+from advect.training import generator_for
+from advect.workflows.prepare import SCORE
+
+DEFAULT_IMPORTANCE_SAMPLES = 8
+ROWS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of rows.
+
+    Attributes:
+        estimate: log-probability ``(rows,)`` in nats with standard error and status.
+        importance_samples: K.
+        bound: Whether the expectation is a lower bound rather than the value itself (K draws, or a stochastic trace).
+    """
+
+    estimate: Estimate
+    importance_samples: int
+    bound: bool
+
+
+@torch.no_grad()
+def score(
+    artefact: Artefact,
+    table: Table,
+    *,
+    importance_samples: int | None = None,
+    seed: int = 0,
+) -> Scored:
+    """Score every row of a table.
+
+    Args:
+        artefact: The model.
+        table: Rows with the model's columns, and its condition columns.
+        importance_samples: K; by default 1 where coding draws nothing, else 8.
+        seed: Of the draws.
+
+    Raises:
+        AdvectError: Rows that do not fit the model, or a model whose source has no density.
+    """
+    if importance_samples is not None and importance_samples < 1:
+        raise ConfigError(f"importance samples must be at least 1, not {importance_samples}", where="importance_samples")
+    codec = artefact.codec
+    draws = importance_samples or (1 if codec.exact else DEFAULT_IMPORTANCE_SAMPLES)
+    prepared = codec.prepare(table, dtype=torch.float64)
+    condition = None if artefact.condition is None else artefact.condition.encode(table).float()
+    parts = []
+    for first in range(0, table.num_rows, ROWS_AT_ONCE):
+        index = torch.arange(first, min(first + ROWS_AT_ONCE, table.num_rows))
+        block = None if condition is None else condition[index]
+        parts.append(_score_block(artefact, prepared, index, block, draws, seed))
+    estimate = Estimate(
+        value=torch.cat([p.value for p in parts]),
+        standard_error=torch.cat([p.standard_error for p in parts]),
+        status=torch.cat([p.status for p in parts]),
+        nfe=torch.cat([p.nfe for p in parts if p.nfe is not None]),
+    )
+    stochastic = bool((estimate.standard_error > 0).any())
+    return Scored(estimate, draws, bound=stochastic or not codec.exact)
+
+
+def _score_block(
+    artefact: Artefact, prepared: object, index: Tensor, condition: Tensor | None, draws: int, seed: int
+) -> Estimate:
+    logs, errors, status, nfe = [], [], None, 0
+    for number in range(draws):
+        generator = generator_for(seed, SCORE, number, int(index[0]))
+        coded = prepared.draw(index, generator)  # type: ignore[attr-defined]
+        scored = artefact.flow.score(coded.values, condition, generator=generator)  # type: ignore[operator]
+        logs.append(scored.value.double().cpu() - coded.log_proposal.double())
+        errors.append(scored.standard_error.double().cpu())
+        worst = torch.maximum(scored.status.cpu().to(torch.int8), coded.status.to(torch.int8))
+        status = worst if status is None else torch.maximum(status, worst)
+        if scored.nfe is not None:
+            nfe = nfe + scored.nfe.cpu()
+    value, error = combine(torch.stack(logs), torch.stack(errors))
+    assert status is not None
+    # A value that cannot occur has probability zero: that is an answer, with a status beside it.
+    value = torch.where(status == Status.OUTSIDE_SUPPORT, torch.full_like(value, -math.inf), value)
+    error = torch.where(torch.isinf(value), torch.zeros_like(error), error)
+    return Estimate(value, error, status, torch.as_tensor(nfe).expand(len(index)).clone())
+
+
+def combine(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+    """From ``(draws, rows)`` log-weights and their trace errors to the estimate and its standard error.
+
+    With exact traces the mean is taken of the weights; its error by the delta method is sd(w)/(mean(w)√K). With
+    stochastic traces it is taken of the logarithms.
+    """
+    draws = logs.shape[0]
+    if bool((errors > 0).any()):
+        spread = logs.std(0) / math.sqrt(draws) if draws > 1 else torch.zeros_like(logs[0])
+        # The spread over draws holds the trace noise already; a single draw has only its own error.
+        return logs.mean(0), torch.maximum(spread, errors.square().sum(0).sqrt() / draws)
+    value = torch.logsumexp(logs, 0) - math.log(draws)
+    if draws == 1:
+        return value, torch.zeros_like(value)
+    weights = torch.exp(logs - value)
+    return value, weights.std(0) / math.sqrt(draws)
+
+
+def score_table(scored: Scored) -> Table:
+    """Scores as a table: log_prob (nats), standard_error, and the status in words."""
+    estimate = scored.estimate
+    names = ("log_prob", "standard_error", "status")
+    words = np.array([Status(int(code)).name.lower().replace("_", " ") for code in estimate.status], dtype=object)
+    return Table(
+        names=names,
+        columns=(estimate.value.double().numpy(), estimate.standard_error.double().numpy(), words),
+        container="csv",
+        event_shape=(len(names),),
+        dtypes=("float64", "float64", "str"),
+        origin="scores",
+    )

@@ -1,0 +1,57 @@
+"""The loop over prepared rows, and how many steps fit into a time budget."""
+
+import time
+from dataclasses import replace
+
+from advect.run import FolderSink, MemorySink
+from advect.run.card import Setting
+from advect.training import Batches, DataRows, Trainer
+from advect.workflows.prepare import Prepared
+
+# Share of a time budget kept for figures and report, and the least of it in seconds.
+RESERVE_SHARE, RESERVE_SECONDS = 0.2, 3.0
+# Steps timed before a budget is turned into a number of steps: enough to average, few enough not to matter.
+TIMED_STEPS, TIMED_SHARE = 30, 0.03
+# The timed steps run without interruptions; real ones also wait for validations and checkpoints.
+BUDGET_MARGIN = 0.9
+
+
+def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
+    """The loop over the prepared rows."""
+    core, config = prepared.built.core, prepared.training
+
+    def batches(rows: DataRows, seed: int) -> Batches:
+        return Batches(rows, config.batch_size, seed, core.base, prepared.built.coupling)
+
+    validation = None if prepared.validate is None else batches(prepared.validate, config.seed + 1)
+    return Trainer(
+        core, prepared.built.objective, batches(prepared.train, config.seed), config, sink, validation=validation
+    )
+
+
+def with_steps(prepared: Prepared, steps: int) -> Prepared:
+    """The same training with another number of steps, derived from a budget."""
+    setting = Setting(steps, "optimiser steps, from the budget", "derived")
+    sections = {**prepared.sections, "training": {**prepared.sections["training"], "steps": setting}}
+    return replace(prepared, training=replace(prepared.training, steps=steps), sections=sections)
+
+
+def reserve_seconds(budget: float, figures: bool) -> float:
+    """Seconds of a budget that are kept for figures and report."""
+    return min(0.5 * budget, max(RESERVE_SECONDS, RESERVE_SHARE * budget)) if figures else 0.0
+
+
+def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool) -> Prepared:
+    """Turn a time budget into a number of steps, once; from then on the run is as exact as any other.
+
+    Args:
+        prepared: A training with a budget.
+        started: ``time.monotonic()`` at the beginning of the budget.
+        reserve: Whether figures and a report follow.
+    """
+    budget = prepared.request.budget_seconds or 0.0
+    trainer = make_trainer(with_steps(prepared, 10**6), MemorySink())
+    per_step = trainer.time_steps(2)
+    per_step = trainer.time_steps(max(2, min(TIMED_STEPS, int(TIMED_SHARE * budget / per_step))))
+    left = budget - (time.monotonic() - started) - reserve_seconds(budget, reserve)
+    return with_steps(prepared, max(1, int(BUDGET_MARGIN * left / per_step)))

@@ -1,0 +1,105 @@
+"""Moving given rows through a model: data to source (`encode`) and source to data (`decode`)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advect.errors import ConfigError, unknown_name
+from advect.flows import EmpiricalBase
+from advect.records import Mapped, Table
+from advect.run import Artefact
+from advect.training import generator_for
+from advect.workflows.generate import latent_table
+from advect.workflows.prepare import SCORE
+
+DIRECTIONS = ("source", "target")
+
+
+@dataclass(frozen=True)
+class Transported:
+    """Rows on the other side.
+
+    Attributes:
+        table: The rows; columns of the data where the other side is data, else ``z0, z1, …``.
+        status: ``(rows,)`` int8, see `Status`.
+        nfe: Mean network evaluations per row.
+    """
+
+    table: Table
+    status: Tensor
+    nfe: float
+
+
+@torch.no_grad()
+def transport(artefact: Artefact, table: Table, *, to: str = "source", seed: int = 0) -> Transported:
+    """Move rows to the other end of the flow.
+
+    Args:
+        artefact: The model.
+        table: Data rows for ``to="source"``. For ``to="target"``: source rows of the data's kind where the model was
+            trained with a source data set, else latent rows (as ``to="source"`` gives them).
+        to: ``source`` or ``target``.
+        seed: Of the noise inside discrete cells and of fills.
+
+    Raises:
+        AdvectError: Rows that do not fit, or an unknown direction.
+    """
+    if to not in DIRECTIONS:
+        raise unknown_name("direction", to, DIRECTIONS, where="--to")
+    condition = None if artefact.condition is None else artefact.condition.encode(table).float()
+    two_populations = isinstance(artefact.flow.base, EmpiricalBase)
+    generator = generator_for(seed, SCORE)
+    if to == "source":
+        values = artefact.codec.encode(table, generator=generator, dtype=torch.float64).values
+        moved = artefact.flow.encode(values, condition, log_det=False)  # type: ignore[operator]
+        result = from_latent(artefact, moved) if two_populations else latent_table(moved.value, latent_names(artefact))
+    else:
+        latent = to_latent(artefact, table, generator) if two_populations else latent_rows(artefact, table)
+        moved = artefact.flow.decode(latent, condition, log_det=False)  # type: ignore[operator]
+        result = artefact.codec.decode(moved.value.cpu())
+    nfe = float(moved.nfe.double().mean()) if moved.nfe is not None and len(moved.nfe) else 0.0
+    return Transported(result, moved.status.cpu(), nfe)
+
+
+def latent_names(artefact: Artefact) -> tuple[str, ...]:
+    """Names of latent columns: ``z0, z1, …``."""
+    return tuple(f"z{i}" for i in range(len(artefact.codec.coordinates)))
+
+
+def latent_rows(artefact: Artefact, table: Table) -> Tensor:
+    """A table of latent columns as ``(rows, *event)`` float32.
+
+    Raises:
+        ConfigError: The wrong number of columns.
+    """
+    width = len(artefact.codec.coordinates)
+    if len(table.columns) != width:
+        raise ConfigError(
+            f"{width} latent columns are needed and {len(table.columns)} were given",
+            where=table.origin,
+            remedy="Give latent rows as `advect transport … --to source` writes them.",
+        )
+    columns = [torch.as_tensor(c.astype("float64")) for c in table.columns]
+    return torch.stack(columns, 1).reshape(-1, *artefact.codec.event_shape).float()
+
+
+def preprocessing(artefact: Artefact) -> list:
+    """The maps between the user's coordinates and the latent ones."""
+    return list(artefact.flow.map.maps)[:-1]  # type: ignore[union-attr]
+
+
+def to_latent(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:
+    """Rows of the data's kind in latent coordinates."""
+    value = artefact.codec.encode(table, generator=generator, dtype=torch.float64).values
+    for part in preprocessing(artefact):
+        value = part.encode(value, log_det=False).value
+    return value
+
+
+def from_latent(artefact: Artefact, moved: Mapped) -> Table:
+    """Latent rows as a table of the data's kind."""
+    value = moved.value
+    for part in reversed(preprocessing(artefact)):
+        value = part.decode(value, log_det=False).value
+    return artefact.codec.decode(value.cpu())
