@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from advect.api import Model, fit, load
     from advect.errors import AdvectError
+    from advect.estimator import FlowEstimator
     from advect.flows import Flow
 
 _HOMES = {
     "AdvectError": "advect.errors",
     "Flow": "advect.flows",
+    "FlowEstimator": "advect.estimator",
     "Model": "advect.api",
     "fit": "advect.api",
     "load": "advect.api",
 }
 
-__all__ = ["AdvectError", "Flow", "Model", "fit", "load"]
+__all__ = ["AdvectError", "Flow", "FlowEstimator", "Model", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,6 @@ class Table:
         dtypes: The dtype of each column to give back, as text.
         categories: Column name to its values in order, for the columns whose frame declared an order.
         notes: What reading decided that the user may want to know (semicolons between cells, renamed columns).
-        index: What a frame needs to be rebuilt (its index), or None.
     """
 
     names: tuple[str, ...]

@@ -34,7 +34,7 @@ def batch_time(t: Tensor | float, like: Tensor) -> Tensor:
 
 def sum_event(x: Tensor) -> Tensor:
     """Sum ``(batch, *event)`` over the event to ``(batch,)``; also for scalars of shape ``(batch,)``."""
-    return x.reshape(x.shape[0], -1).sum(1) if x.ndim > 1 else x
+    return x.flatten(1).sum(1) if x.ndim > 1 else x
 
 
 @runtime_checkable

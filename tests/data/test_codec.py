@@ -111,7 +111,7 @@ def test_a_product_law_gives_its_masses_without_noise(gaps):
             gap = value is None or value != value
             expected *= float(probabilities[missing][int(gap)]) if missing in probabilities else 1.0
             if not gap:
-                expected *= float(probabilities[name][{"a": 0, "b": 1, "c": 2}.get(value, int(value == value) and value)])
+                expected *= float(probabilities[name]["abc".index(value) if isinstance(value, str) else int(value)])
         # Φ⁻¹ and Φ in float64 at up to 5 coordinates, |z| < 8: a relative error of about 1e-12 each.
         np.testing.assert_allclose(estimates[:, row].numpy(), expected, rtol=1e-9)
     assert estimates[0].sum().item() == pytest.approx(1.0, abs=1e-9)
@@ -141,10 +141,9 @@ def test_wide_whole_numbers_have_the_mass_of_their_cell():
     codec = fitted(table)
     assert codec.coordinates[0].scaling == "standardise"
     mean, std = 10.0, 2.0  # narrow, so that the density changes within a cell
-    estimates = weighted_estimates(
-        codec, make_table({"x": np.arange(5.0, 16.0)}), torch.distributions.Normal(mean, std).log_prob, 20_000
-    )
-    estimates = estimates.reshape(20_000, -1)
+    density = torch.distributions.Normal(mean, std)
+    rows = make_table({"x": np.arange(5.0, 16.0)})
+    estimates = weighted_estimates(codec, rows, lambda x: density.log_prob(x[:, 0]), 20_000)
     edges = np.arange(5.0, 17.0)
     expected = np.diff(norm.cdf(edges, mean, std))
     error = estimates.std(0).numpy() / math.sqrt(20_000)
@@ -285,7 +284,13 @@ def test_declared_order_of_categories_survives():
 
 @pytest.mark.parametrize(
     ("word", "numpy_word"),
-    [("Int64", "int64"), ("Float32", "float32"), ("UInt8", "uint8"), ("double[pyarrow]", "float64"), ("float[pyarrow]", "float32")],
+    [
+        ("Int64", "int64"),
+        ("Float32", "float32"),
+        ("UInt8", "uint8"),
+        ("double[pyarrow]", "float64"),
+        ("float[pyarrow]", "float32"),
+    ],
 )
 def test_dtypes_of_frames_have_their_numpy_twin(word, numpy_word):
     table = make_table({"x": np.array([1, 2, 3], dtype=numpy_word)}, dtypes={"x": word})
@@ -356,7 +361,9 @@ def test_status_says_imputed_and_outside():
 
 
 def test_decode_clips_to_what_was_seen():
-    table = make_table({"x": [0.5, 1.5, -2.0], "wide": np.array([0, 500, 7]), "n": np.array([1, 2, 3]), "c": ["a", "b", "a"]})
+    table = make_table(
+        {"x": [0.5, 1.5, -2.0], "wide": np.array([0, 500, 7]), "n": np.array([1, 2, 3]), "c": ["a", "b", "a"]}
+    )
     codec = fitted(table)
     back = codec.decode(torch.tensor([[99.0, 1e12, 77.0, -3.0], [-99.0, -1e12, -1.0, 9.0], [1.25, 7.9, 1.5, 0.5]]))
     assert [c.tolist() for c in back.columns] == [[1.5, -2.0, 1.25], [500, 0, 7], [3, 1, 2], ["a", "b", "a"]]
@@ -498,7 +505,7 @@ def test_arrays_are_aligned_by_position():
     codec = fitted(make_table({"a": [0.5, 1.5], "b": [10.5, 11.5]}))
     array = make_table({"x0": [0.5], "x1": [10.5]}, container="numpy")
     assert codec.encode(array, generator=seeded()).values.tolist() == [[0.5, 10.5]]
-    with pytest.raises(ShapeError, match="rows of 2 columns are expected, rows of 3 columns|3 were found"):
+    with pytest.raises(ShapeError, match="rows of 2 columns are expected, rows of 3 were found"):
         codec.check(make_table({"x0": [0.5], "x1": [10.5], "x2": [1.0]}, container="numpy"))
     nameless = fitted(make_table({"x0": [0.5, 1.5], "x1": [10.5, 11.5]}, container="numpy"))
     assert nameless.encode(make_table({"u": [0.5], "v": [10.5]}), generator=seeded()).values.tolist() == [[0.5, 10.5]]
@@ -523,7 +530,9 @@ def test_refusals_name_the_place():
     with pytest.raises(DataError, match=r"'longitude' .*missing.*Is 'longitud' meant to be 'longitude'\?"):
         codec.check(make_table({"longitud": [0.5], "n": np.array([1]), "c": ["a"]}))
     with pytest.raises(DataError, match=r"row 1 \(counted from 0\), column 'longitude'.*'west' is not a number"):
-        codec.check(make_table({"longitude": np.array([0.5, "west"], dtype=object), "n": np.array([1, 1]), "c": ["a", "a"]}))
+        codec.check(
+            make_table({"longitude": np.array([0.5, "west"], dtype=object), "n": np.array([1, 1]), "c": ["a", "a"]})
+        )
     with pytest.raises(DataError, match=r"infinite value in row 0 .*'longitude'"):
         codec.check(make_table({"longitude": [math.inf], "n": np.array([1]), "c": ["a"]}))
     with pytest.raises(DataError, match="one of the categories 'a', 'b' is expected"):

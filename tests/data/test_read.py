@@ -176,7 +176,9 @@ def test_a_row_of_gaps_is_no_blank_line(tmp_path):
 
 def test_memory_of_a_large_table(tmp_path):
     """Peak memory while two million cells are read stays below three times the finished arrays (16 MB)."""
-    block = "".join(",".join(f"{v:.5f}" for v in row) + "\n" for row in np.random.default_rng(0).normal(size=(1000, 20)))
+    block = "".join(
+        ",".join(f"{v:.5f}" for v in row) + "\n" for row in np.random.default_rng(0).normal(size=(1000, 20))
+    )
     path = write(tmp_path, block * 100)
     tracemalloc.start()
     table = read_table(path)

@@ -74,7 +74,7 @@ def test_many_but_repeating_categories_are_kept_up_to_a_thousand():
 def test_mixed_and_foreign_values_are_refused_with_the_row():
     with pytest.raises(DataError, match=r"column 'a'.*row 1 .*'two'"):
         column(np.array([1.0, "two", 3.0], dtype=object))
-    with pytest.raises(DataError, match="row 0 .*list"):
+    with pytest.raises(DataError, match=r"row 0 .*list"):
         column(np.array([[1], None], dtype=object))
     with pytest.raises(DataError, match="datetime64"):
         column(np.array(["2020-01-01"], dtype="datetime64[D]"))

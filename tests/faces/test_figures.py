@@ -20,8 +20,8 @@ from advect.report.numerals import number, percent, plus_minus
 from advect.report.values import bins, numbers, shares
 
 HOSTILE = [
-    "<script>alert(1)</script>", "$\\frac{", "$x", "a$b$c", "\\$", "_hidden", "", "\n\r\t", "\x00", "名前", "😀", "\ud800",
-    "{{ 7*7 }}", "a" * 500, "\u202egnp.exe", "%s {0}", "\\", "^_^", "$$",
+    "<script>alert(1)</script>", "$\\frac{", "$x", "a$b$c", "\\$", "_hidden", "", "\n\r\t", "\x00", "名前", "😀",
+    "\ud800", "{{ 7*7 }}", "a" * 500, "\u202egnp.exe", "%s {0}", "\\", "^_^", "$$",
 ]  # fmt: skip
 
 
@@ -32,9 +32,8 @@ def table(columns, names=None):
 
 
 def draw(figure):
-    """Render for real, both ways; a figure that only fails when drawn has failed."""
+    """Render for real: a figure that only fails when drawn has failed."""
     uri = figure_uri(figure)
-    assert figure_uri(figure, "png", 50).startswith("data:image/png;base64,")
     return base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,")).decode()
 
 
@@ -81,6 +80,7 @@ def test_matplotlib_pillow_and_jinja_are_not_imported_before_they_are_needed():
 
 def test_equal_content_gives_equal_bytes(rng):
     pair = table(rng.normal(size=(3, 200)))
+    assert figure_uri(marginals_figure(pair, pair), "png") == figure_uri(marginals_figure(pair, pair), "png")
     assert figure_uri(matrix_figure(pair, pair)) == figure_uri(matrix_figure(pair, pair))
 
 
@@ -133,9 +133,11 @@ def test_any_number_of_columns_and_the_rest_is_named(width, rng):
     "values",
     [
         np.zeros(0), np.full(5, 3.0), np.full(5, np.nan), np.array([1.0]), np.array([np.inf, -np.inf, np.nan]),
-        np.array([1e300, -1e300, 0.0]), np.array([1.7e308, -1.7e308]), np.array([5e-324, 0.0]), np.array([1e-310, 3e-310]),
+        np.array([1e300, -1e300, 0.0]), np.array([1.7e308, -1.7e308]), np.array([5e-324, 0.0]),
+        np.array([1e-310, 3e-310]),
         1e9 + np.array([0.0, 1e-6, 2e-6]), 1e16 + np.array([0.0, 2.0, 4.0]), np.array([0.0] * 999 + [1.0]),
-        np.arange(5, dtype=np.int8), np.array([2**63 - 1, -(2**63)]), np.array([True, False]), np.arange(300, dtype=np.uint8),
+        np.arange(5, dtype=np.int8), np.array([2**63 - 1, -(2**63)]), np.array([True, False]),
+        np.arange(300, dtype=np.uint8),
         np.array([np.nan, 1.0, 2.0], np.float32), np.array([None, None], object), np.array([], object),
     ],
     ids=lambda v: f"{v.dtype}-{len(v)}-{v[:1]}",
@@ -149,7 +151,6 @@ def test_any_values(values, rng):
         matrix_figure(first, second, ["x0", "x1"]) if values.dtype.kind in "iuf" else scatter_figure(first, second),
         scatter_figure(first, second),
         marginals_figure(first, None),
-        scatter_figure(None, second),
     ):
         draw(figure)
 
@@ -176,7 +177,7 @@ def test_whole_numbers_get_a_bar_each():
 def test_many_whole_numbers_share_bars_equally():
     """Bars of unequal width in whole numbers would show a comb that the data does not have."""
     values = np.arange(1000)
-    column = numbers(table([values]), table([values]), "x0")
+    column = numbers(table([values]), table([values + 0.3]), "x0")  # whatever the samples are
     counts = np.histogram(values, bins(column))[0]
     assert len(set(counts[1:-1])) == 1
 

@@ -26,11 +26,15 @@ def table_of(rows, event_shape):
     return Table(names, tuple(flat.T), "npy", event_shape, dtypes, image=True)
 
 
+def opened(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def read_back(path):
     """An independent reader, written from the description in `write_png_grid` alone."""
-    image = Image.open(path)
-    card = json.loads(image.text[GRID_KEY])
-    pixels = np.asarray(image)
+    with Image.open(path) as image:
+        card, pixels = json.loads(image.text[GRID_KEY]), np.asarray(image)
     out = np.zeros((card["count"], card["height"], card["width"], 3), np.uint8)
     for i in range(card["count"]):
         row, column = divmod(i, card["columns"])
@@ -104,7 +108,7 @@ def test_black_and_white_are_the_datas_own():
 def test_samples_are_shown_on_the_scale_of_the_real_pictures(tmp_path):
     """A sample of half the brightness must look half as bright beside the real one, not be stretched to white."""
     real, samples = np.full((1, 4, 4), 16), np.full((1, 4, 4), 8)
-    both = np.asarray(Image.open(picture_grid(samples, tmp_path / "x.png", beside=real)))
+    both = opened(picture_grid(samples, tmp_path / "x.png", beside=real))
     assert (both == 255).all(-1).any()
     middle = both[both.shape[0] // 2 :, both.shape[1] // 2 :]
     assert (np.abs(middle.astype(int) - 128) <= 1).all(-1).any()
@@ -119,20 +123,18 @@ def test_a_failed_picture_is_marked_and_not_grey():
 
 
 def test_captions_stand_above_both_grids(rng, tmp_path):
-    alone = Image.open(picture_grid(rng.random((9, 8, 8)), tmp_path / "a.png", columns=3))
-    both = Image.open(
-        picture_grid(rng.random((9, 8, 8)), tmp_path / "b.png", columns=3, beside=rng.random((9, 8, 8)))
-    )
-    assert both.width > 1.8 * alone.width
-    assert both.height == alone.height
+    alone = opened(picture_grid(rng.random((9, 8, 8)), tmp_path / "a.png", columns=3))
+    both = opened(picture_grid(rng.random((9, 8, 8)), tmp_path / "b.png", columns=3, beside=rng.random((9, 8, 8))))
+    assert both.shape[1] > 1.8 * alone.shape[1]
+    assert both.shape[0] == alone.shape[0]
     # Ink in both captions' places.
-    top = np.asarray(both)[:34].min(2)
-    assert (top[:, : both.width // 2] < 100).any()
-    assert (top[:, both.width // 2 :] < 100).any()
+    top = both[:34].min(2)
+    assert (top[:, : both.shape[1] // 2] < 100).any()
+    assert (top[:, both.shape[1] // 2 :] < 100).any()
 
 
 def test_nothing_to_show(tmp_path):
-    assert Image.open(picture_grid(np.zeros((0, 8, 8)), tmp_path / "x.png")).width > 0
+    assert opened(picture_grid(np.zeros((0, 8, 8)), tmp_path / "x.png")).size > 0
     with pytest.raises(ShapeError, match="no pictures"):
         write_png_grid(np.zeros((0, 8, 8)), tmp_path / "y.png")
 

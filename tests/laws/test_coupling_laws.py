@@ -50,7 +50,7 @@ def test_indices_are_indices_and_data_rows_keep_their_place(name):
     pairs = COUPLINGS[name].draw(x0, x1, condition=classes(name, 96), generator=seeded())
     assert pairs.index0.dtype == pairs.index1.dtype == torch.int64
     assert pairs.index0.shape == pairs.index1.shape == (96,)
-    assert 0 <= pairs.index0.min() and pairs.index0.max() < 96
+    assert ((pairs.index0 >= 0) & (pairs.index0 < 96)).all()
     assert torch.equal(pairs.index1, torch.arange(96)) == (name not in DRAWS_DATA)
     if name in PERMUTES:
         assert torch.equal(pairs.index0.sort().values, torch.arange(96))
@@ -88,7 +88,7 @@ def test_same_seed_same_pairs_and_no_other_generator(name):
 
 @pytest.mark.parametrize("name", LOOKS)
 def test_pairs_do_not_move_with_the_origin(name):
-    """trap C5: float32 rows a thousand units from the origin. On a grid of 1/256 the shift itself is exact in float32."""
+    """trap C5: float32 rows a thousand units away. On a grid of 1/256 the shift itself is exact in float32."""
     x0, x1 = ((rows(128, 3, seed=s) * 256).round() / 256 for s in (1, 2))
     condition = classes(name, 128)
     near = COUPLINGS[name].draw(x0, x1, condition=condition, generator=seeded())
@@ -147,12 +147,10 @@ def test_one_row(name):
     assert pairs.index0.tolist() == pairs.index1.tolist() == [0]
 
 
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("name", [n for n in LOOKS if n != "classwise independent"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", ["source", "data"])
 def test_rows_that_are_not_finite_are_refused_by_number(name, bad, side):
-    if name == "classwise independent":
-        pytest.skip("independent pairing never looks at values")
     x0, x1 = rows(12, 2, seed=1), rows(12, 2, seed=2)
     (x0 if side == "source" else x1)[5, 1] = bad
     with pytest.raises(DataError, match=f"{side} row"):
@@ -228,7 +226,7 @@ def test_an_unknown_cost_gets_the_nearest_name():
 
 
 def test_import_touches_no_device_and_memory_stays_flat():
-    """traps C13 and C14: no POT, no device; 1024 rows in 512 dimensions never meet as a (1024, 1024, 512) block (4 GiB)."""
+    """traps C13 and C14: no POT, no device; 1024 rows of 512 never form a (1024, 1024, 512) block (4 GiB)."""
     program = """
         import resource, sys, torch
         torch.set_num_threads(1)
@@ -243,9 +241,7 @@ def test_import_touches_no_device_and_memory_stays_flat():
         c.Entropic(1e3).draw(x0, x1, generator=generator)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # A few float64 matrices of 8 MiB, the rows, and what the libraries load on first use.
     assert int(done.stdout) < 400

@@ -137,10 +137,9 @@ def continuity_defect(log_density, velocity, t, x):
     u = velocity(t, x)
     divergence = torch.zeros_like(t)
     for i in range(x.shape[1]):
-        slope = (
-            torch.autograd.grad(u[:, i].sum(), x, retain_graph=True, allow_unused=True)[0] if u.requires_grad else None
-        )
-        divergence = divergence + (0 if slope is None else slope[:, i])
+        if u.requires_grad:  # a field of the pair alone does not depend on x
+            slope = torch.autograd.grad(u[:, i].sum(), x, retain_graph=True, allow_unused=True)[0]
+            divergence = divergence + (0 if slope is None else slope[:, i])
     transport = (u * in_space).sum(1)
     scale = 1 + in_time.abs() + transport.abs() + divergence.abs()
     return float(((in_time + transport + divergence).abs() / scale).max().detach())
@@ -264,6 +263,26 @@ def test_ends(name, end):
 
 
 @every_path
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_end_velocity_is_the_limit(name, end):
+    """What is evaluated exactly at an end is the limit from inside; noise that dies there leaves only its mean motion.
+
+    A path that draws noise of its own with s = 0 at the end has u = μ' there: the mean of the limit over the noise.
+    Tolerance: 1e-9 inside, relative changes are at most 1e-9/(2·1e-5), of σ' on the variance-preserving schedule.
+    """
+    path = CASES[name].make()
+    n = 40_000
+    x0, x1 = (rows[:1].expand(n) for rows in ends_of_pairs(2, ()))
+    at, near = (torch.full((n,), t, dtype=torch.float64) for t in (end, abs(end - 1e-9)))
+    exact, limit = (path.sample(t, x0, x1, generator=seeded()).velocity for t in (at, near))
+    if CASES[name].given == ("pair",):
+        error = float(limit.std()) / math.sqrt(n)
+        assert abs(float(exact.mean() - limit.mean())) < 4 * error + 1e-6
+    else:
+        torch.testing.assert_close(exact, limit, rtol=1e-4, atol=1e-6)
+
+
+@every_path
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_finite_at_both_ends(name, dtype):
     """Traps P2 and P6: points, velocities and scores are finite at t = 0 and t = 1 and next to them."""
@@ -298,6 +317,17 @@ def test_every_event_shape(name, event):
     torch.testing.assert_close(again.x, flat(bridge.x))
     torch.testing.assert_close(again.velocity, flat(bridge.velocity))
     torch.testing.assert_close(path.log_density(t, flat(bridge.x), flat(x1), flat(source)), log_density)
+
+
+@every_path
+def test_one_time_for_all_rows(name):
+    """An expanded scalar time, as solvers make it, is as good as a tensor of equal times."""
+    path = CASES[name].make()
+    x0, x1 = ends_of_pairs(5, (2,))
+    one = torch.tensor(0.3, dtype=torch.float64)
+    expanded, dense = (path.sample(t, x0, x1, generator=seeded()) for t in (one.expand(5), one.repeat(5)))
+    assert torch.equal(expanded.x, dense.x)
+    assert torch.equal(expanded.velocity, dense.velocity)
 
 
 @every_path

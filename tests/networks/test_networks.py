@@ -64,10 +64,11 @@ def test_mlp_honours_its_sizes(depth, width):
     assert sum(p.numel() for p in network.parameters()) == expected
 
 
-@pytest.mark.parametrize(("blocks", "width"), [(1, 4), (3, 8)])
+@pytest.mark.parametrize(("blocks", "width"), [(1, 4), (3, 256)])
 def test_residual_honours_its_sizes(blocks, width):
     network = ResidualMLP((3,), 2, width=width, blocks=blocks, time_features=6)
-    embedding = (6 + 1) * width + 2 * width + width * blocks * width
+    narrow = max(32, width // 4)  # the embedding of time and condition
+    embedding = (6 + 1) * narrow + 2 * narrow + narrow * 2 * blocks * width
     expected = embedding + (3 + 1) * width + blocks * 2 * (width + 1) * width + (width + 1) * 3
     assert sum(p.numel() for p in network.parameters()) == expected
 

@@ -71,6 +71,7 @@ def test_ends_of_the_inverse(schedule, dtype):
     tolerance = 1e-4 if dtype is torch.float32 else 1e-9  # of λ ~ −2 log σ with σ rounded
     torch.testing.assert_close(schedule.time_of_log_snr(schedule.log_snr(ends)), ends, rtol=0, atol=tolerance)
     beyond = torch.tensor([-torch.inf, -1e4, 1e4, torch.inf], dtype=dtype)
+    tolerance = max(tolerance, 1e-7)  # 1 − κ rounds to 0 where 1 − cos(πt/2) is below 1e-16, at t = 1e-8
     assert schedule.time_of_log_snr(beyond).tolist() == pytest.approx([0, 0, 1, 1], abs=tolerance)
 
 

@@ -9,10 +9,11 @@ from advect.typing import expand_time
 
 
 class MixtureField(nn.Module):
-    """Exact marginal velocity from N(0, I) to a mixture of isotropic Gaussians, independent coupling, affine schedule.
+    """Exact marginal velocity from N(0, I) to a mixture of isotropic Gaussians, independent coupling, affine
+    schedule.
 
-    Given component k the pair is Gaussian, so E[α' x1 + σ' x0 | x] is affine; the marginal velocity is the average of these over
-    the posterior of k.
+    Given component k the pair is Gaussian, so E[α' x1 + σ' x0 | x] is affine; the marginal velocity is the
+    average of these over the posterior of k.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor, schedule) -> None:
@@ -25,9 +26,7 @@ class MixtureField(nn.Module):
         da, ds = self.schedule.alpha_derivative(time), self.schedule.sigma_derivative(time)
         variance = a**2 * self.stds**2 + s**2  # (batch, components)
         offset = x.unsqueeze(1) - a.unsqueeze(2) * self.means  # (batch, components, d)
-        log_weight = (
-            self.weights.log() - 0.5 * offset.square().sum(2) / variance - 0.5 * x.shape[1] * variance.log()
-        )
+        log_weight = self.weights.log() - 0.5 * offset.square().sum(2) / variance - 0.5 * x.shape[1] * variance.log()
         slope = (da * a * self.stds**2 + ds * s) / variance
         velocity = da.unsqueeze(2) * self.means + slope.unsqueeze(2) * offset
         return (log_weight.softmax(1).unsqueeze(2) * velocity).sum(1)
@@ -63,9 +62,7 @@ class LinearField(nn.Module):
 def one_dimensional(schedule) -> MixtureField:
     """Three well-separated unequal bumps on the line."""
     tensor = lambda *values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
-    return MixtureField(
-        tensor(0.5, 0.3, 0.2), tensor(-2.0, 0.5, 3.0).unsqueeze(1), tensor(0.4, 0.25, 0.6), schedule
-    )
+    return MixtureField(tensor(0.5, 0.3, 0.2), tensor(-2.0, 0.5, 3.0).unsqueeze(1), tensor(0.4, 0.25, 0.6), schedule)
 
 
 def two_dimensional(schedule) -> MixtureField:

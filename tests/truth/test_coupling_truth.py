@@ -1,6 +1,6 @@
 """Couplings against brute force, POT, closed forms and theorems."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -124,9 +124,9 @@ def test_one_dimension_sorts():
 
 
 def test_squared_and_plain_distance_differ_on_a_line():
-    """trap C12: from {0, 1} to {1, 2.5}, moving both (2.5² + 0 against 1² + 1.5²) costs more squared, as much plain…
+    """trap C12: from 0 and 1 to 1 and 2.5, on a line all but for a second coordinate that breaks the tie.
 
-    so the source gets a second coordinate that makes leaving 1 where it is strictly cheaper by plain distance.
+    Squared cost moves both a little; plain distance leaves one where it is.
     """
     x0 = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     x1 = torch.tensor([[1.0, 0.0], [2.5, 0.5]])
@@ -162,7 +162,7 @@ def test_a_larger_pool_never_costs_more():
     for size in (1, 8, 64, 512):
         blocks = zip(x0.split(size), x1.split(size), strict=True)
         costs.append(np.mean([Assignment().draw(a, b).report["mean_cost"] for a, b in blocks]))
-    assert all(larger < smaller for smaller, larger in zip(costs, costs[1:], strict=False))
+    assert all(larger < smaller for smaller, larger in pairwise(costs))
 
 
 # --- entropic --------------------------------------------------------------------------------------------------------
@@ -217,9 +217,10 @@ def test_entropic_limits():
 
 
 def test_gaussian_bridge_has_the_closed_form_covariance():
-    """trap C15: N(−a, 1) → N(a, 1) has cov(x0, x1) = (√(4 + σ⁴) − σ²)/2 under ε = 2σ² (bridge marginals of papers.md §4).
+    """trap C15: N(−a, 1) → N(a, 1) has cov(x0, x1) = (√(4 + σ⁴) − σ²)/2 under ε = 2σ².
 
-    Quantile grids stand for the Gaussians, so the error is that of a 400-point grid: its variance is short by 6e-3.
+    That is the bridge's marginal variance (1−t)² + t² + t(1−t)√(4+σ⁴) less the σ²t(1−t) of the bridge. Quantile
+    grids scaled to unit variance stand for the Gaussians, so the error is that of 400 points, whose tails are short.
     """
     grid = torch.from_numpy(norm.ppf((np.arange(400) + 0.5) / 400))
     grid = grid / grid.square().mean().sqrt()

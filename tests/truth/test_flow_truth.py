@@ -25,6 +25,13 @@ MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
 COVARIANCE = torch.tensor([[2.0, 0.6], [0.6, 0.5]], dtype=torch.float64)
 
 
+@pytest.fixture(autouse=True)
+def no_gradients(request):
+    """Most tests need none; those that do say so in their name."""
+    with torch.set_grad_enabled("gradient" in request.node.name):
+        yield
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -39,7 +46,7 @@ def flow_of(field, *event: int, **options) -> Flow:
 
 
 def gaussian_end(schedule, interval: tuple[float, float]) -> torch.distributions.MultivariateNormal:
-    """Law at the last time when N(0, I) enters at the first: each eigen-direction is stretched by the ratio of its spreads."""
+    """Law at the last time when N(0, I) enters at the first: directions stretch by the ratio of their spreads."""
     first, last = (torch.tensor(t, dtype=torch.float64) for t in interval)
     a0, s0, a1, s1 = schedule.alpha(first), schedule.sigma(first), schedule.alpha(last), schedule.sigma(last)
     spectrum, basis = torch.linalg.eigh(COVARIANCE)
@@ -130,7 +137,7 @@ def test_density_integrates_to_one_on_the_line():
 
 
 def test_density_integrates_to_one_in_the_plane():
-    """Trap L5 in two dimensions; grid step 0.16 is under half the narrowest std, so the rule's own error is below 1e-6."""
+    """Trap L5 in the plane; the grid step is under half the narrowest std: the rule's own error is below 1e-6."""
     field = two_dimensional(Linear())
     line = torch.arange(-4.8, 4.8, 0.16, dtype=torch.float64)
     grid = torch.cartesian_prod(line, line)
@@ -164,7 +171,8 @@ def test_gradient_of_log_prob_in_x():
 
 @pytest.mark.parametrize("divergence", [ExactDivergence(), HutchinsonDivergence(probes=2)])
 def test_gradient_of_log_prob_in_parameters(divergence):
-    """Trap L7: v = a x gives log p(x) = log N(x e^{−a}) − d a, with derivative |x|² e^{−2a} − d; a scalar Jacobian is seen
+    """Trap L7: v = a x gives log p(x) = log N(x e^{−a}) − d a, with derivative |x|² e^{−2a} − d; a scalar
+    Jacobian is seen
     exactly by every ±1 probe."""
     a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     flow = flow_of(lambda t, x, condition=None: a * x, 3, divergence=divergence)
@@ -235,7 +243,7 @@ def test_one_seed_gives_one_answer():
 
 
 def test_spread_over_probes_matches_the_printed_error():
-    """Trap L2: 300 independent estimates of one number; their spread is known to 1/√600 = 4 %, five of these allowed."""
+    """Trap L2: 300 estimates of one number; their spread is known to 1/√600 = 4 %, five of these allowed."""
     flow, _, x = _hutchinson_flow(16)
     estimate = flow.score(x, generator=seeded())
     printed = estimate.standard_error.square().mean().sqrt()
@@ -302,20 +310,16 @@ def test_accepted_step_counts_are_accurate(solver):
 
 
 def test_richardson_error_has_the_size_of_the_error():
-    """For v = a x a Euler step multiplies by 1 + a h: the error is known, and the estimate must be within a factor of two."""
+    """Trap L6: first order in a small step, so the estimated error is right to tens of per cent."""
     flow = flow_of(
-        lambda t, x, condition=None: 2.0 * x + 0.3 * torch.sin(3 * x),
-        1,
-        likelihood_solver=Euler(steps=64),
-        coarse=True,
+        lambda t, x, condition=None: 2.0 * x + 0.3 * torch.sin(3 * x), 1, likelihood_solver=Euler(steps=64), coarse=True
     )
-    exact = flow.with_options(likelihood_solver=TIGHT)
     x = normal(30, 1)
-    estimate, truth = flow.score(x), exact.log_prob(x)
-    map_error = (flow.encode(x, log_det=True).log_abs_det_jacobian - exact.encode(x, log_det=True).log_abs_det_jacobian).abs()
-    ratio = estimate.standard_error.mean() / map_error.mean()
-    assert 0.5 < ratio < 2.0
-    assert (estimate.value - truth).abs().mean() > 0
+    rough = flow.encode(x, log_det=True)
+    exact = flow.with_options(likelihood_solver=TIGHT).encode(x, log_det=True)
+    wrong = (rough.log_abs_det_jacobian - exact.log_abs_det_jacobian).abs().mean()
+    assert wrong > 1e-3
+    assert 0.7 < rough.standard_error.mean() / wrong < 1.4
 
 
 def test_rows_that_do_not_come_back_fail():
@@ -343,5 +347,6 @@ def test_failed_rows_are_nan_with_a_reason():
     failed = drawn.status >= int(Status.NAN_FIELD)
     assert torch.equal(failed[clear], (z > 1)[clear])
     assert torch.equal(torch.isnan(drawn.value.squeeze(1)), failed)
-    fine = clear & ~failed
-    assert (drawn.value.squeeze(1)[fine] - (z / (1 - z))[fine]).abs().max() < 1e-1
+    # x = z/(1 − z) amplifies the solver's errors by its slope (1 − z)⁻².
+    z, x = (v[clear & ~failed] for v in (z, drawn.value.squeeze(1)))
+    assert ((x - z / (1 - z)).abs() < 1e-3 * (1 + (1 - z) ** -2)).all()

@@ -22,6 +22,7 @@ they may be as rough as they like. Milliseconds on one core of a small x86-64 se
 so it is the one solver at every size and dimension; below 64 rows SciPy alone is as fast.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ def _column_potentials(cost: Float[np.ndarray, "rows columns"]) -> Float[np.ndar
     # The median over a few rows: a mean would let one outlying row set the scale for all others.
     some = cost[:: max(1, len(cost) // 16)] - cheapest
     scale = float(np.median(some - some.min(1, keepdims=True)))
-    if not np.finfo(np.float32).tiny < scale < np.inf:
+    if not 1e-38 < scale < math.inf:
         return cheapest
 
     # In units of the scale float32 will do; what lies beyond its range is never chosen.

@@ -12,10 +12,11 @@ import io
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -30,6 +31,23 @@ MAX_DEFLATE_RATIO = 1032
 SUSPICIOUS_BYTES = 1 << 30
 SUSPICIOUS_RATIO = 100
 """An array of more than a GiB packed more than a hundredfold is taken for a compression bomb."""
+
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What parsing untrusted bytes raises: gzip, zipfile, ast and NumPy have no common base."""
 
 
 class _Header(NamedTuple):
@@ -139,22 +157,24 @@ def _names_array(headers: dict[str, _Header], main: str, columns: int | None) ->
 
 def _member_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> _Header:
     with archive.open(info) as member:
-        return _read_header(cast(BinaryIO, member), where)
+        return _read_header(cast(io.BufferedIOBase, member), where)
 
 
 def _member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header, where: str) -> np.ndarray:
     if info.file_size != header.offset + header.num_bytes:
         raise _lying(header, info.file_size - header.offset, where)
-    _check_size(header, info.compress_size, info.compress_type != zipfile.ZIP_STORED, where)
+    packed = info.compress_type != zipfile.ZIP_STORED
+    there = min(info.compress_size, archive.start_dir)  # the directory's word, but never more than the file has
+    _check_size(header, there if packed else there - header.offset, packed, where)
     with archive.open(info) as member:
-        return _read_array(cast(BinaryIO, member))
+        return _read_array(cast(io.BufferedIOBase, member))
 
 
-def _read_array(handle: BinaryIO) -> np.ndarray:
+def _read_array(handle: io.BufferedIOBase) -> np.ndarray:
     return np.lib.format.read_array(handle, allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
 
 
-def _read_header(handle: BinaryIO, where: str) -> _Header:
+def _read_header(handle: io.BufferedIOBase, where: str) -> _Header:
     """The header of the NPY format (versions 1 to 3), read without allocating the array."""
     magic = handle.read(8)
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
@@ -171,10 +191,15 @@ def _read_header(handle: BinaryIO, where: str) -> _Header:
     if len(text) < length:
         raise DataError("the file is cut short inside the array's header", where=where)
     entries = ast.literal_eval(text.decode("utf-8" if magic[6] == 3 else "latin1").strip())
+    if not isinstance(entries, dict) or set(entries) != {"descr", "fortran_order", "shape"}:
+        raise DataError("the array's header is damaged", where=where)
     shape = entries["shape"]
-    dtype = np.dtype(np.lib.format.descr_to_dtype(entries["descr"]))
     if not isinstance(shape, tuple) or any(not isinstance(s, int) or s < 0 for s in shape):
         raise DataError(f"the array's header claims the shape {shape!r}", where=where)
+    try:
+        dtype = np.dtype(np.lib.format.descr_to_dtype(entries["descr"]))
+    except (TypeError, ValueError, LookupError) as error:
+        raise DataError(f"the array's header claims the dtype {entries['descr']!r}", where=where) from error
     num_bytes = dtype.itemsize
     for axis in shape:
         num_bytes *= axis
@@ -220,20 +245,20 @@ def _pickled(where: str) -> DataError:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[BinaryIO]:
+def _unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
     """The file's bytes; a gzipped one is unpacked as it is read (an archive into memory, up to the bound)."""
     if path.suffix.lower() != ".gz":
         with path.open("rb") as handle:
             yield handle
         return
     with gzip.open(path, "rb") as stream:
-        handle = cast(BinaryIO, stream)
+        handle: io.BufferedIOBase = stream
         if path.name.lower().endswith(".npz.gz"):
             handle = _in_memory(handle, os.path.getsize(path), str(path))
         yield handle
 
 
-def _in_memory(stream: BinaryIO, packed_bytes: int, where: str) -> BinaryIO:
+def _in_memory(stream: io.BufferedIOBase, packed_bytes: int, where: str) -> io.BufferedIOBase:
     """An archive must be read from its end: unpack it, but never beyond the bound on well packed files."""
     unpacked = io.BytesIO()
     while piece := stream.read(1 << 20):
@@ -251,7 +276,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except AdvectError:
         raise
-    except Exception as error:  # zipfile, zlib, gzip, ast and numpy have no common base
+    except _DAMAGE as error:
         raise DataError(
             f"the file cannot be read: {error or type(error).__name__}",
             where=str(path),

@@ -12,19 +12,21 @@ from advect.data.align import ARRAYS, bounds
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import as_floats, is_gap
 from advect.data.levels import HEAVY_TAILS, column_form, excess_kurtosis
-from advect.data.rows import repeated_rows, shared_rows
+from advect.data.rows import repeated_rows, row_keys, shared_rows
 from advect.data.split import Split
 from advect.errors import DataError
 from advect.records import Column, Finding, Schema, Table
 
 LARGEST = 1e30  # the likelihood of float32 coordinates needs room for sums and squares after scaling
 _ATOM = 0.01  # share of the rows from which one value of a continuous column is a spike
-_FEW_DISTINCT = 0.05  # distinct values per row below which a continuous column looks discrete
+_FEW_DISTINCT = 0.2  # distinct values per row below which a continuous column looks discrete
+_SPIKE = 10  # times the mean count of a stepped column's values
 _CORRELATED = 1 - 1e-6
 _SCALE_RATIO = 1e4
 _ROWS_PER_COLUMN = 10
 _LEVEL_NOISE = "uniform noise on each level; scored as probability"
 _WHOLE_NOISE = "uniform noise in [0, 1) added; scored as probability"
+_ROWS_CORRELATED = 100_000
 _MOST_CORRELATED = 300  # columns; their correlation matrix has the square of that many entries
 _LISTED = 6
 
@@ -121,12 +123,13 @@ def _row_findings(table: Table, schema: Schema, split: Split | None) -> Iterable
             f"{rows} rows for {columns} columns",
             "kept; watch for overfitting",
         )
-    repeated = repeated_rows(table, schema)
+    keys = row_keys(table, schema)
+    repeated = repeated_rows(keys)
     if repeated:
         yield Finding("duplicate rows", "rows", f"{repeated} of {rows} rows {_repeat(repeated)} another row", "kept")
     if split is not None:
         held = len(split.validation) + len(split.test)
-        shared = shared_rows(table, schema, split)
+        shared = shared_rows(keys, split)
         if shared:
             yield Finding(
                 "duplicate rows across the split",
@@ -182,14 +185,17 @@ def _scale_column_findings(column: Column, form: str, numbers: np.ndarray, rows:
         )
     distinct, counts = np.unique(numbers, return_counts=True)
     most = int(np.argmax(counts))
-    if form == "real" and len(distinct) < _FEW_DISTINCT * rows:
+    stepped = form == "real" and len(distinct) < _FEW_DISTINCT * rows
+    if stepped:
         yield Finding(
             "discrete",
             name,
             f"only {len(distinct)} different values in {rows} rows",
             "modelled as continuous; its log-likelihood depends on the rounding. Whole numbers would be scored exactly",
         )
-    elif counts[most] > max(_ATOM * rows, 2):
+    # On a grid of steps every value repeats; a spike stands out from its neighbours.
+    ordinary = _SPIKE * len(numbers) / len(distinct) if stepped else 2
+    if counts[most] > max(_ATOM * rows, ordinary):
         spike = "the density has a spike there that a smooth model blurs"
         yield Finding(
             "repeated value",
@@ -230,7 +236,9 @@ def _correlation_findings(numeric: dict[str, np.ndarray]) -> Iterable[Finding]:
     """Pairs of columns that determine each other linearly, on the rows where all columns are present."""
     if not 2 <= len(numeric) <= _MOST_CORRELATED:
         return
-    names, values = list(numeric), np.stack(list(numeric.values()))
+    # A linear map holds in every row or in none worth the name: a hundred thousand of them tell.
+    every = max(1, len(next(iter(numeric.values()))) // _ROWS_CORRELATED)
+    names, values = list(numeric), np.stack([column[::every] for column in numeric.values()])
     values = values[:, ~np.isnan(values).any(0)]
     if values.shape[1] <= 2:
         return

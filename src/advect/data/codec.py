@@ -80,6 +80,13 @@ class Codec:
         """``(coordinates,)``, or ``(channels, height, width)`` for pictures."""
         return self.schema.event_shape if self.schema.image else (len(self.coordinates),)
 
+    @property
+    def exact(self) -> bool:
+        """Whether coding draws nothing: every column continuous (or constant) and without gaps."""
+        if self.schema.image:
+            return self.schema.columns[0].kind != "integer"
+        return all(code.form in ("real", "constant") and not code.indicator for code in self.codes)
+
     @cached_property
     def probabilities(self) -> dict[int, Tensor]:
         """For each ``cumulative`` coordinate its index and ``(cells,)`` smoothed frequencies, float64."""

@@ -146,8 +146,12 @@ def _pandas_column(pandas: Any, values: np.ndarray, word: str, levels: Sequence[
     if word == "category":
         return pandas.Series(pandas.Categorical(values.tolist(), categories=levels))
     if values.dtype.kind in "OUS":
-        truth = word.lower().startswith("bool")
-        return pandas.Series(values.tolist(), dtype="boolean" if truth and None in values.tolist() else word)
+        if word == "string[pyarrow]":  # pandas reads this word as another dtype than the one that prints it
+            import pyarrow
+
+            return pandas.Series(values.tolist(), dtype=pandas.ArrowDtype(pyarrow.string()))
+        gaps_in_truth = word == "bool" and None in values.tolist()
+        return pandas.Series(values.tolist(), dtype="boolean" if gaps_in_truth else word)
     wanted = numpy_dtype(word, values)
     if wanted.kind in "iu" and values.dtype.kind == "f":
         gaps = np.isnan(values)

@@ -10,13 +10,13 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from io import BufferedIOBase
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from advect.data.cells import ColumnReader
+from advect.data.cells import EXACT, ColumnReader
 from advect.data.dialect import MAX_LINE_BYTES, Dialect, opened, parser, refuse_encoding, sniff
 from advect.errors import DataError
 from advect.records import Table
@@ -80,11 +80,12 @@ def _read_columns(path: Path, dialect: Dialect, as_text: frozenset[int]) -> list
 
 @dataclass(frozen=True)
 class _Lines:
-    """A block of lines without any quotes."""
+    """A block of lines without any quotes; ``plain``: of numbers only, ``whole``: without a point or an exponent."""
 
     lines: Sequence[str]
     numbers: Sequence[int]
     plain: bool
+    whole: bool
 
     def feed(self, columns: Sequence[ColumnReader], delimiter: str, path: str) -> int:
         """Hand every column its cells; returns the number of rows."""
@@ -116,7 +117,9 @@ class _Lines:
         width = len(columns)
         for j, column in enumerate(columns):
             numbers = np.ascontiguousarray(values[:, j])
-            if bool((numbers == np.floor(numbers)).all()):  # whole values: written as 1 or as 1.0?
+            if self.whole and bool((np.abs(numbers) < EXACT).all()):
+                column.add_numbers(numbers, True, self.numbers)
+            elif bool((numbers == np.floor(numbers)).all()):  # whole values: written as 1 or as 1.0?
                 cells = cells or delimiter.join(self.lines).split(delimiter)
                 column.add(cells[j::width], self.numbers)
             else:
@@ -148,12 +151,12 @@ def _ragged(path: str, line: int, found: int, expected: int) -> DataError:
     )
 
 
-def _skip(handle: BinaryIO, count: int) -> None:
+def _skip(handle: BufferedIOBase, count: int) -> None:
     while count > 0 and (skipped := len(handle.read(min(count, BLOCK_BYTES)))):
         count -= skipped
 
 
-def _blocks(handle: BinaryIO, dialect: Dialect, path: Path) -> Iterator[_Lines | _Records]:
+def _blocks(handle: BufferedIOBase, dialect: Dialect, path: Path) -> Iterator[_Lines | _Records]:
     """Blocks of whole rows; lines until the first double quote, records after it."""
     carry, line = b"", dialect.first_line
     while True:
@@ -191,26 +194,30 @@ def _lines(data: bytes, delimiter: str, first_line: int, path: Path) -> _Lines:
         lines = [" ".join(line.split()) for line in lines]
     elif delimiter + " " in text:
         lines = [re.sub(f"{re.escape(delimiter)} +", delimiter, line) for line in lines]
-    return _Lines(lines, numbers, not data.translate(None, _PLAIN))
+    plain = not data.translate(None, _PLAIN)
+    return _Lines(lines, numbers, plain, plain and not any(mark in data for mark in (b".", b"e", b"E")))
 
 
-def _records(data: bytes, handle: BinaryIO, dialect: Dialect, first_line: int, path: Path) -> Iterator[_Records]:
+def _records(data: bytes, handle: BufferedIOBase, dialect: Dialect, first_line: int, path: Path) -> Iterator[_Records]:
     """The rest of the file through the standard library's reader."""
     place = _Place(first_line)
     reader = parser(_decoded(data, handle, path, place), dialect.delimiter)
     width = len(dialect.names)
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    while (row := _next_row(reader, path, place)) is not None:
-        if not row or (width > 1 and len(row) == 1 and not row[0].strip()):
-            continue  # a blank line
-        rows.append(row)
-        numbers.append(place.line - 1)
-        if len(rows) * width >= BLOCK_CELLS:
+    while True:
+        try:
+            batch = [(place.line - 1, row) for row in islice(reader, max(1, BLOCK_CELLS // width))]
+        except csv.Error as error:
+            raise DataError(
+                f"the row cannot be read: {error}",
+                where=f"{path}, line {place.line - 1}",
+                remedy='Close every double quote, and write a double quote inside a quoted cell as "".',
+            ) from error
+        if not batch:
+            return
+        kept = [(n, row) for n, row in batch if row and (len(row) > 1 or width == 1 or row[0].strip())]
+        if kept:
+            numbers, rows = zip(*kept, strict=True)
             yield _Records(rows, numbers)
-            rows, numbers = [], []
-    if rows:
-        yield _Records(rows, numbers)
 
 
 @dataclass
@@ -220,7 +227,7 @@ class _Place:
     line: int
 
 
-def _decoded(data: bytes, handle: BinaryIO, path: Path, place: _Place) -> Iterator[str]:
+def _decoded(data: bytes, handle: BufferedIOBase, path: Path, place: _Place) -> Iterator[str]:
     """Lines of text with their ends: those in ``data``, then those left in the file."""
     cut = data.rfind(b"\n") + 1
     here = (line + b"\n" for line in data[:cut].split(b"\n")[:-1])
@@ -235,18 +242,6 @@ def _decoded(data: bytes, handle: BinaryIO, path: Path, place: _Place) -> Iterat
             raise refuse_encoding(error, path, place.line) from None
         place.line += 1
         yield text
-
-
-def _next_row(reader: Iterator[list[str]], path: Path, place: _Place) -> list[str] | None:
-    """The next row, None at the end; the reader's complaints with the line."""
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise DataError(
-            f"the row cannot be read: {error}",
-            where=f"{path}, line {place.line - 1}",
-            remedy='Close every double quote, and write a double quote inside a quoted cell as "".',
-        ) from error
 
 
 def _endless(path: Path, line: int) -> DataError:

@@ -7,18 +7,19 @@ Lines that start with # before the table are comments; the last of them names th
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from advect.data.cells import is_gap, is_number
 from advect.errors import DataError
 
 SAMPLE_BYTES = 1 << 18
 SAMPLE_ROWS = 100
-MAX_LINE_BYTES = 64 << 20
+MAX_LINE_BYTES = 16 << 20
 """A longer line is refused: it is not a table (and may be a compression bomb)."""
 
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -45,16 +46,12 @@ class Dialect:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedIOBase]:
     """Open a file for reading bytes, unpacked when its name ends in .gz; damage becomes a `DataError`."""
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as handle:
-            yield cast(BinaryIO, handle)
-    except DataError:
-        raise
-    except UnicodeDecodeError:
-        raise
-    except Exception as error:  # bytes from anywhere: gzip, zlib and csv raise EOFError, OSError, zlib.error, csv.Error
+            yield handle
+    except (OSError, EOFError, zlib.error) as error:  # gzip has no error of its own for some kinds of damage
         raise DataError(
             f"the file cannot be read: {error or type(error).__name__}",
             where=str(path),
@@ -75,6 +72,12 @@ def sniff(path: Path, delimiter: str | None = None) -> Dialect:
 
     delimiter = delimiter or _find_delimiter(body, complete)
     records, consumed = _records(body, delimiter, complete)
+    if not records:
+        raise DataError(
+            "the first row cannot be read",
+            where=f"{path}, line {skipped + 1}",
+            remedy="Put cells that hold quotes or line ends in double quotes.",
+        )
     first, rest = records[0], records[1:]
     header = _is_header(first, rest, body, consumed, delimiter)
     named_by_comment = None if header else _comment_names(comment, delimiter, len(first))
@@ -98,10 +101,12 @@ def sniff(path: Path, delimiter: str | None = None) -> Dialect:
 def _sample(path: Path) -> tuple[bytes, bool]:
     """The first bytes, at least two lines of them, cut after a newline; and whether that is the whole file."""
     with opened(path) as handle:
-        sample = b""
-        while sample.count(b"\n") < 2:
+        sample = bytearray()
+        newlines = 0
+        while newlines < 2:
             more = handle.read(SAMPLE_BYTES)
             sample += more
+            newlines += more.count(b"\n")
             if not more:
                 break
             if len(sample) > MAX_LINE_BYTES:
@@ -109,6 +114,7 @@ def _sample(path: Path) -> tuple[bytes, bool]:
                     f"one line is longer than {MAX_LINE_BYTES >> 20} MiB: this is no table", where=str(path)
                 )
         complete = len(sample) < SAMPLE_BYTES or not handle.read(1)
+    sample = bytes(sample)
     if not sample.strip():
         raise DataError("the file is empty", where=str(path), remedy="Give a file with rows in it.")
     if sample[:2] in _OTHER_ENCODINGS:
@@ -126,7 +132,7 @@ def _sample(path: Path) -> tuple[bytes, bool]:
 
 def refuse_encoding(error: UnicodeDecodeError, path: Path, line: int) -> DataError:
     """The refusal of text that is not UTF-8; ``line`` is where the undecodable bytes begin to be read."""
-    at = line + bytes(error.object[: error.start]).count(b"\n")
+    at = line + error.object[: error.start].count(b"\n")
     return DataError(
         f"byte 0x{error.object[error.start]:02x} is not UTF-8 text",
         where=f"{path}, line {at}",
@@ -177,9 +183,8 @@ def _records(lines: Sequence[str], delimiter: str, complete: bool) -> tuple[list
                 records.append(record)
             if len(records) > SAMPLE_ROWS:
                 return records, consumed
-    except csv.Error as error:
-        if not records:
-            raise DataError(f"the first row cannot be read: {error}") from error
+    except csv.Error:  # not this delimiter, or damage that reading will name with its line
+        pass
     if not complete and len(records) > 1:
         records.pop()  # the sample may end inside it
     return records, consumed
@@ -189,9 +194,10 @@ def _find_delimiter(lines: Sequence[str], complete: bool) -> str:
     """The separator that occurs in the first row and gives most rows its number of cells; a comma in doubt."""
     best, best_share = ",", 0.0
     for candidate in (",", ";", "\t", " "):
-        first, *rest = _records(lines, candidate, complete)[0]
-        if len(first) < 2:
+        records, _ = _records(lines, candidate, complete)
+        if not records or len(records[0]) < 2:
             continue
+        first, rest = records[0], records[1:]
         share = sum(len(row) == len(first) for row in rest) / len(rest) if rest else 1.0
         if candidate == " " and not (rest and share == 1 and all(is_number(c) for row in rest for c in row)):
             continue

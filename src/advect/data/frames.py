@@ -65,7 +65,7 @@ def read_parquet(path: Path) -> Table:
     try:
         with parquet.ParquetFile(path) as file:
             arrow = file.read()
-    except Exception as error:  # Arrow's errors derive from several built-ins
+    except (OSError, ValueError, LookupError, NotImplementedError, MemoryError) as error:  # bases of Arrow's errors
         raise DataError(
             f"the file cannot be read: {error}",
             where=str(path),
@@ -160,10 +160,10 @@ def _polars_column(series: Any, where: str) -> _Column:
     word = str(series.dtype)
     gaps = series.is_null().to_numpy()
     if word.startswith(("Categorical", "Enum")):
-        declared = series.cat.get_categories().to_list()
-        if word.startswith("Categorical"):  # polars shares one list of categories between all columns
-            present = set(series.unique().to_list())
-            declared = [c for c in declared if c in present]
+        if word.startswith("Enum"):
+            declared = series.dtype.categories.to_list()
+        else:  # no order was declared; polars shares one list of categories between all columns
+            declared = series.drop_nulls().unique(maintain_order=True).to_list()
         return _Column(_objects(series.to_list(), gaps, where), "category", declared)
     if word.startswith("Decimal"):
         return _Column(series.cast(_like(series, "Float64")).to_numpy(), "float64")

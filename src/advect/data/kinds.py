@@ -52,7 +52,7 @@ def is_gap(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         return np.isnan(values)
     if values.dtype.kind == "O":
-        return np.fromiter((v is None or v != v for v in values), bool, len(values))
+        return np.fromiter((v is None or v != v for v in values.tolist()), bool, len(values))
     return np.zeros(len(values), bool)
 
 
@@ -88,7 +88,7 @@ def _numeric(name: str, values: np.ndarray, dtype: str) -> Column:
     if not is_whole(values):
         return Column(name, "continuous", dtype, low, high, missing=bool(gaps.any()))
     levels: tuple[int, ...] = ()
-    if high - low > WIDEST_RANGE:
+    if high - low > WIDEST_RANGE and len(np.unique(finite[:10_000])) <= MOST_LEVELS:
         # A few values far apart, each seen often (prices, codes), are levels; as many values as rows are a scale.
         distinct = np.unique(finite)
         if len(distinct) <= MOST_LEVELS and len(distinct) * ROWS_PER_LEVEL <= finite.size:
@@ -120,15 +120,16 @@ def _object_form(values: np.ndarray, where: str) -> str:
     """``text``, ``boolean`` or ``number``; refuses a mixture of them."""
     if values.dtype.kind != "O":
         return "text"
-    kept = values[~is_gap(values)]
-    forms = [_form(t) for t in map(type, kept)]
-    kinds = set(forms)
+    present = np.flatnonzero(~is_gap(values))
+    kept = values[present].tolist()
+    kinds = {_form(t) for t in set(map(type, kept))}
     if not kinds:
         return "number"  # nothing but gaps: refused later, as a column without values
-    if kinds <= {"text", "boolean", "number"} and len(kinds) == 1:
+    if len(kinds) == 1 and kinds <= _FORMS:
         return kinds.pop()
-    odd = min(kinds, key=forms.count) if kinds <= {"text", "boolean", "number"} else (kinds - _FORMS).pop()
-    row = int(np.flatnonzero(~is_gap(values))[forms.index(odd)])
+    forms = [_form(type(v)) for v in kept]
+    odd = min(kinds, key=forms.count) if kinds <= _FORMS else (kinds - _FORMS).pop()
+    row = int(present[forms.index(odd)])
     raise DataError(
         f"row {row} (counted from 0) holds {values[row]!r} ({odd}) in a column of other values",
         where=where,

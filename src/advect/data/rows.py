@@ -23,17 +23,18 @@ def row_keys(table: Table, schema: Schema) -> np.ndarray:
     return keys
 
 
-def repeated_rows(table: Table, schema: Schema) -> int:
-    """How many rows equal an earlier one."""
-    keys = row_keys(table, schema)
-    return len(keys) - len(np.unique(keys))
+def repeated_rows(keys: np.ndarray) -> int:
+    """How many of the rows with these keys equal an earlier one."""
+    ordered = np.sort(keys)
+    return int(np.sum(ordered[1:] == ordered[:-1]))
 
 
-def shared_rows(table: Table, schema: Schema, split: Split) -> int:
+def shared_rows(keys: np.ndarray, split: Split) -> int:
     """How many held-out rows equal a training row."""
-    keys = row_keys(table, schema)
-    held = np.concatenate([split.validation, split.test])
-    return int(np.isin(keys[held], keys[split.train]).sum())
+    train = np.sort(keys[split.train])
+    held = keys[np.concatenate([split.validation, split.test])]
+    place = np.searchsorted(train, held).clip(max=len(train) - 1)
+    return int(np.sum(train[place] == held))
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
@@ -41,9 +42,11 @@ def _bits(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "biuf":
         numbers = values.astype(np.float64) + 0.0  # −0 becomes 0
         return np.where(np.isnan(numbers), np.nan, numbers).view(np.uint64)
-    codes: dict[object, int] = {}
+    cells = values.tolist()
+    # Numbered by first appearance: the order of a set would change from one process to the next.
+    codes = {value: i for i, value in enumerate(dict.fromkeys(cells), start=1)}
+    index = np.fromiter(map(codes.__getitem__, cells), np.uint64, len(cells))
     gaps = is_gap(values.astype(object))
-    index = np.fromiter((codes.setdefault(v, len(codes) + 1) for v in values.tolist()), np.uint64, len(values))
     return np.where(gaps, np.uint64(0), index)
 
 

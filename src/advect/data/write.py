@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path).expanduser()
     ending = next((e for e in sorted(WRITABLE, key=len, reverse=True) if path.name.lower().endswith(e)), None)
-    writers: dict[str, Callable[[Table, BinaryIO], None]] = {
+    writers: dict[str, Callable[[Table, io.BufferedIOBase], None]] = {
         "csv": lambda t, f: _write_text(t, f, ","),
         "tsv": lambda t, f: _write_text(t, f, "\t"),
         "npy": _write_npy,
@@ -66,14 +66,14 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
     with replaced_whole(path) as handle:
         if ending.endswith(".gz"):
             with gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0) as packed:
-                writer(table, cast(BinaryIO, packed))
+                writer(table, packed)
         else:
             writer(table, handle)
     return path
 
 
 @contextmanager
-def replaced_whole(path: Path) -> Iterator[BinaryIO]:
+def replaced_whole(path: Path) -> Iterator[io.BufferedWriter]:
     """A file to write that takes the place of ``path`` only when it is complete and on the disk."""
     if path.is_dir():
         raise DataError("this is a folder, not a file", where=str(path), remedy="Give the name of a file.")
@@ -100,7 +100,7 @@ def replaced_whole(path: Path) -> Iterator[BinaryIO]:
 # ---- text
 
 
-def _write_text(table: Table, handle: BinaryIO, delimiter: str) -> None:
+def _write_text(table: Table, handle: io.BufferedIOBase, delimiter: str) -> None:
     """A header, then the rows in blocks."""
     names, columns, dtypes = _with_sides(table)
     alone = len(names) == 1
@@ -165,11 +165,11 @@ def _with_sides(table: Table) -> tuple[list[str], list[np.ndarray], list[str]]:
 # ---- NumPy
 
 
-def _write_npy(table: Table, handle: BinaryIO) -> None:
+def _write_npy(table: Table, handle: io.BufferedIOBase) -> None:
     _save_array(handle, as_array(table))
 
 
-def _write_npz(table: Table, handle: BinaryIO) -> None:
+def _write_npz(table: Table, handle: io.BufferedIOBase) -> None:
     """The rows as ``X``, the column names as ``names`` where they are not x0, x1, …, then the side columns."""
     array = as_array(table)
     arrays: dict[str, np.ndarray] = {"X": array}
@@ -189,10 +189,10 @@ def _write_npz(table: Table, handle: BinaryIO) -> None:
             member = zipfile.ZipInfo(f"{name}.npy")  # a fixed date: the same table gives the same bytes
             member.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(member, "w", force_zip64=True) as stream:
-                _save_array(cast(BinaryIO, stream), array)
+                _save_array(cast(io.BufferedIOBase, stream), array)
 
 
-def _save_array(handle: BinaryIO, array: np.ndarray) -> None:
+def _save_array(handle: io.BufferedIOBase, array: np.ndarray) -> None:
     """Save in NumPy's format; version 3 where field names go beyond Latin-1."""
     names = "".join(array.dtype.names or ())
     version = (3, 0) if any(ord(c) > 255 for c in names) else None
@@ -202,7 +202,7 @@ def _save_array(handle: BinaryIO, array: np.ndarray) -> None:
 # ---- parquet
 
 
-def _write_parquet(table: Table, handle: BinaryIO) -> None:
+def _write_parquet(table: Table, handle: io.BufferedIOBase) -> None:
     try:
         import pyarrow
         import pyarrow.parquet

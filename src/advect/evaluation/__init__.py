@@ -1,0 +1,47 @@
+"""How good are the samples, the likelihoods and the paths of a model, and how good could they be?
+
+Pure functions on tensors of rows ``(rows, dim)`` in standardised units; nothing here knows how a model was made.
+Distances between two samples (Wasserstein exact and sliced, energy, MMD, a classifier, columns, correlations) come with
+a noise floor (real against real) and a ceiling (a fitted Gaussian) from `two_sample_suite`; likelihoods with their
+errors and their failed rows from `summarise_log_prob`; paths with their energy and straightness.
+"""
+
+from advect.evaluation.classifier import Accuracy, classifier_accuracy
+from advect.evaluation.columns import correlation_error, kolmogorov_smirnov
+from advect.evaluation.energy import energy_distance
+from advect.evaluation.gaussian import GaussianFit
+from advect.evaluation.likelihood import (
+    LogProbSummary,
+    gaussian_fit_log_prob,
+    nats_to_bits_per_dim,
+    summarise_log_prob,
+)
+from advect.evaluation.mmd import median_bandwidths, mmd_squared
+from advect.evaluation.noise_floor import Floor, noise_floor
+from advect.evaluation.straightness import normalised_path_energy, path_energy, straightness
+from advect.evaluation.suite import column_suite, two_sample_suite
+from advect.evaluation.wasserstein import sliced_wasserstein, wasserstein
+
+__all__ = [
+    "Accuracy",
+    "Floor",
+    "GaussianFit",
+    "LogProbSummary",
+    "classifier_accuracy",
+    "column_suite",
+    "correlation_error",
+    "energy_distance",
+    "gaussian_fit_log_prob",
+    "kolmogorov_smirnov",
+    "median_bandwidths",
+    "mmd_squared",
+    "nats_to_bits_per_dim",
+    "noise_floor",
+    "normalised_path_energy",
+    "path_energy",
+    "sliced_wasserstein",
+    "straightness",
+    "summarise_log_prob",
+    "two_sample_suite",
+    "wasserstein",
+]

@@ -1,7 +1,8 @@
 """Flows: a base distribution and an invertible map, discrete or an ODE, that sample, score, encode and decode.
 
-`Flow` joins the two. `ContinuousMap` makes a map of a velocity field; `VelocityField` makes a field of a network on top of a
-Gaussian `baseline`; `Guided` sharpens a conditional field; `EmpiricalField` is the exact field of a data set.
+`Flow` joins the two. `ContinuousMap` makes a map of a velocity field; `VelocityField` makes a field of a
+network on top of a Gaussian `baseline`; `Guided` sharpens a conditional field; `EmpiricalField` is the exact
+field of a data set.
 """
 
 from advect.flows.base import EmpiricalBase, StandardNormal

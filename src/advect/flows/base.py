@@ -4,8 +4,8 @@ A base is asked for two things: rows, and the log-density of rows. The standard 
 
     log N(z; 0, I) = −|z|²/2 − (d/2) log 2π   (nats),
 
-a set of source rows has only the first: an empirical measure has no density, so a flow that starts there can sample,
-transport and encode, but not score.
+a set of source rows has only the first: an empirical measure has no density, so a flow that starts there can
+sample, transport and encode, but not score.
 """
 
 import math
@@ -44,9 +44,7 @@ class StandardNormal(nn.Module):
         noise = torch.randn(shape, generator=generator, dtype=self.anchor.dtype, device=place)
         return noise.to(self.anchor.device)
 
-    def log_prob(
-        self, z: Float[Tensor, "batch *event"], condition: Tensor | None = None
-    ) -> Float[Tensor, " batch"]:
+    def log_prob(self, z: Float[Tensor, "batch *event"], condition: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Log-density ``(batch,)`` in nats."""
         return -0.5 * sum_event(z * z) - 0.5 * math.prod(self.event_shape) * math.log(2 * math.pi)
 
@@ -58,8 +56,8 @@ class StandardNormal(nn.Module):
 class EmpiricalBase(nn.Module):
     """The rows of a second data set, each as likely as the other.
 
-    The rows are part of the state: a flow that starts from them cannot sample without them. Loading a state resizes the
-    buffer to the stored number of rows.
+    The rows are part of the state: a flow that starts from them cannot sample without them. Loading a state
+    resizes the buffer to the stored number of rows.
 
     Args:
         points: ``(rows, *event)`` source rows, at least one.
@@ -90,9 +88,7 @@ class EmpiricalBase(nn.Module):
         chosen = torch.randint(self.points.shape[0], shape, generator=generator, device=place)
         return self.points[chosen.to(self.points.device)]
 
-    def log_prob(
-        self, z: Float[Tensor, "batch *event"], condition: Tensor | None = None
-    ) -> Float[Tensor, " batch"]:
+    def log_prob(self, z: Float[Tensor, "batch *event"], condition: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Refuse: a set of points has no density.
 
         Raises:
@@ -101,7 +97,7 @@ class EmpiricalBase(nn.Module):
         raise UnsupportedError(
             "The source is a set of rows, which has no density, so the flow has none either",
             where="log_prob",
-            remedy="Use sample, encode, decode or trajectory, or train with the standard-normal source to get densities.",
+            remedy="Use sample, encode, decode or trajectory, or train from the standard-normal source to get one.",
         )
 
     def _load_from_state_dict(

@@ -1,20 +1,20 @@
 """Exact velocities between Gaussians: where an untrained flow starts.
 
-Independent coupling, affine path x_t = α x1 + σ x0 with x0 ~ N(0, I) and x1 ~ N(m, Σ): the marginal is N(αm, α²Σ + σ²I)
-and its velocity is affine,
+Independent coupling, affine path x_t = α x1 + σ x0 with x0 ~ N(0, I) and x1 ~ N(m, Σ): the marginal is N(αm,
+α²Σ + σ²I) and its velocity is affine,
 
     v(t, x) = α' m + A(t) (x − α m),     A(t) = (α'α Σ + σ'σ I)(α² Σ + σ² I)⁻¹
 
-(conditional mean of α' x1 + σ' x0 given x_t; Lipman et al. 2022, Theorem 1 with Gaussians). A commutes with Σ, so in the
-eigenbasis it is one number per direction. At t = 1 it is (α'/α) I where σ = 0, at t = 0 it is (σ'/σ) I where α = 0: finite for
-every schedule whose σ'σ is.
+(conditional mean of α' x1 + σ' x0 given x_t; Lipman et al. 2022, Theorem 1 with Gaussians). A commutes with
+Σ, so in the eigenbasis it is one number per direction. At t = 1 it is (α'/α) I where σ = 0, at t = 0 it is
+(σ'/σ) I where α = 0: finite for every schedule whose σ'σ is.
 
-Optimal coupling: the Monge map of N(0, I) to N(m, Σ) is T(x0) = m + S x0 with S = Σ^{1/2} (Dowson & Landau 1982; Peyré & Cuturi
-2019, remark 2.31); displacement interpolation x_t = (1−t) x0 + t T(x0) gives
+Optimal coupling: the Monge map of N(0, I) to N(m, Σ) is T(x0) = m + S x0 with S = Σ^{1/2} (Dowson & Landau
+1982; Peyré & Cuturi 2019, remark 2.31); displacement interpolation x_t = (1−t) x0 + t T(x0) gives
 
     v(t, x) = m + A(t) (x − t m),        A(t) = (S − I)((1−t) I + t S)⁻¹ .
 
-A network added to such a field only has to learn what is not Gaussian (trap O4).
+A network added to such a field only has to learn what is not Gaussian.
 """
 
 import torch
@@ -100,8 +100,8 @@ class GaussianBaseline(_Gaussian):
         schedule: α and σ of the path.
 
     Attributes:
-        interval: Times between which a flow integrates the field: [0, 1], less 1e-5 at an end where the schedule has no finite
-            derivative.
+        interval: Times between which a flow integrates the field: [0, 1], less 1e-5 at an end where the
+            schedule has no finite derivative.
 
     Raises:
         ConfigError: If the covariance is not positive definite.
@@ -127,9 +127,7 @@ class GaussianBaseline(_Gaussian):
     def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         alpha_dot, sigma_dot = self.schedule.alpha_derivative(t), self.schedule.sigma_derivative(t)
-        slopes = (alpha_dot * alpha * self.spectrum + sigma_dot * sigma) / (
-            alpha**2 * self.spectrum + sigma**2
-        )
+        slopes = (alpha_dot * alpha * self.spectrum + sigma_dot * sigma) / (alpha**2 * self.spectrum + sigma**2)
         return alpha * self.mean, alpha_dot * self.mean, slopes
 
 
@@ -171,9 +169,10 @@ def finite_ends(schedule: Schedule) -> tuple[bool, bool]:
 def fit_gaussian(x1: Float[Tensor, "rows *event"]) -> tuple[Float[Tensor, "*event"], Tensor]:
     """Mean and a well-conditioned covariance of data rows.
 
-    The full covariance (d ≤ 256) is shrunk towards its mean eigenvalue by the oracle-approximating amount (Chen et al.
-    2010, eq. 23), which vanishes like d/rows; eigenvalues are then kept above `EIGENVALUE_FLOOR` of their mean. Computed in
-    float64, where the covariance ``(d, d)`` or ``(d,)`` stays; the mean ``(*event)`` takes the dtype of the rows.
+    The full covariance (d ≤ 256) is shrunk towards its mean eigenvalue by the oracle-approximating amount
+    (Chen et al. 2010, eq. 23), which vanishes like d/rows; eigenvalues are then kept above `EIGENVALUE_FLOOR`
+    of their mean. Computed in float64, where the covariance ``(d, d)`` or ``(d,)`` stays; the mean
+    ``(*event)`` takes the dtype of the rows.
 
     Raises:
         DataError: If there is no row, or a value is not finite.

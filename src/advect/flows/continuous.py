@@ -3,11 +3,12 @@
     dx/dt = v(t, x),   x(0) = z from the source,   x(1) = data
     log |det ∂x(1)/∂x(0)| = ∫₀¹ tr ∂v/∂x dt          (Chen et al. 2018, theorem 1; Grathwohl et al. 2019, eq. 4)
 
-`decode` integrates t from 0 to 1, `encode` from 1 to 0; the log-determinant is that of the direction called. Two solvers: one for
-sampling, where a fixed number of steps is enough, and one for everything that must be right (log-determinants, encoding, the round
-trip), adaptive by default.
+`decode` integrates t from 0 to 1, `encode` from 1 to 0; the log-determinant is that of the direction called.
+Two solvers: one for sampling, where a fixed number of steps is enough, and one for everything that must be
+right (log-determinants, encoding, the round trip), adaptive by default.
 
-A likelihood from few fixed steps is wrong rather than noisy; see `flows.step_error` for what is refused and what is reported.
+A likelihood from few fixed steps is wrong rather than noisy; see `flows.step_error` for what is refused and
+what is reported.
 """
 
 import math
@@ -22,7 +23,7 @@ from advect.errors import ConfigError
 from advect.flows.guidance import Guided
 from advect.flows.step_error import doubled, has_few_steps, refuse_few_steps, step_error
 from advect.records import Mapped, Solution, Status
-from advect.solvers import Adaptive, Adams3, ExactDivergence, HutchinsonDivergence
+from advect.solvers import Adams3, Adaptive, ExactDivergence, HutchinsonDivergence
 from advect.solvers.along import Along
 from advect.transforms.bijection import ANY_CONDITION, Bijection
 from advect.typing import Divergence, Field, Solver
@@ -44,8 +45,8 @@ class ContinuousMap(Bijection):
         solver: For `decode` without a log-determinant; the multistep predictor–corrector by default.
         likelihood_solver: For everything else; adaptive at 1e-5 by default.
         divergence: Trace; by default exact up to 64 dimensions, stochastic with 8 fixed probes above.
-        round_trip: Largest |x − decode(encode(x))| / (1 + |x|) accepted; rows beyond it fail with `Status.NOT_CONVERGED`
-            (trap L5). None for no check. It costs a second solve without trace.
+        round_trip: Largest |x − decode(encode(x))| / (1 + |x|) accepted; rows beyond it fail with
+            `Status.NOT_CONVERGED`. None for no check. It costs a second solve without trace.
         coarse: Accept a fixed-step likelihood solver with few steps and report its error.
     """
 
@@ -68,7 +69,9 @@ class ContinuousMap(Bijection):
         self.field = field
         self.solver = solver if solver is not None else Adams3(steps=SAMPLING_STEPS)
         self.likelihood_solver = (
-            likelihood_solver if likelihood_solver is not None else Adaptive(rtol=LIKELIHOOD_TOLERANCE, atol=LIKELIHOOD_TOLERANCE)
+            likelihood_solver
+            if likelihood_solver is not None
+            else Adaptive(rtol=LIKELIHOOD_TOLERANCE, atol=LIKELIHOOD_TOLERANCE)
         )
         self.divergence, self.round_trip, self.coarse = divergence, round_trip, coarse
 
@@ -153,7 +156,8 @@ class ContinuousMap(Bijection):
         *,
         direction: Direction = "decode",
     ) -> Float[Tensor, "times batch *event"]:
-        """States at the given times, rising for `decode` and falling for `encode`; failed rows are NaN where they failed.
+        """States at the given times, rising for `decode` and falling for `encode`; failed rows are NaN where
+        they failed.
 
         Times outside the field's interval are answered with the state at its end.
         """
@@ -183,8 +187,10 @@ class ContinuousMap(Bijection):
             error, extra = self._add_step_error(solution, x, condition, direction, twin)
             nfe = nfe + extra
         if self.round_trip is not None and (log_det or direction == "encode"):
-            status, extra = self._check_round_trip(x, solution, condition, direction)
-            nfe = nfe + extra
+            back = self._way_back(solution, condition, direction)
+            nfe = nfe + back.nfe
+            lost = (status < int(Status.NAN_FIELD)) & ~_came_back(x, back.state, self.round_trip)
+            status = status.masked_fill(lost, int(Status.NOT_CONVERGED))
         failed = status >= int(Status.NAN_FIELD)
         return Mapped(
             value=_blank(solution.state, failed),
@@ -194,17 +200,11 @@ class ContinuousMap(Bijection):
             nfe=nfe * getattr(self.field, "evaluations", 1),
         )
 
-    def _check_round_trip(
-        self, x: Tensor, solution: Solution, condition: Tensor | None, direction: Direction
-    ) -> tuple[Tensor, Tensor]:
-        """Status with the rows that do not come back, and the evaluations spent on it."""
+    def _way_back(self, solution: Solution, condition: Tensor | None, direction: Direction) -> Solution:
+        """From the end of a solve to its start."""
         start, end = self.interval if direction == "decode" else self.interval[::-1]
         with torch.no_grad():
-            back = self.likelihood_solver(self.field, solution.state.detach(), end, start, condition=condition)
-            wide = (back.state - x).abs() / (1 + x.abs())
-            lost = ~(wide.flatten(1).amax(1) <= self.round_trip) if x[:1].numel() else back.status > 0
-        lost &= solution.status < int(Status.NAN_FIELD)
-        return solution.status.masked_fill(lost, int(Status.NOT_CONVERGED)), back.nfe
+            return self.likelihood_solver(self.field, solution.state.detach(), end, start, condition=condition)
 
     def _add_step_error(
         self,
@@ -219,6 +219,9 @@ class ContinuousMap(Bijection):
         finer = self.with_options(likelihood_solver=doubled(solver))
         with torch.no_grad():
             again = finer.integrate(x, condition, direction=direction, log_det=True, generator=generator)
+        assert solution.log_abs_det is not None
+        assert solution.log_abs_det_error is not None
+        assert again.log_abs_det is not None
         steps = step_error(solver, solution.log_abs_det.detach(), again.log_abs_det)
         return torch.hypot(solution.log_abs_det_error, steps), again.nfe
 
@@ -240,6 +243,12 @@ def _twin(generator: Generator | None) -> Generator | None:
     twin = Generator(generator.device)
     twin.set_state(generator.get_state())
     return twin
+
+
+def _came_back(x: Tensor, back: Tensor, tolerance: float) -> Tensor:
+    """Whether each row returned to within ``tolerance``, absolute below 1 and relative above; NaN did not."""
+    miss = (back - x).detach().abs() / (1 + x.detach().abs())
+    return (miss <= tolerance).reshape(x.shape[0], math.prod(x.shape[1:])).all(1)
 
 
 def _blank(value: Tensor, failed: Tensor) -> Tensor:

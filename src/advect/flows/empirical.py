@@ -1,7 +1,7 @@
-"""The exact marginal field of a data set: what a network trained by flow matching would learn with infinite capacity.
+"""The exact marginal field of a data set: what flow matching would learn with infinite capacity.
 
-Data y_1 … y_n, source N(0, I), affine path x_t = α x1 + σ x0 with independent ends. Given x1 = y_i the law of x_t is
-N(α y_i, σ² I), so p_t is a mixture of n Gaussians and everything about it is a softmax over the data:
+Data y_1 … y_n, source N(0, I), affine path x_t = α x1 + σ x0 with independent ends. Given x1 = y_i the law of
+x_t is N(α y_i, σ² I), so p_t is a mixture of n Gaussians and everything about it is a softmax over the data:
 
     w_i(x)   = softmax_i(−|x − α y_i|² / 2σ²)
     D(t, x)  = Σ w_i y_i                                     the denoiser E[x1 | x_t = x]
@@ -9,11 +9,12 @@ N(α y_i, σ² I), so p_t is a mixture of n Gaussians and everything about it is
     ∇ log p  = −E/σ
     div v    = d σ'/σ + (α'σ − ασ')(α/σ³) Σ w_i |y_i − D|²   (from ∂D/∂x = (α/σ²) Cov_w(y))
 
-(Lipman et al. 2022, eq. 8, with the empirical measure for q; reference formulas for D, E and the score as in `paths.convert`.)
+(Lipman et al. 2022, eq. 8, with the empirical measure for q.)
 
-Ends. At t = 0 (α = 0) the weights are equal and D is the mean of the data. As σ → 0 the weights fall on the nearest point; where
-σ = 0 the law itself is the set of points, and v has a limit only on them: E is taken as 0 there, which is its conditional
-mean's limit on a data point. A flow therefore stops at `interval[1]`, where its law is the data blurred by σ.
+Ends. At t = 0 (α = 0) the weights are equal and D is the mean of the data. As σ → 0 the weights fall on the
+nearest point; where σ = 0 the law itself is the set of points, and v has a limit only on them: E is taken as
+0 there, its limit on a data point. A flow therefore stops at `interval[1]`, where
+its law is the data blurred by σ.
 """
 
 import math
@@ -26,18 +27,22 @@ from advect.errors import ConfigError, DataError, UnsupportedError
 from advect.flows.base import StandardNormal
 from advect.flows.continuous import ContinuousMap
 from advect.flows.flow import Flow
-from advect.typing import Schedule
+from advect.solvers import ExactDivergence
+from advect.typing import Schedule, Solver
 
-SMALLEST_EXPONENT_SCALE = 1e-8  # σ in the softmax is never smaller, in units of the data's own scale (or of the source's)
+SMALLEST_EXPONENT_SCALE = (
+    1e-8  # σ in the softmax is never smaller, in units of the data's own scale (or of the source's)
+)
 DEFAULT_END = 1 - 1e-3  # where a flow stops if σ(1) = 0: a blur of 1e-3 on the linear path
 
 
 class EmpiricalField(nn.Module):
     """Exact velocity, denoiser, score and log-density of a data set under an affine Gaussian path.
 
-    The data are streamed in blocks with a running log-sum-exp, so memory is ``rows × block_rows`` numbers whatever the size of
-    the set (with gradients on, autograd keeps every block). Distances are taken between centred rows in float64, whatever the
-    dtype of the input: in float32 their cancellation would drown the exponent once σ is small.
+    The data are streamed in blocks with a running log-sum-exp, so memory is ``rows × block_rows`` numbers
+    whatever the size of the set (with gradients on, autograd keeps every block). Distances are taken between
+    centred rows in float64, whatever the dtype of the input: in float32 their cancellation would drown the
+    exponent once σ is small.
 
     Args:
         data: ``(rows, *event)``.
@@ -137,12 +142,14 @@ class EmpiricalField(nn.Module):
         return (log_sum - offset.square().sum(1, True) / (2 * sigma**2) - log_norm).squeeze(1).to(x.dtype)
 
     def _posterior(self, alpha: Tensor, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean ``(batch, width)`` and total variance ``(batch, 1)`` of the data given x, and log Σ exp ℓ_i ``(batch, 1)``.
+        """Mean ``(batch, width)`` and total variance ``(batch, 1)`` of the data given x, and log Σ exp ℓ_i
+        ``(batch, 1)``.
 
-        ℓ_i = (α ⟨x − αc, y_i − c⟩ − α² |y_i − c|²/2)/σ² is the log-weight up to the term |x − αc|²/2σ² that all rows share.
-        Mean and mean square are running averages over the blocks, each weighted by its share of the sum. The variance is their
-        difference: its rounding error is about 1e-16 |y − c|², which the divergence multiplies by α/σ³ and the integral over
-        time reduces to 1e-16 |y − c|²/σ² nats, 1e-8 at the default end for data ten units wide.
+        ℓ_i = (α ⟨x − αc, y_i − c⟩ − α² |y_i − c|²/2)/σ² is the log-weight up to the term |x − αc|²/2σ² that
+        all rows share. Mean and mean square are running averages over the blocks, each weighted by its share
+        of the sum. The variance is their difference: its rounding error is about 1e-16 |y − c|², which the
+        divergence multiplies by α/σ³ and the integral over time reduces to 1e-16 |y − c|²/σ² nats, 1e-8 at
+        the default end for data ten units wide.
         """
         offset = self._flat(x) - alpha * self.centre
         precision = sigma.clamp(min=self.smallest_sigma) ** -2
@@ -164,7 +171,7 @@ class EmpiricalField(nn.Module):
 
     def _weights_of_time(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """α, σ, α', σ' as float64 ``(batch, 1)``; a float32 time keeps its own rounding."""
-        times = torch.as_tensor(t, device=x.device).to(torch.float64).expand(x.shape[0]).unsqueeze(1)
+        times = torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(x.shape[0]).unsqueeze(1)
         s = self.schedule
         return s.alpha(times), s.sigma(times), s.alpha_derivative(times), s.sigma_derivative(times)
 
@@ -196,7 +203,8 @@ def empirical_flow(
     *,
     block_rows: int = 2048,
     end: float = DEFAULT_END,
-    **options: object,
+    solver: Solver | None = None,
+    likelihood_solver: Solver | None = None,
 ) -> Flow:
     """The flow of `EmpiricalField` from the standard normal: exact samples, densities and codes of blurred data.
 
@@ -205,8 +213,20 @@ def empirical_flow(
         schedule: A path from N(0, I), so with α(0) = 0 and σ(0) = 1.
         block_rows: See `EmpiricalField`.
         end: See `EmpiricalField`.
-        options: Those of `ContinuousMap`.
+        solver: See `ContinuousMap`.
+        likelihood_solver: See `ContinuousMap`.
+
+    A row many σ(end) away from every data point has a code far out in the source, behind sharp borders
+    between the data points' shares of it: encoding it takes thousands of evaluations, or fails with a status.
+    Choose an earlier ``end`` to score such.
     """
     field = EmpiricalField(data, schedule, block_rows=block_rows, end=end)
     base = StandardNormal(field.event_shape).to(data.device, data.dtype)
-    return Flow(base, ContinuousMap(field, **options))
+    ode = ContinuousMap(
+        field,
+        event_shape=field.event_shape,
+        solver=solver,
+        likelihood_solver=likelihood_solver,
+        divergence=ExactDivergence(),  # analytic, so as cheap in any dimension as in two
+    )
+    return Flow(base, ode)

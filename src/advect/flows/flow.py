@@ -3,14 +3,14 @@
     sample:   z ~ base,  x = decode(z)
     log p(x) = log base(z) + log |det ∂z/∂x|,   z = encode(x)         (change of variables, nats, in the units of x)
 
-The map may be discrete layers, an ODE, or preprocessing followed by either; nothing here asks which, except `trajectory` and
-`velocity`, which need the ODE. Rows are handled in chunks, so memory does not grow with the size of a set as long as no
-gradient is asked for. Every result is differentiable where gradients are on.
+The map may be discrete layers, an ODE, or preprocessing followed by either; nothing here asks which, except
+`trajectory` and `velocity`, which need the ODE. Rows are handled in chunks, so memory does not grow with the
+size of a set as long as no gradient is asked for. Every result is differentiable where gradients are on.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,15 +47,20 @@ class Flow(nn.Module):
     ) -> None:
         super().__init__()
         self.base, self.map = base, map
-        self.event_shape = tuple(event_shape if event_shape is not None else base.event_shape)
+        shape = event_shape if event_shape is not None else getattr(base, "event_shape", None)
+        if shape is None:
+            raise ConfigError(
+                f"The base {type(base).__name__} does not say the shape of its rows",
+                where="Flow",
+                remedy="Give event_shape, or a base with that attribute.",
+            )
+        self.event_shape = tuple(shape)
         if chunk_rows is not None and chunk_rows < 1:
             raise ConfigError(f"chunk_rows is {chunk_rows}", where="Flow", remedy="Give 1 or more.")
         low, high = CHUNK_ROWS
         self.chunk_rows = chunk_rows or min(high, max(low, CHUNK_NUMBERS // max(1, math.prod(self.event_shape))))
 
-    def forward(
-        self, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
-    ) -> Float[Tensor, " batch"]:
+    def forward(self, x: Float[Tensor, "batch *event"], condition: Tensor | None = None) -> Float[Tensor, " batch"]:
         """`log_prob`, so that wrappers which know only ``forward`` can train a flow."""
         return self.log_prob(x, condition)
 
@@ -65,9 +70,7 @@ class Flow(nn.Module):
         """Draw ``(num_rows, *event)``; rows whose integration failed are NaN (`draw` says why)."""
         return self.draw(num_rows, condition, generator=generator).value
 
-    def draw(
-        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
-    ) -> Mapped:
+    def draw(self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None) -> Mapped:
         """Draw rows with their status and NFE; no log-determinant. A condition has ``num_rows`` rows."""
         z = self.base.sample(check_num_rows(num_rows), condition, generator=generator)
         return self.decode(z, condition, generator=generator)
@@ -95,20 +98,18 @@ class Flow(nn.Module):
     ) -> Estimate:
         """Log-density in nats with its standard error, status and NFE per row."""
         self._check_rows(x)
-        parts = []
+        codes, densities = [], []
         for rows, given in self._chunks(x, condition):
-            code = self.map.encode(rows, given, log_det=True, generator=generator)
-            parts.append(replace(code, log_abs_det_jacobian=self._density(code.value, given, code, sign=1.0)))
-        code = _join(parts)
-        density = code.log_abs_det_jacobian
-        error = code.standard_error
-        error = torch.zeros_like(density) if error is None else error
+            codes.append(self.map.encode(rows, given, log_det=True, generator=generator))
+            densities.append(self._density(codes[-1].value, given, codes[-1], sign=1.0))
+        density, code = torch.cat(densities), _join(codes)
+        error = torch.zeros_like(density) if code.standard_error is None else code.standard_error
         return Estimate(density, error, code.status, code.nfe)
 
     def sample_and_log_prob(
         self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
-        """Draw rows with their log-density in nats, in one pass; equal to `log_prob` of the rows to tolerance (trap L13)."""
+        """Draw rows with their log-density in nats, in one pass; equal to `log_prob` of the rows to tolerance."""
         z = self.base.sample(check_num_rows(num_rows), condition, generator=generator)
         values, densities = [], []
         for rows, given in self._chunks(z, condition):
@@ -157,14 +158,16 @@ class Flow(nn.Module):
             generator: For the draw.
 
         Returns:
-            ``(times, batch, *event)``: the state of the ODE at each time, carried through the rest of the map (preprocessing)
-            to the space of the data. At time 0 that is the source in the units of the data.
+            ``(times, batch, *event)``: the state of the ODE at each time, carried through the rest of the map
+            (preprocessing) to the space of the data. At time 0 that is the source in the units of the data.
 
         Raises:
             UnsupportedError: If the map has no ODE.
         """
-        z = start if isinstance(start, Tensor) else self.base.sample(
-            check_num_rows(start), condition, generator=generator
+        z = (
+            start
+            if isinstance(start, Tensor)
+            else self.base.sample(check_num_rows(start), condition, generator=generator)
         )
         before, ode, after = self._split_at_ode("trajectory")
         pieces = []
@@ -192,7 +195,7 @@ class Flow(nn.Module):
         found = [m for m in _flatten(self.map) if isinstance(m, ContinuousMap)]
         return found[0] if found else None
 
-    def with_options(self, **options: object) -> "Flow":
+    def with_options(self, **options: Any) -> "Flow":
         """A copy that shares all parameters, with options of `ContinuousMap.with_options` changed.
 
         Raises:
@@ -217,6 +220,7 @@ class Flow(nn.Module):
 
     def _density(self, z: Tensor, condition: Tensor | None, code: Mapped, sign: float) -> Tensor:
         """Log base(z) ± log-determinant, with the rows outside the support at −∞."""
+        assert code.log_abs_det_jacobian is not None
         value = self.base.log_prob(z, condition) + sign * code.log_abs_det_jacobian
         return torch.where(code.status == Status.OUTSIDE_SUPPORT, -torch.inf, value)
 
@@ -284,9 +288,16 @@ def _if_taken(map: Compose, condition: Tensor | None) -> Tensor | None:
 
 def _join(parts: list[Mapped]) -> Mapped:
     """One record from the records of the chunks."""
+    return Mapped(
+        value=torch.cat([p.value for p in parts]),
+        log_abs_det_jacobian=_cat([p.log_abs_det_jacobian for p in parts]),
+        status=torch.cat([p.status for p in parts]),
+        standard_error=_cat([p.standard_error for p in parts]),
+        nfe=_cat([p.nfe for p in parts]),
+    )
 
-    def joined(name: str) -> Tensor | None:
-        held = [getattr(part, name) for part in parts]
-        return None if held[0] is None else torch.cat(held)
 
-    return parts[0] if len(parts) == 1 else Mapped(**{f.name: joined(f.name) for f in fields(Mapped)})
+def _cat(parts: list[Tensor | None]) -> Tensor | None:
+    """The parts end to end; None where the map does not report the quantity."""
+    held = [part for part in parts if part is not None]
+    return torch.cat(held) if held else None

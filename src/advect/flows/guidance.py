@@ -2,10 +2,14 @@
 
     v(t, x | c) = (1 + w) v(t, x | c) − w v(t, x | 0)
 
-(Ho & Salimans 2022, eq. 6, for velocities instead of noises; the two agree because both are affine in one another on an
-affine path.) A condition of zeros means "no condition", as in training with dropped conditions. w = 0 is the field itself,
-w = −1 the unconditional one. For w > 0 the result follows the tempered density p(x|c)^(1+w) p(x)^(−w) at each time, which is
-not an exact sampler of the tilted law at t = 1; the log-density reported for a guided flow is that of the guided flow.
+(Ho & Salimans 2022, eq. 6, for velocities instead of noises; the two agree because both are affine in one
+another on an affine path.) A condition of zeros means "no condition", as in training with dropped conditions.
+w = 0 is the field itself, w = −1 the unconditional one. For w > 0 the result follows the tempered density
+p(x|c)^(1+w) p(x)^(−w) at each time, which is not an exact sampler of the tilted law at t = 1; the log-density
+reported for a guided flow is that of the guided flow.
+
+With an interval (Kynkäänniemi et al. 2024) the velocity jumps at its two ends: adaptive solvers find the
+jumps by many small steps, fixed-step ones pass over them with an error of first order.
 """
 
 import math
@@ -31,16 +35,12 @@ class Guided(nn.Module):
         evaluations: Network evaluations per call: 2, or 1 when w = 0. With an interval it is the larger of the two.
     """
 
-    def __init__(
-        self, field: Field, weight: float, *, interval: tuple[float, float] = (0.0, 1.0)
-    ) -> None:
+    def __init__(self, field: Field, weight: float, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__()
         if not math.isfinite(weight):
             raise ConfigError(f"The guidance weight {weight} is not finite", where="weight", remedy="Try 1.0.")
         if not 0.0 <= interval[0] < interval[1] <= 1.0:
-            raise ConfigError(
-                f"{interval} is no interval of time", where="interval", remedy="Give 0 ≤ low < high ≤ 1."
-            )
+            raise ConfigError(f"{interval} is no interval of time", where="interval", remedy="Give 0 ≤ low < high ≤ 1.")
         self.field, self.weight, self.guided_interval = field, float(weight), interval
         self.evaluations = (2 if weight else 1) * getattr(field, "evaluations", 1)
 
@@ -62,7 +62,7 @@ class Guided(nn.Module):
     @property
     def divergence(self) -> Callable[..., Tensor]:
         """``(t, x, condition) -> (batch,)``: the same combination of the field's divergences, where it offers one."""
-        inner = self.field.divergence  # AttributeError here means: not offered
+        inner = offered_divergence(self.field)
         return lambda t, x, condition=None: self._extrapolate(inner, t, x, condition)
 
     def _extrapolate(
@@ -83,3 +83,15 @@ class Guided(nn.Module):
         given, free = function(torch.cat([times, times]), torch.cat([x, x]), doubled).chunk(2)
         weight = expand_time(active * self.weight, given)
         return given + weight * (given - free)
+
+
+def offered_divergence(field: Field) -> Callable[..., Tensor]:
+    """The field's own divergence.
+
+    Raises:
+        AttributeError: If it offers none, so that a property built on it is absent too (`hasattr` is False).
+    """
+    offered = getattr(field, "divergence", None)
+    if not callable(offered):
+        raise AttributeError(f"{type(field).__name__} offers no divergence")
+    return offered

@@ -1,8 +1,8 @@
 """When fixed steps are too few for a log-density, and how far off they are.
 
-A log-density from few steps is not noisy, it is wrong (trap L6): it belongs to another map than the one that samples. Fewer steps
-than `MINIMUM_STEPS` of the solver's order are refused. A caller who insists gets the error instead, by Richardson's rule: a
-method of order p with twice the steps leaves 2⁻ᵖ of the error, so that
+A log-density from few steps is not noisy, it is wrong: it belongs to another map than the one that
+samples. Fewer steps than `MINIMUM_STEPS` of the solver's order are refused. A caller who insists gets the
+error instead, by Richardson's rule: a method of order p with twice the steps leaves 2⁻ᵖ of the error, so that
 
     error ≈ |ℓ(h) − ℓ(h/2)| · 2^p / (2^p − 1) .
 """
@@ -17,8 +17,8 @@ from advect.solvers.chunks import Chunked
 from advect.solvers.fixed import FixedSolver, RungeKutta
 from advect.typing import Solver
 
-# Order of the solver to fewest steps: the step to which h^p ≈ 2e-3 … 2e-5, an error of at most about 1e-2 nats for fields
-# whose time scale is a tenth of the interval.
+# Order of the solver to fewest steps: the step to which h^p ≈ 2e-3 … 2e-5, an error of at most about 1e-2
+# nats for fields whose time scale is a tenth of the interval.
 MINIMUM_STEPS = {1: 512, 2: 64, 3: 32, 4: 16}
 
 
@@ -68,5 +68,5 @@ def _steps(solver: FixedSolver) -> int:
 
 
 def _order(solver: Solver) -> int:
-    """Order of convergence, at most 4; a fixed-step solver that is no Runge–Kutta method is the third-order multistep one."""
+    """Order of convergence, at most 4; a fixed solver that is no Runge–Kutta method is the multistep one."""
     return min(solver.tableau.order, 4) if isinstance(solver, RungeKutta) else 3

@@ -4,13 +4,14 @@ A network may predict velocity, x1, noise, score or displacement x1 − x. Each 
 
     v = drift(t) x + gain(t) P                       (`paths.convert.coefficients`),
 
-for example v = (D − x)/(1 − t) for x1-prediction D on the linear path. With a baseline v_b the network predicts what is to be
-added to the baseline's own prediction, which by affinity gives v = v_b + gain(t) · network: a network that returns zero
-gives the baseline back, whatever it predicts (trap O4).
+for example v = (D − x)/(1 − t) for x1-prediction D on the linear path. With a baseline v_b the network
+predicts what is to be added to the baseline's own prediction, which by affinity gives v = v_b + gain(t) ·
+network: a network that returns zero gives the baseline back, whatever it predicts.
 
-Where σ = 0 (x1, displacement, score) or α = 0 (noise, score) the velocity of an inexact network has no limit. There the field is
-integrated only up to ``margin`` from the end (`interval`), and a call nearer to the end is answered as at the margin:
-finite, and never evaluated by a flow. For x1 on the linear path a flow so ends at (1 − margin) x1 + margin x0.
+Where σ = 0 (x1, displacement, score) or α = 0 (noise, score) the velocity of an inexact network has no limit.
+There the field is integrated only up to ``margin`` from the end (`interval`), and a call nearer to the end is
+answered as at the margin: finite, and never evaluated by a flow. For x1 on the linear path a flow so ends at
+(1 − margin) x1 + margin x0.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from advect.errors import ConfigError, unknown_name
 from advect.flows.baseline import finite_ends
+from advect.flows.guidance import offered_divergence
 from advect.paths.convert import PREDICTIONS, coefficients
 from advect.paths.schedule import Linear
 from advect.typing import Field, Schedule, batch_time, expand_time
@@ -32,11 +34,13 @@ class VelocityField(nn.Module):
     """Velocity = baseline + gain(t) · network(t, x, condition).
 
     Args:
-        network: ``network(t, x, condition) -> (batch, *event)``; may offer ``divergence(t, x, condition) -> (batch,)``.
+        network: ``network(t, x, condition) -> (batch, *event)``; may offer ``divergence(t, x, condition) ->
+            (batch,)``.
         baseline: A field to start from, which must offer a divergence to keep an analytic one; None for none.
         parameterisation: What the network predicts: one of `paths.convert.PREDICTIONS`.
         schedule: α and σ of the path; the linear one by default.
-        scale_input: Divide what the network sees by √(α² + σ²), the standard deviation of x_t for standardised data.
+        scale_input: Divide what the network sees by √(α² + σ²), the standard deviation of x_t for
+            standardised data.
         margin: Distance kept from an end where the conversion has a pole, in time.
 
     Attributes:
@@ -94,8 +98,8 @@ class VelocityField(nn.Module):
     @property
     def divergence(self) -> Callable[..., Tensor]:
         """``(t, x, condition) -> (batch,)``, analytic; offered where both the network and the baseline offer one."""
-        inner = self.network.divergence  # AttributeError here means: not offered
-        outer = self.baseline.divergence if self.baseline is not None else None
+        inner = offered_divergence(self.network)
+        outer = offered_divergence(self.baseline) if self.baseline is not None else None
 
         def divergence(t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
             t = self._inside(t)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advect.errors import ConfigError, ShapeError
 
-TANGENT_ROWS = 8192  # tangents in flight: 8 MB per buffer at width 256 in float32
+TANGENT_ROWS = 2048  # tangents in flight: 2 MB per buffer at width 256 in float32, about one core's cache
 
 
 class FieldNetwork(nn.Module, ABC):

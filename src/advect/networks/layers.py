@@ -47,11 +47,13 @@ class Activation:
 
 
 def _selu_derivative(a: Tensor) -> Tensor:
-    return _SELU_SCALE * torch.where(a > 0, 1.0, _SELU_ALPHA * a.clamp(max=0).exp())
+    # exp(min(a, 0)) is 1 above zero; adding the mask there is several times faster than a choice by `torch.where`.
+    below = (_SELU_SCALE * _SELU_ALPHA) * a.clamp(max=0).exp()
+    return torch.add(below, a > 0, alpha=_SELU_SCALE * (1 - _SELU_ALPHA))
 
 
 def _elu_derivative(a: Tensor) -> Tensor:
-    return torch.where(a > 0, 1.0, a.clamp(max=0).exp())
+    return a.clamp(max=0).exp()
 
 
 def _silu_derivative(a: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class MLP(FieldNetwork):
         columns = first.get_parameter("weight")[:, : self.features]
         if len(inner) == 1:
             return self.output(h), self._two_layers(slopes, columns, inner[0].get_parameter("weight"))
-        tangents = columns.T * slopes[0].unsqueeze(1)
+        tangents = columns.T.contiguous() * slopes[0].unsqueeze(1)
         for layer, slope in zip(inner, slopes[1:], strict=True):
             tangents = scale(push(tangents, layer), slope)
         return self.output(h), trace(tangents, self.output.weight)

@@ -8,6 +8,7 @@ pulls are the fields w(t)(x1 − x) with what they leave behind. t = 0 is the so
 
 from advect.paths.affine import AffinePath, linear
 from advect.paths.bridge import BrownianBridge
+from advect.paths.clock import Affine, Clock, Shortened
 from advect.paths.convert import PREDICTIONS, coefficients, convert, error_factor
 from advect.paths.fields import (
     NoisyDynamics,
@@ -30,13 +31,10 @@ from advect.paths.pulls import (
 )
 from advect.paths.retime import Retimed, clocking
 from advect.paths.schedule import (
-    Affine,
     AffineSchedule,
-    Clock,
     EndWeights,
     Linear,
     Lipman,
-    Shortened,
     Trigonometric,
     VariancePreserving,
     end_weights,

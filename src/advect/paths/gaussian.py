@@ -109,7 +109,7 @@ class GaussianPath:
                 remedy="Give x0, or build the path with given='data'.",
             )
         z = x1 if self.given == "data" or x0 is None else Pair(x0, x1)
-        time = expand_time(t, x1)
+        time = expand_time(t, x1).contiguous()  # forward mode refuses expanded tensors
 
         def both(time: Tensor) -> tuple[Tensor, Tensor]:
             return _shaped(self.mean(time, z), x1, "mean"), _shaped(self.std(time, z), x1, "std")

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advect.errors import ConfigError
-from advect.paths.schedule import Clock
+from advect.paths.clock import Clock
 
 AnyTimes = Float[Tensor, "*times"]
 

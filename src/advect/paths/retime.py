@@ -8,7 +8,9 @@ are exact. Where the target's ratio lies outside the range of the given schedule
 end: the field only scales.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -43,9 +45,20 @@ def clocking(r: AnyTimes, from_schedule: Schedule, to_schedule: Schedule) -> Clo
 
     At an end where t' is not finite (a Wronskian that vanishes or diverges) they are those `MARGIN` inside it.
     """
-    ends = _read(torch.tensor([0.0, 1.0], dtype=torch.float64, device=r.device), from_schedule, to_schedule)
-    low, high = torch.where(ends.time_derivative.isfinite(), 0.0, MARGIN).unbind()
-    return _read(torch.clamp(r.double(), low, 1 - high), from_schedule, to_schedule)
+    cached = isinstance(from_schedule, Hashable) and isinstance(to_schedule, Hashable)
+    first, last = (_finite_ends_once if cached else _finite_ends)(from_schedule, to_schedule)
+    r = r.double().clamp(0.0 if first else MARGIN, 1.0 if last else 1 - MARGIN)
+    return _read(r, from_schedule, to_schedule)
+
+
+def _finite_ends(from_schedule: Schedule, to_schedule: Schedule) -> tuple[bool, bool]:
+    """Whether t' is finite at r = 0 and at r = 1."""
+    ends = _read(torch.tensor([0.0, 1.0], dtype=torch.float64), from_schedule, to_schedule)
+    finite = ends.time_derivative.isfinite()
+    return bool(finite[0]), bool(finite[1])
+
+
+_finite_ends_once = lru_cache(maxsize=256)(_finite_ends)
 
 
 def _read(r: Tensor, from_schedule: Schedule, to_schedule: Schedule) -> Clocking:

@@ -1,7 +1,7 @@
 """The report: one page about one run, which a person is glad to open and a stranger's data cannot harm.
 
-The workflows fill a `ReportContent`; `render_report` lays it out and `write_report` writes it as one self-contained HTML
-file. `verdict` puts scores into words. The figures of the page are in `figures` and `curves`, for use elsewhere;
+The workflows fill a `ReportContent`; `render_report` lays it out and `write_report` writes it as one self-contained
+HTML file. `verdict` puts scores into words. The figures of the page are in `figures` and `curves`, for use elsewhere;
 `picture_grid` and `write_png_grid` make pictures of pictures.
 """
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-# A log axis where the loss falls by more than this, else the end of training would be a flat line.
-_LOG_RATIO = 20.0
+# A log axis where the loss falls by more than this, else the end of training would be a flat line; but none over
+# more powers of ten than an axis can label.
+_LOG_RATIO, _WIDEST_LOG = 20.0, 1e60
 
 
 def _curve(steps: Sequence[float], values: Sequence[float]) -> np.ndarray:
@@ -63,7 +64,7 @@ def history_figure(history: History) -> "matplotlib.figure.Figure":
 
 def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
     low, high = float(losses.min()), float(losses.max())
-    if low > 0 and high / low > _LOG_RATIO:
+    if low > 0 and _LOG_RATIO < high / low < _WIDEST_LOG:
         axes.set_yscale("log")
         return
     # A few huge first losses must not flatten the rest: the frame ends a little above the 98 % mark.
@@ -85,7 +86,9 @@ def error_figure(curves: Sequence[ErrorCurve]) -> "matplotlib.figure.Figure":
     styles = ["o-", "s--", "^:", "D-.", "v-", "P--"]
     colours = [REAL, SAMPLES, "#009E73", "#CC79A7", "#56B4E9", "#1d2433"]
     for i, (curve, points) in enumerate(drawn[: len(styles)]):
-        axes.plot(*points.T, styles[i], color=colours[i], ms=4, linewidth=1.3, label=label(curve.label))
+        axes.plot(
+            *points.T, styles[i], color=colours[i], ms=4, linewidth=1.3, label=" " + label(curve.label)
+        )  # a leading _ would hide it
         if curve.chosen is not None:
             axes.axvline(curve.chosen, color=colours[i], linestyle=":", linewidth=1)
     pool = np.concatenate([points for _, points in drawn])

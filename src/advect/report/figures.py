@@ -12,7 +12,7 @@ import numpy as np
 from advect.records import Table
 from advect.report import ink
 from advect.report.ink import REAL, SAMPLES, house_style, label, new_figure
-from advect.report.marginals import draw_histogram, marginals_figure, say
+from advect.report.marginals import draw_numbers, marginals_figure, say
 from advect.report.numerals import percent
 from advect.report.values import Numbers, is_numeric, names_of, numbers, outside
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-__all__ = ["marginals_figure", "matrix_columns", "matrix_figure", "scatter_figure", "trajectory_figure"]
+__all__ = [
+    "marginals_figure",
+    "matrix_columns",
+    "matrix_figure",
+    "scatter_figure",
+    "share_outside",
+    "trajectory_figure",
+]
 
 MOST_POINTS = 6000
 MOST_MATRIX_COLUMNS = 5
@@ -165,7 +172,7 @@ def matrix_figure(
             axes.tick_params(labelleft=False, labelbottom=False, length=2)
             _few_ticks(axes, 3)
             if i == j:
-                draw_histogram(axes, columns[i])
+                draw_numbers(axes, columns[i])
                 axes.set_yticks([])
             elif i > j:
                 _pair(axes, columns[j], columns[i], "real", REAL)
@@ -189,9 +196,7 @@ def _pair(axes: "matplotlib.axes.Axes", x: Numbers, y: Numbers, which: str, colo
 
 
 @house_style()
-def trajectory_figure(
-    trajectories: np.ndarray, names: tuple[str, str] = ("x0", "x1")
-) -> "matplotlib.figure.Figure":
+def trajectory_figure(trajectories: np.ndarray, names: tuple[str, str] = ("x0", "x1")) -> "matplotlib.figure.Figure":
     """Paths ``(times, n, 2)`` from noise (grey rings) to samples (vermillion dots)."""
     figure = new_figure(5.6, 4.1)
     axes = figure.subplots()

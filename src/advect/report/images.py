@@ -120,9 +120,7 @@ def _tile(shown: np.ndarray, columns: int, gap: int) -> np.ndarray:
 
 def _require_columns(columns: int) -> None:
     if columns < 1:
-        raise ConfigError(
-            f"a grid of {columns} columns", where="columns", remedy="Give a whole number of at least 1."
-        )
+        raise ConfigError(f"a grid of {columns} columns", where="columns", remedy="Give a whole number of at least 1.")
 
 
 def grid_image(
@@ -140,8 +138,9 @@ def grid_image(
     if not len(shown):
         return Image.new("RGB", (240, 24), GROUND)
     columns = min(columns, len(shown))
-    factor = _factor(*shown.shape[1:3], columns)
-    gap = max(1, round(GAP * max(shown.shape[1:3]) * factor))
+    height, width = shown.shape[1:3]
+    factor = _factor(height, width, columns)
+    gap = max(1, round(GAP * max(height, width) * factor))
     return Image.fromarray(_tile(_enlarged(shown, factor), columns, gap))
 
 
@@ -185,9 +184,7 @@ def picture_grid(
     if bounds is None:
         bounds = natural_bounds(source if beside is None else beside)
     parts = [(source, captions[0])] if beside is None else [(beside, captions[1]), (source, captions[0])]
-    grids = [
-        (grid_image(part, columns=columns, bounds=bounds, limit=limit), caption) for part, caption in parts
-    ]
+    grids = [(grid_image(part, columns=columns, bounds=bounds, limit=limit), caption) for part, caption in parts]
     return write_bytes(path, png_bytes(_side_by_side(grids)))
 
 

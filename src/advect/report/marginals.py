@@ -79,21 +79,25 @@ def draw_marginal(axes: "matplotlib.axes.Axes", real: Table | None, samples: Tab
     if not is_numeric(real, samples, name):
         _draw_categories(axes, column(real, name), column(samples, name))
         return
-    values = numbers(real, samples, name)
+    draw_numbers(axes, numbers(real, samples, name))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def draw_numbers(axes: "matplotlib.axes.Axes", values: Numbers) -> None:
+    """Draw a numeric column as a histogram, or say why there is none."""
     if values.empty:
         say(axes, "no rows with a value" if len(values.real) + len(values.samples) else "no rows to draw")
         return
     if values.constant:
         say(axes, f"always {number(values.low, 6)}{' ' + values.scale if values.scale else ''}")
         return
-    draw_histogram(axes, values)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
+    _draw_histogram(axes, values)
     if values.scale:
         axes.set_xlabel(values.scale)
 
 
-def draw_histogram(axes: "matplotlib.axes.Axes", values: Numbers) -> None:
+def _draw_histogram(axes: "matplotlib.axes.Axes", values: Numbers) -> None:
     """Share of rows per bar, real filled and samples as a line."""
     from matplotlib.ticker import MaxNLocator
 
@@ -113,6 +117,8 @@ def _shares_per_bin(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _draw_categories(axes: "matplotlib.axes.Axes", real: np.ndarray, samples: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     names, real_shares, sample_shares = shares(real, samples)
     if not names:
         say(axes, "no rows with a value" if len(real) + len(samples) else "no rows to draw")
@@ -123,12 +129,6 @@ def _draw_categories(axes: "matplotlib.axes.Axes", real: np.ndarray, samples: np
     axes.set_yticks(place, [label(name, 18) for name in names], fontsize=8.5 if len(names) < 7 else 7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.05 * max(*real_shares, *sample_shares, 1e-12))
-    axes.xaxis.set_major_locator(_percent_ticks())
+    axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     axes.tick_params(axis="y", length=0)
-
-
-def _percent_ticks() -> object:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(3)

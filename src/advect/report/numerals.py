@@ -33,8 +33,8 @@ def number(value: float | None, digits: int = 3) -> str:
 def plus_minus(value: float | None, error: float | None, unit: str = "") -> str:
     """Write ``value ± error unit``, both to the second digit of the error.
 
-    >>> plus_minus(0.12345, 0.00678), plus_minus(-3.2, None, "nats")
-    ('0.1234 ± 0.0068', '−3.20 nats')
+    >>> plus_minus(0.12349, 0.00678), plus_minus(-3.2, None, "nats")
+    ('0.1235 ± 0.0068', '−3.20 nats')
     """
     tail = f" {unit}" if unit else ""
     known = value is not None and math.isfinite(value)

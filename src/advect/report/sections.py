@@ -78,7 +78,9 @@ def _image_pictures(data: DataSummary, real: Table | None, samples: Table | None
             alt = f"A grid of {count} pictures, {who}. Black is {number(bounds[0])}, white {number(bounds[1])}."
             source = data_uri(png_bytes(image), "image/png")
             cards.append(Card(source, alt, image.width, image.height, heading=who))
-    return Pictures("The first held-out pictures, and the first samples: not chosen, in the order they came.", tuple(cards))
+    return Pictures(
+        "The first held-out pictures, and the first samples: not chosen, in the order they came.", tuple(cards)
+    )
 
 
 def _table_pictures(real: Table | None, samples: Table | None) -> Pictures:
@@ -92,7 +94,9 @@ def _table_pictures(real: Table | None, samples: Table | None) -> Pictures:
         pairs.append(_matrix_card(real, samples, matrix))
     shown = [_column_card(real, samples, name) for name in names[:MOST_PANELS]]
     note = f"The first {len(shown)} of {len(names)} columns are drawn." if len(names) > len(shown) else ""
-    counts = [f"{grouped(table.num_rows)} {who}" for table, who in ((real, "held-out rows"), (samples, "samples")) if table]
+    counts = [
+        f"{grouped(table.num_rows)} {who}" for table, who in ((real, "held-out rows"), (samples, "samples")) if table
+    ]
     lead = f"{listed(counts).capitalize()}, in the units of the data."
     open_ = OPEN_COLUMNS if len(shown) > OPEN_COLUMNS + 2 else len(shown)
     return Pictures(lead, tuple(pairs), tuple(shown[:open_]), tuple(shown[open_:]), note)
@@ -168,7 +172,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     >>> duration(8.4), duration(119.6), duration(7300)
-    ('8.4 s', '2 min 0 s', '2 h 2 min')
+    ('8.4 s', '2 min 0 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{number(seconds, 2)} s"
@@ -191,7 +195,10 @@ def likelihood(content: ReportContent) -> tuple[str, ...]:
     found = content.likelihood
     if found is None:
         return ()
-    sentences = [f"{plus_minus(found.mean, found.standard_error)} nats per row, the mean over {grouped(found.rows)} held-out rows."]
+    sentences = [
+        f"{plus_minus(found.mean, found.standard_error)} nats per row, "
+        f"the mean over {grouped(found.rows)} held-out rows."
+    ]
     if found.bits_per_dim is not None:
         sentences.append(f"That is {number(found.bits_per_dim)} bits per dimension.")
     sentences += _against_gaussian(content)
@@ -202,7 +209,9 @@ def likelihood(content: ReportContent) -> tuple[str, ...]:
             "rises a little as K grows."
         )
     if found.failed_rows:
-        sentences.append(f"{grouped(found.failed_rows)} rows have no value and are left out of the mean: read it with care.")
+        sentences.append(
+            f"{grouped(found.failed_rows)} rows have no value and are left out of the mean: read it with care."
+        )
     return tuple(sentences)
 
 
@@ -218,7 +227,10 @@ def _against_gaussian(content: ReportContent) -> list[str]:
             error = float(np.hypot(found.standard_error, found.gaussian_error or 0.0))
     clear = abs(gain) > 2 * (error or 0.0)
     word = "not clearly different" if not clear else "better" if gain > 0 else "worse"
-    return [f"A Gaussian fitted to the training rows gets {gaussian}; the model's difference to it is {plus_minus(gain, error)} nats per row: {word}."]
+    return [
+        f"A Gaussian fitted to the training rows gets {gaussian}; the model's difference to it is "
+        f"{plus_minus(gain, error)} nats per row: {word}."
+    ]
 
 
 def training(content: ReportContent) -> Card | None:
@@ -226,7 +238,8 @@ def training(content: ReportContent) -> Card | None:
     history = content.history
     if history is None or not (len(history.steps) or len(history.validation_steps)):
         return None
-    alt = f"Loss against training step. {_fall('Training loss', history.loss)} {_fall('Validation loss', history.validation_loss)}"
+    falls = [_fall("Training loss", history.loss), _fall("Validation loss", history.validation_loss)]
+    alt = " ".join(["Loss against training step.", *falls])
     kept = f" The weights of step {grouped(history.best_step)} were kept." if history.best_step is not None else ""
     caption = (
         "A loss does not go to zero: part of it is noise that no network can predict. What counts is that the "

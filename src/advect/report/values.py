@@ -27,7 +27,7 @@ class Numbers:
         low: Left end of the frame.
         high: Right end; larger than `low` unless the column is constant or empty.
         scale: What was done to the numbers, for the axis: ``""``, ``× 1e+200`` or ``+ 1000000000``.
-        whole: Whether all are whole numbers.
+        whole: Whether the real rows (the samples, where there are none) are whole numbers.
     """
 
     real: np.ndarray
@@ -72,8 +72,11 @@ def numbers(real: Table | None, samples: Table | None, name: str) -> Numbers:
     pair = [_finite(column(table, name)) for table in (real, samples)]
     pair, scale = _rescale(pair)
     low, high = _frame(*pair)
-    inside = np.concatenate([v[np.isfinite(v)] for v in pair])
-    whole = scale == "" and inside.size > 0 and bool((inside == np.round(inside)).all())
+    # The real rows decide: whole numbers in bars of uneven width would show a comb that is not in the data.
+    decisive = next((v[np.isfinite(v)] for v in pair if np.isfinite(v).any()), np.zeros(0))
+    # Beyond 2^52 every double is whole, and half-way edges between two of them do not exist.
+    small = scale == "" and decisive.size > 0 and max(abs(low), abs(high)) < 2.0**52
+    whole = bool(small and (decisive == np.round(decisive)).all())
     return Numbers(pair[0], pair[1], low, high, scale, whole)
 
 

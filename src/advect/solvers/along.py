@@ -3,14 +3,14 @@
 The solver sees one matrix per batch: the event of a row, flattened, followed by its passengers. Passengers are
 
     d log|det ∂x(t)/∂x(t0)| / dt = tr ∂v/∂x     (Chen et al. 2018, theorem 1), one column per probe, and
-    any number of other rates, such as ‖v‖² and ‖∂v/∂x‖²_F   (Finlay et al. 2020, equations 6 and 7),
+    any number of other rates, such as ‖v‖² and ‖∂v/∂x‖²_F   (Finlay et al. 2020, section 3),
 
 so a regulariser rides along without the solver knowing it. Whatever belongs to a row (condition, probes) is kept
 here and follows the row when others leave the batch.
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -39,6 +39,7 @@ class Motion:
     squared_jacobian: Tensor | None = None
 
 
+@runtime_checkable
 class Along(Protocol):
     """A quantity integrated along. One with an attribute ``needs_jacobian = True`` finds it in the motion."""
 
@@ -49,7 +50,7 @@ class Along(Protocol):
 
 @dataclass(frozen=True)
 class KineticEnergy:
-    """∫ ‖v‖² dt: at its least where paths are straight (Finlay et al. 2020, equation 6)."""
+    """∫ ‖v‖² dt: at its least where paths are straight (Finlay et al. 2020)."""
 
     def __call__(self, motion: Motion) -> Tensor:
         """‖v‖², summed over the event."""
@@ -58,7 +59,7 @@ class KineticEnergy:
 
 @dataclass(frozen=True)
 class JacobianNorm:
-    """∫ ‖∂v/∂x‖²_F dt, from the products the divergence computes anyway (Finlay et al. 2020, equation 7)."""
+    """∫ ‖∂v/∂x‖²_F dt, from the products the divergence computes anyway (Finlay et al. 2020)."""
 
     needs_jacobian: bool = True
 

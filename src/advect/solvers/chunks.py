@@ -5,7 +5,7 @@ thousand keeps them near the processor, which about halves the time of a wide ne
 probes are drawn once for the whole batch, so the results are those of one solve.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -117,11 +117,19 @@ def hold(divergence: Divergence, probes: Tensor) -> Divergence:
 
 def _joined(parts: list[Solution]) -> Solution:
     """Chunks of one batch put end to end."""
-    joined: dict[str, Tensor | None] = {}
-    for entry in fields(Solution):
-        values = [getattr(part, entry.name) for part in parts]
-        if values[0] is None or entry.name == "times":
-            joined[entry.name] = values[0]
-        else:
-            joined[entry.name] = torch.cat(values, dim=1 if entry.name == "states" else 0)
-    return Solution(**joined)
+
+    def optional(name: str, axis: int = 0) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values, dim=axis)
+
+    return Solution(
+        state=torch.cat([part.state for part in parts]),
+        nfe=torch.cat([part.nfe for part in parts]),
+        status=torch.cat([part.status for part in parts]),
+        failed_at=torch.cat([part.failed_at for part in parts]),
+        log_abs_det=optional("log_abs_det"),
+        log_abs_det_error=optional("log_abs_det_error"),
+        times=parts[0].times,
+        states=optional("states", axis=1),
+        along=optional("along"),
+    )

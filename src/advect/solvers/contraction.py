@@ -1,14 +1,14 @@
 """x + g(x) = y by fixed points, with an error bound.
 
 The plain iteration x ← y − g(x) contracts by the Lipschitz constant L of g. Anderson acceleration of depth m (Walker
-& Ni 2011, equation 2.2) mixes the last m iterates so that the residual is least; where its step makes the residual
+& Ni 2011) mixes the last m iterates so that the residual is least; where its step makes the residual
 larger, the row goes back to its best iterate and takes a plain step. A row is done when a bound on ‖x − x*‖₂, and not
 merely the last step, is below the tolerance:
 
     L known:    after a plain step, ‖x⁺ − x*‖ ≤ L/(1 − L) ‖x⁺ − x‖                               (Banach)
     L unknown:  ‖x − x*‖ ≈ κ ‖F(x)‖ with κ the largest ‖Δx‖/‖ΔF‖ seen, F(x) = x + g(x) − y.
 
-The gradient is that of the implicit function: (I + ∂g/∂x)ᵀ w = v is solved the same way, and again for higher orders.
+The gradient is that of the implicit function: (I + ∂g/∂x)ᵀ w = v is solved the same way.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advect.errors import ConfigError
+from advect.errors import ConfigError, UnsupportedError
 from advect.records import Status
 from advect.solvers.root import Root
 
@@ -31,6 +31,7 @@ class _Setting:
     tolerance: float
     max_iterations: int
     memory: int
+    derivatives: int
 
 
 def fixed_point(
@@ -41,6 +42,7 @@ def fixed_point(
     tolerance: float | None = None,
     max_iterations: int = 500,
     memory: int = 5,
+    derivatives: int = 1,
 ) -> Root:
     """Solve x + g(x) = y row by row.
 
@@ -52,6 +54,7 @@ def fixed_point(
         tolerance: On ‖x − x*‖₂ relative to max(1, ‖x‖₂); None for ε^0.7 (1.4e-5 in float32, 1.1e-11 in float64).
         max_iterations: Evaluations of ``g`` per row.
         memory: Iterates that Anderson acceleration mixes; 0 for the plain iteration.
+        derivatives: 2 to make second derivatives possible, at the price of another evaluation and solve.
 
     Raises:
         ConfigError: ``lipschitz`` outside [0, 1), or a tolerance or count out of range.
@@ -63,13 +66,14 @@ def fixed_point(
             remedy="Constrain g to be a contraction, or pass lipschitz=None.",
         )
     tolerance = torch.finfo(y.dtype).eps ** 0.7 if tolerance is None else tolerance
-    if not (tolerance > 0 and max_iterations > 0 and memory >= 0):
+    if not (tolerance > 0 and max_iterations > 0 and memory >= 0 and derivatives in (1, 2)):
         raise ConfigError(
-            f"tolerance {tolerance!r}, max_iterations {max_iterations!r} or memory {memory!r} is out of range",
+            f"tolerance {tolerance!r}, max_iterations {max_iterations!r}, memory {memory!r} or derivatives "
+            f"{derivatives!r} is out of range",
             where="fixed_point",
-            remedy="Give a positive tolerance and count, and a memory of 0 or more.",
+            remedy="Give a positive tolerance and count, a memory of 0 or more, and derivatives 1 or 2.",
         )
-    setting = _Setting(lipschitz, tolerance, max_iterations, memory)
+    setting = _Setting(lipschitz, tolerance, max_iterations, memory, derivatives)
     with torch.no_grad():
         x, residual, iterations, done = _iterate(g, y.detach(), setting)
     value = _implicit(g, x, y, done, setting) if torch.is_grad_enabled() else x
@@ -110,9 +114,7 @@ def _iterate(g: Map, y: Tensor, setting: _Setting) -> tuple[Tensor, Tensor, Tens
     return result.reshape(shape), best_norm, iterations, done
 
 
-def _bound(
-    lipschitz: float | None, condition: Tensor, norm: Tensor, x: Tensor, miss: Tensor
-) -> tuple[Tensor, Tensor]:
+def _bound(lipschitz: float | None, condition: Tensor, norm: Tensor, x: Tensor, miss: Tensor) -> tuple[Tensor, Tensor]:
     """A bound on the error ``(rows,)`` and the point it holds for."""
     if lipschitz is None:
         return condition * norm, x
@@ -165,41 +167,64 @@ class _History:
 
 
 def _implicit(g: Map, x: Tensor, y: Tensor, done: Tensor, setting: _Setting) -> Tensor:
-    """The value with the gradient of the implicit function: dx = (I + ∂g/∂x)⁻¹ (dy − ∂_θ g dθ)."""
+    """The value with the gradient of the implicit function: dx = (I + ∂g/∂x)⁻¹ (dy − ∂_θ g dθ).
+
+    One Newton step from the root leaves it where it is and carries its first derivatives; a second one carries the
+    second (and third) derivatives, as Newton's error is squared each time, in the value as in its expansion.
+    """
     over = _over(done, y)
     root = torch.where(over, x, 0.0)  # a failed row must not send NaN into shared parameters
-    value = y - g(root)
-    if not value.requires_grad:
-        return x
-    # The graph of y − g(x) at the root, and the value found by the search.
-    attached = root + torch.where(over, value - value.detach(), 0.0)
+    attached = root
+    for _ in range(setting.derivatives):
+        change = y - attached - g(attached)
+        if not change.requires_grad:
+            return x
+        change = torch.where(over, change - change.detach(), 0.0)  # zero, with its graph
+        change.register_hook(_TransposedSolve(g, root, setting))
+        attached = attached + change
+    return attached
 
-    def solve_transposed(cotangent: Tensor) -> Tensor:
-        again = torch.is_grad_enabled()  # higher derivatives are wanted
+
+@dataclass(frozen=True)
+class _TransposedSolve:
+    """v ↦ w with w + (∂g/∂x)ᵀ w = v at the root: again a fixed point, with the same Lipschitz constant."""
+
+    g: Map
+    root: Tensor
+    setting: _Setting
+
+    def __call__(self, cotangent: Tensor | None) -> Tensor | None:
+        """Called by autograd with the gradient that flows back."""
+        if cotangent is None:  # nothing does
+            return None
+        if torch.is_grad_enabled() and self.setting.derivatives < 2:
+            raise UnsupportedError(
+                "second derivatives of a fixed point were not prepared",
+                where="fixed_point",
+                remedy="Call it with derivatives=2.",
+            )
         with torch.enable_grad():
-            point = attached if again else root.detach().requires_grad_()
-            image = g(point)
-        if not image.requires_grad:
-            return cotangent
+            point = self.root.detach().requires_grad_()
+            image = self.g(point)
 
         def pulled(w: Tensor) -> Tensor:
+            if not image.requires_grad:
+                return torch.zeros_like(w)
             (row,) = torch.autograd.grad(
                 image, point, w, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
             )
             return torch.zeros_like(w) if row is None else row
 
-        solved = fixed_point(
+        setting = self.setting
+        return fixed_point(
             pulled,
             cotangent,
             setting.lipschitz,
             tolerance=setting.tolerance,
             max_iterations=setting.max_iterations,
             memory=setting.memory,
-        )
-        return solved.value
-
-    attached.register_hook(solve_transposed)
-    return attached
+            derivatives=setting.derivatives,
+        ).value
 
 
 def _over(rows: Tensor, like: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 The embedded error of a step is measured against atol + rtol |y|, the state by its root mean square over the event,
 the log-determinant by that over the probes with a tolerance of its own, other passengers one by one; the largest
-counts. It behaves like h^k, k = q + 1, and a PI controller (Hairer & Wanner 1996, IV.2, equations 2.43c and 2.48; β = 0.2/k
-as in DOPRI5) chooses
+counts. It behaves like h^k, k = q + 1, and a PI controller (Gustafsson 1991; Hairer & Wanner 1996, IV.2, with
+β = 0.2/k as in their DOPRI5) chooses
 
     h ← h · 0.9 · err^(−1/k + 0.75 β) · err_before^β,   between a fifth and ten times h.
 
@@ -30,19 +30,19 @@ class Tolerance:
     Attributes:
         relative: Against the larger of the two ends of a step.
         absolute: In the units of the state.
-        log_det: In nats per step; None for the same tolerance as the state.
+        log_det: Of the log-determinant, in nats.
     """
 
     relative: float
     absolute: float
-    log_det: float | None = None
+    log_det: float
 
     def ratio(self, system: System, error: Tensor, y: Tensor, y_next: Tensor) -> Tensor:
         """Error over tolerance ``(rows,)`` in float64 where the device has it: at most 1 is accepted."""
         size, traces = system.size, system.traces
         magnitude = torch.maximum(y.detach().abs(), y_next.detach().abs())
         allowed = self.absolute + self.relative * magnitude
-        if traces and self.log_det is not None:
+        if traces:
             allowed[:, size : size + traces] = self.log_det
         # What rounding makes of the state no step size mends.
         allowed = torch.maximum(allowed, 10 * torch.finfo(y.dtype).eps * magnitude)
@@ -79,7 +79,7 @@ def remembered(ratio: Tensor) -> Tensor:
     return ratio.clamp(min=_ERROR_FLOOR)
 
 
-def first_step(
+def starting_step(
     system: System, tolerance: Tolerance, t0: float, t1: float, y: Tensor, slope: Tensor, order: int
 ) -> Tensor:
     """A first step size per row ``(rows,)`` (Hairer et al. 1993, II.4, starting step). One evaluation."""

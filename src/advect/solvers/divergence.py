@@ -1,13 +1,15 @@
 """The trace of a field's Jacobian.
 
     tr ∂v/∂x = Σ_i e_iᵀ (∂v/∂x) e_i                    exactly, one backward pass per dimension, or
-    tr ∂v/∂x = E[εᵀ (∂v/∂x) ε],  E[ε εᵀ] = I           (Hutchinson 1989; Grathwohl et al. 2019, equation 7)
+    tr ∂v/∂x = E[εᵀ (∂v/∂x) ε],  E[ε εᵀ] = I           (Hutchinson 1989; Grathwohl et al. 2019, section 3.1)
 
 with probes ε that stay fixed during one solve, so that the integrand is smooth in time and the solver's error control
 is not fooled by fresh noise. Backward passes run one after the other on a single graph: memory does not grow with
 the dimension. Under `torch.no_grad` no graph outlives the call; with gradients on, the trace is differentiable.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -62,16 +64,17 @@ class ExactDivergence:
         probes: Tensor | None = None,
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch 1"], Float[Tensor, " batch"]]:
         """The same by autograd, with ‖∂v/∂x‖²_F, also exact."""
-        point, velocity = _linearise(field, t, x, condition)
-        flat = velocity.reshape(x.shape[0], x.shape[1:].numel())
         trace, squared = x.new_zeros(x.shape[0]), x.new_zeros(x.shape[0])
-        for index in range(flat.shape[1]):
+        with _linearised(field, t, x, condition) as (point, velocity, graph):
+            size = x.shape[1:].numel()
             # Rows are independent: the gradient of the sum over rows is one Jacobian row for each of them.
-            row = _gradient(flat[:, index].sum(), point, None)
-            if row is not None:
-                trace = trace + row.reshape(flat.shape)[:, index]
-                squared = squared + sum_event(row.square())
-        return _released(velocity), trace.unsqueeze(1), squared
+            sums = velocity.reshape(x.shape[0], size).sum(0)
+            for index in range(size):
+                row = _gradient(sums[index], point, None, graph=graph)
+                if row is not None:
+                    trace = trace + row.reshape(x.shape[0], size)[:, index]
+                    squared = squared + sum_event(row.square())
+        return velocity if graph else velocity.detach(), trace.unsqueeze(1), squared
 
 
 @dataclass(frozen=True, init=False)
@@ -153,55 +156,63 @@ class HutchinsonDivergence:
                 where="divergence",
                 remedy="Draw them once with divergence.probes(x, generator).",
             )
-        point, velocity = _linearise(field, t, x, condition)
         traces, squared = [], x.new_zeros(x.shape[0])
-        for probe in probes.unbind(1):
-            row = _gradient(velocity, point, probe)
-            row = torch.zeros_like(x) if row is None else row
-            traces.append(sum_event(row * probe))
-            squared = squared + sum_event(row.square()) / self.num_probes
-        return _released(velocity), torch.stack(traces, dim=1), squared
+        with _linearised(field, t, x, condition) as (point, velocity, graph):
+            for probe in probes.unbind(1):
+                row = _gradient(velocity, point, probe, graph=graph)
+                row = torch.zeros_like(x) if row is None else row
+                traces.append(sum_event(row * probe))
+                squared = squared + sum_event(row.square()) / self.num_probes
+        return velocity if graph else velocity.detach(), torch.stack(traces, dim=1), squared
 
 
-def _linearise(
+@contextmanager
+def _linearised(
     field: Field, t: Tensor | float, x: Tensor, condition: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The point and the velocity there, with a graph between them even where gradients are off."""
-    if torch.is_grad_enabled():
-        point = x if x.requires_grad else x.detach().requires_grad_()
-        velocity = field(t, point, condition)
-    else:
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Record a graph from the point to the velocity there, also where gradients are off.
+
+    Yields the point, the velocity, and whether the caller can differentiate the result.
+    """
+    wanted = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
         # Tensors made in inference mode cannot enter a graph; clones of them can.
-        with torch.inference_mode(False), torch.enable_grad():
-            t, x, condition = (_recordable(value) for value in (t, x, condition))
-            point = x.detach().requires_grad_()
-            velocity = field(t, point, condition)
-    if velocity.shape != x.shape:
-        raise ShapeError(
-            f"the field returned {tuple(velocity.shape)} for points {tuple(x.shape)}",
-            where="field",
-            remedy="A velocity has the shape of its points.",
-        )
-    return point, velocity
+        time = t.clone() if isinstance(t, Tensor) and t.is_inference() else t
+        given = condition.clone() if condition is not None and condition.is_inference() else condition
+        point = x.clone() if x.is_inference() else x
+        if not (wanted and x.requires_grad):
+            point = point.detach().requires_grad_()
+        velocity = field(time, point, given)
+        if velocity.shape != x.shape:
+            raise ShapeError(
+                f"the field returned {tuple(velocity.shape)} for points {tuple(x.shape)}",
+                where="field",
+                remedy="A velocity has the shape of its points.",
+            )
+        yield point, velocity, wanted and (x.requires_grad or _reaches_beyond(point, velocity))
 
 
-def _recordable(value: Tensor | float | None) -> Tensor | float | None:
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+def _reaches_beyond(point: Tensor, velocity: Tensor) -> bool:
+    """Whether the graph of the velocity ends in any leaf but the point: a parameter, say."""
+    pending, seen = [velocity.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf is not point:
+            return True
+        pending.extend(child for child, _ in node.next_functions)
+    return False
 
 
-def _gradient(output: Tensor, point: Tensor, cotangent: Tensor | None) -> Tensor | None:
+def _gradient(output: Tensor, point: Tensor, cotangent: Tensor | None, *, graph: bool) -> Tensor | None:
     """One vector–Jacobian product; None where the output does not depend on the point."""
     if not output.requires_grad:
         return None
-    (row,) = torch.autograd.grad(
-        output, point, cotangent, retain_graph=True, create_graph=torch.is_grad_enabled(), allow_unused=True
-    )
+    (row,) = torch.autograd.grad(output, point, cotangent, retain_graph=True, create_graph=graph, allow_unused=True)
     return row
-
-
-def _released(velocity: Tensor) -> Tensor:
-    """The velocity, without the graph that only the trace needed."""
-    return velocity if torch.is_grad_enabled() else velocity.detach()
 
 
 def log_det_columns(columns: Float[Tensor, "batch probes"], *, exact: bool) -> tuple[Tensor, Tensor]:

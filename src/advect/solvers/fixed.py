@@ -70,9 +70,7 @@ class FixedSolver(ABC):
         object.__setattr__(self, "grid", check_points(self.steps, self.grid))
 
     @abstractmethod
-    def step(
-        self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]
-    ) -> Trial:
+    def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         """Take step ``number`` from ``y``, with the ``carry`` of the step before."""
 
     def __call__(
@@ -122,9 +120,7 @@ def stand_still(ledger: Ledger, y: Tensor, stops: Sequence[float] | None) -> Non
         ledger.stop(index, rows, y)
 
 
-def march(
-    step: Stepper, system: System, y: Tensor, grid: Grid, ledger: Ledger, stops: Sequence[float]
-) -> None:
+def march(step: Stepper, system: System, y: Tensor, grid: Grid, ledger: Ledger, stops: Sequence[float]) -> None:
     """Step through the grid; failing rows are closed and dropped on the way."""
     stops_by_step = grid.locate(stops)
     rows, system, y = drop_unusable(system, y, grid.times[0], ledger)
@@ -158,9 +154,7 @@ class RungeKutta(FixedSolver):
 
     tableau: ClassVar[Tableau]
 
-    def step(
-        self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]
-    ) -> Trial:
+    def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         """One Runge–Kutta step; nothing is carried over."""
         start, end = grid.span(number)
         length = end - start

@@ -65,7 +65,8 @@ def bracketed_root(
         low, high, sign, held, widenings = _bracket(f, y.detach(), middle, width)
         x, done, rounds = _refine(f, slope, y.detach(), low, high, sign, held, tolerance, max_iterations)
         residual = (f(x) - y.detach()).abs()
-    row_done = _per_row(done & held, torch.all)
+        sure = _verified(f, y.detach(), x, sign, tolerance)
+    row_done = _per_row(done & held & sure, torch.all)
     if torch.is_grad_enabled():
         x = _implicit(f, x, y, row_done)
     keep = row_done.reshape(-1, *([1] * (y.ndim - 1)))
@@ -78,9 +79,7 @@ def bracketed_root(
     )
 
 
-def _bracket(
-    f: Elementwise, y: Tensor, middle: Tensor, width: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _bracket(f: Elementwise, y: Tensor, middle: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Widen until f(low) and f(high) lie on either side of y.
 
     Returns ``low``, ``high``, the direction of f (±1), where the root is held, and evaluations.
@@ -143,6 +142,14 @@ def _refine(
         move_before = torch.where(done, move_before, move.abs())
         done = done | arrived
     return x, done, rounds
+
+
+def _verified(f: Elementwise, y: Tensor, x: Tensor, sign: Tensor, tolerance: float) -> Tensor:
+    """Whether f passes y within twice the tolerance of x, up to the rounding of f: a short Newton step is no proof."""
+    near = 2 * tolerance * x.abs().clamp(min=1.0)
+    below, above = f(x - near), f(x + near)
+    rounding = 16 * torch.finfo(y.dtype).eps * (torch.maximum(below.abs(), above.abs()) + y.abs())
+    return ((below - y) * sign <= rounding) & ((above - y) * sign >= -rounding)
 
 
 def _slope(f: Elementwise, x: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:

@@ -113,9 +113,7 @@ class Ledger:
             along=along,
         )
 
-    def _gather(
-        self, pieces: list[tuple[Tensor, Tensor]], total: int, like: Tensor | None = None
-    ) -> Tensor:
+    def _gather(self, pieces: list[tuple[Tensor, Tensor]], total: int, like: Tensor | None = None) -> Tensor:
         """Pieces with their places, put in order; NaN where there is none."""
         like = self._like if like is None else like
         empty = torch.full((total, *like.shape[1:]), torch.nan, dtype=like.dtype, device=like.device)

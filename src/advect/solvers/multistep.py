@@ -1,6 +1,6 @@
 """A third-order predictor–corrector with one evaluation per step (Adams–Bashforth–Moulton in PEC mode).
 
-With slopes f* taken at *predicted* points, step n is (Hairer, Nørsett & Wanner 1993, III.1, equations 1.5 and 1.8)
+With slopes f* taken at *predicted* points, step n is (Hairer, Nørsett & Wanner 1993, III.1)
 
     predict    p = y_n + ∫ of the polynomial through f*_n, f*_{n-1}, f*_{n-2}                 (Bashforth, order 3)
     evaluate   f*_{n+1} = f(t_{n+1}, p)
@@ -27,7 +27,11 @@ from advect.solvers.ledger import Evaluation
 
 @lru_cache(maxsize=4096)
 def adams_weights(nodes: tuple[float, ...], start: float, end: float, fraction: float = 1.0) -> list[float]:
-    """w with ∫ from ``start`` over ``fraction`` of the step of the polynomial through (nodes, f) = (end − start) Σ w f."""
+    """Weights w of slopes f at ``nodes``.
+
+    (end − start) Σ w f is the integral, from ``start`` over ``fraction`` of the step to ``end``, of the polynomial
+    through the slopes.
+    """
     local = (np.asarray(nodes) - start) / (end - start)
     powers = np.arange(1, len(nodes) + 1)
     matrix = np.vander(local, len(nodes), increasing=True).T

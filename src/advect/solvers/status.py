@@ -1,7 +1,7 @@
 """What became of each row, in sentences: where it stopped, why, and what to do."""
 
 from collections import Counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ REASONS: dict[Status, tuple[str, str]] = {
 }
 
 
+@runtime_checkable
 class WithStatus(Protocol):
     """Anything with a status per row: a solution, a mapped batch, an estimate."""
 
@@ -87,6 +88,4 @@ def raise_if_failed(result: Solution | WithStatus) -> None:
     sentences = describe(result)
     if sentences:
         count = int((result.status >= int(Status.NAN_FIELD)).sum())
-        raise SolverError(
-            f"{count} of {len(result.status)} rows failed: {'. '.join(sentences)}", where="solver"
-        )
+        raise SolverError(f"{count} of {len(result.status)} rows failed: {'. '.join(sentences)}", where="solver")

@@ -5,8 +5,8 @@ y(t + θh) = y + h Σ_i b_i(θ) k_i with polynomials b_i whose order is at least
 dense output costs no evaluation. Embedded pairs carry e = b − b̂: the local error is h Σ_i e_i k_i ~ h^(q+1), where
 q is the order of the embedded method.
 
-Sources: Dormand & Prince 1980 (table 2, RK5(4)7M); Shampine 1986 for its interpolant as in Hairer, Nørsett & Wanner
-1993, II.6 (6.12-6.16); Tsitouras 2011 (table 1 and section 3); Bogacki & Shampine 1989. The order conditions of every
+Sources: Dormand & Prince 1980 (RK5(4)7M); Shampine 1986 for its interpolant as in Hairer, Nørsett & Wanner
+1993, II.6; Tsitouras 2011; Bogacki & Shampine 1989. The order conditions of every
 table, dense weights included, are checked in the tests.
 """
 
@@ -116,7 +116,7 @@ RK4_TABLE = Tableau(
     (0.0, 0.5, 0.5, 1.0),
     ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
     (1 / 6, 1 / 3, 1 / 3, 1 / 6),
-    # Third order for every θ (Hairer et al. II.6, 6.5): its local error h⁴ matches the global error of the method.
+    # Third order for every θ (Hairer et al. II.6): its local error h⁴ matches the global error of the method.
     ((1.0, -3 / 2, 2 / 3), (0.0, 1.0, -2 / 3), (0.0, 1.0, -2 / 3), (0.0, -1 / 2, 2 / 3)),
 )
 

@@ -19,7 +19,7 @@ class TrainingConfig:
         betas: AdamW's moment decays.
         gradient_clip: Largest gradient norm; 0 switches clipping off.
         ema_decay: Decay of the averaged weights per step; smaller at the start (see `average`).
-        validation_every: Steps between validations; 0 chooses a fiftieth of all steps.
+        validation_every: Steps between validations; 0 chooses a fiftieth of all steps, at least 50.
         checkpoint_seconds: Time between checkpoints.
         seed: Of every draw the loop makes.
     """
@@ -56,4 +56,4 @@ class TrainingConfig:
     @property
     def validation_interval(self) -> int:
         """Steps between validations."""
-        return self.validation_every or max(1, self.steps // 50)
+        return self.validation_every or max(50, self.steps // 50)

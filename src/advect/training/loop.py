@@ -162,7 +162,7 @@ class Trainer:
             self.state.optimizer.step()
             self.state.step += 1
             self.state.average.update(self.state.step)
-        self._clock.loss(float(loss))
+        self._clock.loss(loss.item())
 
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         loss = self.objective(self.flow, batch, generator=generator)
@@ -182,7 +182,7 @@ class Trainer:
         self._checkpoint()
         what = "loss" if not torch.isfinite(loss) else "gradient"
         raise TrainingError(
-            f"the {what} is not finite ({float(loss):.3g}); the step was not taken and the state before it is kept",
+            f"the {what} is not finite ({loss.item():.3g}); the step was not taken and the state before it is kept",
             where=f"step {self.state.step}, batch of {self.config.batch_size} rows",
             remedy="Lower the learning rate, look for extreme values in the data, or continue from the checkpoint "
             "with another seed.",

@@ -10,7 +10,6 @@ from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_
 from advect.transforms.compose import Compose
 from advect.transforms.cumulative import Cumulative
 from advect.transforms.precision import Precision
-from advect.transforms.precision import Precision
 from advect.transforms.preprocess import Asinh, Columnwise, empty_preprocess, fit_preprocess
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "Columnwise",
     "Compose",
     "Cumulative",
-    "Precision",
     "Precision",
     "Standardise",
     "empty_preprocess",

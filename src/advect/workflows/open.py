@@ -1,9 +1,13 @@
 """Opening a finished run: the model comes back through the same constructor that made it, without running anything."""
 
-import torch
+from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
+from advect.data import Codec
 from advect.errors import RunFolderError
-from advect.flows import EmpiricalBase
+from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Parts, build, full_flow
 from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
 from advect.transforms import Precision, empty_preprocess
@@ -19,26 +23,12 @@ def open_run(path: object, *, parts: Parts | None = None) -> Artefact:
     Raises:
         RunFolderError: No finished run, or a damaged one.
     """
-    parts = Parts() if parts is None else parts
     folder = path if isinstance(path, RunFolder) else RunFolder(str(path))
     tensors, schema, codec, condition, config = read_card(folder)
-    blueprint = blueprint_from(config)
-    if ":" in blueprint.network and parts.network is None:
-        raise RunFolderError(
-            f"this run was trained with a network of your own, {blueprint.network}",
-            where=str(folder.path),
-            remedy="Give it: advect.load(path, network=module). It is never imported from the folder.",
-        )
-    source = None
-    if "source" in config["data"]:
-        source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
-    built = build(blueprint, source=source, parts=parts)
-    preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
-    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
-    load_weights(flow, tensors, str(folder.path))
+    flow = rebuild(tensors, codec, config, parts=parts, where=str(folder.path))
     evaluation = folder.read_json(EVALUATION) if folder.file(EVALUATION).exists() else {}
     return Artefact(
-        flow=flow.eval(),
+        flow=flow,
         schema=schema,
         codec=codec,
         condition=condition,
@@ -48,7 +38,33 @@ def open_run(path: object, *, parts: Parts | None = None) -> Artefact:
     )
 
 
-def blueprint_from(config: dict) -> Blueprint:
+def rebuild(
+    tensors: Mapping[str, Tensor], codec: Codec, config: Mapping, *, parts: Parts | None = None, where: str = "model"
+) -> Flow:
+    """A trained flow from its weights and its resolved settings, on the CPU and ready to evaluate.
+
+    Raises:
+        RunFolderError: Settings are missing, the weights do not fit them, or a network of the user's own is needed.
+    """
+    parts = Parts() if parts is None else parts
+    blueprint = blueprint_from(config)
+    if ":" in blueprint.network and parts.network is None:
+        raise RunFolderError(
+            f"this run was trained with a network of your own, {blueprint.network}",
+            where=where,
+            remedy="Give it: advect.load(path, network=module). It is never imported from the folder.",
+        )
+    source = None
+    if "source" in config["data"]:
+        source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
+    built = build(blueprint, source=source, parts=parts)
+    preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
+    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
+    load_weights(flow, tensors, where)
+    return flow.eval()
+
+
+def blueprint_from(config: Mapping) -> Blueprint:
     """The constructor's settings from a stored configuration.
 
     Raises:

@@ -26,7 +26,7 @@ from advect.errors import DataError, unknown_name
 from advect.files import sha256_of
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_options
-from advect.networks import resolve_name
+from advect.networks import resolve_network
 from advect.records import Finding, Schema, Table
 from advect.run.card import Sections, Setting
 from advect.training import DataRows, TrainingConfig, generator_for
@@ -87,6 +87,7 @@ def prepare(request: TrainRequest) -> Prepared:
     device = choose_device(request.device)
     table = read_table(request.data, key=request.key)
     schema = infer_schema(table, condition=request.condition)
+    schema = _as_continuous(schema) if request.continuous else schema
     refuse_unusable(table, schema)
     split = split_rows(table.num_rows, seed=request.seed, validation=request.validation, test=request.test)
     findings = check_table(table, schema, split)
@@ -179,6 +180,14 @@ def _path_of(data: Any) -> Any:
     return Path(text.split(".npz:")[0] + ".npz") if ".npz:" in text else Path(text)
 
 
+def _as_continuous(schema: Schema) -> Schema:
+    """The schema with a density for every modelled column of numbers; text stays categorical."""
+    columns = (
+        c if c.kind == "categorical" else replace(c, kind="continuous", categories=()) for c in schema.columns
+    )
+    return replace(schema, columns=tuple(columns))
+
+
 def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tensor]:
     """The preprocessing map, and the training rows behind it (to fit the Gaussian baseline)."""
     values = codec.encode(rows, generator=generator_for(seed, FIT), dtype=torch.float64).values
@@ -226,7 +235,7 @@ def _blueprint(
     network = (
         f"{type(own).__module__}:{type(own).__qualname__}"
         if own is not None
-        else resolve_name(request.network, event_shape=codec.event_shape, num_rows=num_rows)
+        else resolve_network(request.network, event_shape=codec.event_shape, num_rows=num_rows)
     )
     for name in request.settings:
         if name not in Blueprint.__dataclass_fields__:
@@ -284,6 +293,9 @@ def _sections(
             "weights": Setting(request.weights, "column of row weights", given("weights")),
             "source": Setting(
                 None if request.source is None else _origin(request.source), "rows to start from; not set: Gaussian noise"
+            ),
+            "continuous": Setting(
+                request.continuous or None, "whole numbers have a density; not set: a probability", "given"
             ),
             "validation": Setting(request.validation, "share of rows that choose the best weights"),
             "test": Setting(request.test, "share of rows held out for the figures"),
@@ -343,7 +355,7 @@ _TRAINING_WORDS = {
     "betas": "AdamW's moment decays",
     "gradient_clip": "largest gradient norm; 0 is off",
     "ema_decay": "of the averaged weights, per step",
-    "validation_every": "steps; 0 is a fiftieth of all",
+    "validation_every": "steps; 0 is a fiftieth of all, at least 50",
     "checkpoint_seconds": "time between checkpoints",
 }
 

@@ -72,7 +72,7 @@ def _content(
             condition=artefact.schema.condition,
             sha256=config["data"]["sha256"],
         ),
-        verdict=verdict(metrics, likelihood),
+        verdict=verdict(metrics),
         findings=findings,
         metrics=metrics,
         likelihood=likelihood,

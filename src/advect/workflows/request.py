@@ -40,6 +40,8 @@ class TrainRequest:
         validation: Share of rows for choosing the best weights.
         test: Share of rows held out for the figures.
         key: The array inside an ``.npz``.
+        continuous: Give every number column a density, whole-valued ones too: nothing is dequantised, and
+            log-probabilities are densities throughout.
         parts: The user's own objects.
     """
 
@@ -62,6 +64,7 @@ class TrainRequest:
     validation: float = 0.1
     test: float = 0.1
     key: str | None = None
+    continuous: bool = False
     parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:

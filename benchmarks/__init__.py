@@ -1,0 +1,1 @@
+"""Published tables and speed against peers, each behind one resumable command; see benchmarks/README.md."""

@@ -1,0 +1,269 @@
+"""Transport in the plane: a standard normal to 8gaussians and to moons, by `fm`, `i-cfm` and `ot-cfm`.
+
+The protocol is that of Tong et al. (2302.00482, section 5 and appendix) in the form of Tong et al. 2024 (SF2M,
+2307.03672, Table 2): 10,000 training and 10,000 test points, a network of three layers of 64, Euler with 100 steps,
+
+    W2   exact, between generated and test points, beside its floor (two test sets of the same size)
+    NPE  |path energy − W2²(source, test)| / W2²(source, test)
+
+Run ``python -m benchmarks.transport_2d``; what is finished is not run again. `DEPARTURES` says where this differs.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advect.data.toys import TOYS
+from advect.errors import AdvectError, missing_extra
+from advect.evaluation import normalised_path_energy, path_energy, wasserstein
+from advect.flows import Flow
+from advect.methods import Blueprint, build, get_method, resolve_options
+from advect.run import MemorySink
+from advect.solvers import Euler, raise_if_failed
+from advect.training import Batches, DataRows, Trainer, TrainingConfig, generator_for
+from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.transport_2d_table import write_table
+
+TASKS = ("8gaussians", "moons")
+METHODS = ("i-cfm", "fm", "ot-cfm")  # in the order they are run: cheap ones first
+SEEDS = (42, 43, 44)
+STEPS = 20_000
+RESULTS = ROOT / "benchmarks" / "results" / "transport_2d"
+
+SIGMA = {"i-cfm": {"sigma": 0.1}, "fm": {"sigma_min": 0.1}, "ot-cfm": {"sigma": 0.1}}
+BATCH = {"i-cfm": 512, "fm": 512, "ot-cfm": 256}
+VALIDATION_DRAWS = 4096
+PROTOCOL_STREAM = 2302  # apart from the streams of the training loop
+CHECK_TOLERANCE = 1e-6  # relative; two exact solvers on float64 costs differ by rounding only
+
+
+def settings_of(task: str, method: str, seed: int, steps: int) -> dict[str, Any]:
+    """Everything that decides a cell's figures; the code below reads its numbers from here."""
+    return {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "steps": steps,
+        "source": "standard normal, drawn anew every step",
+        "target": TOYS[task].title,
+        "standardised": False,
+        "train_rows": 10_000,
+        "validation_rows": 1_000,
+        "test_rows": 10_000,
+        "small_rows": 1_000,
+        "network": "mlp-3x64",
+        "baseline": False,
+        "options": resolve_options(get_method(method), SIGMA[method]),
+        "batch_size": BATCH[method],
+        "coupling_batch": BATCH[method] if method == "ot-cfm" else None,
+        "optimizer": "AdamW",
+        "learning_rate": 1e-3,
+        "decay": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 1e-5,
+        "betas": [0.9, 0.999],
+        "gradient_clip": 0.0,
+        "ema_decay": 0.0,
+        "validation_every": 1_000,
+        "validation_draws": VALIDATION_DRAWS,
+        "tested_weights": "best validation loss",
+        "solver": "euler",
+        "solver_steps": 100,
+    }
+
+
+def plan(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], steps: int) -> list[Cell]:
+    """The cells of a run: method by method, and inside a method seed by seed, so that partial tables are level."""
+    return [
+        Cell(
+            name=f"{task}-{method}-{seed}",
+            work="benchmarks.transport_2d:run_cell",
+            settings=settings_of(task, method, seed, steps),
+            command=f"python -m benchmarks.transport_2d --tasks {task} --methods {method} --seeds {seed} --steps {steps}",
+        )
+        for method in METHODS
+        if method in methods
+        for seed in seeds
+        for task in tasks
+    ]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Fresh draws of a cell, all float32 ``(rows, 2)``; the same for every method with this task and seed.
+
+    Attributes:
+        train: To learn from.
+        validation: To choose the weights by.
+        test: To compare with.
+        again: A second test set, for the floor.
+        source: Where the generated points start.
+    """
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    again: Tensor
+    source: Tensor
+
+
+def draw_sets(settings: Mapping[str, Any]) -> Sets:
+    """Draw what a cell needs; one stream per set."""
+    toy, seed = TOYS[settings["task"]], settings["seed"]
+    rows = [settings[name] for name in ("train_rows", "validation_rows", "test_rows", "test_rows")]
+    drawn = [toy.sample(n, generator_for(seed, PROTOCOL_STREAM, k)).float() for k, n in enumerate(rows)]
+    source = torch.randn(settings["test_rows"], 2, generator=generator_for(seed, PROTOCOL_STREAM, len(rows)))
+    return Sets(*drawn, source)
+
+
+def train(settings: Mapping[str, Any], sets: Sets) -> tuple[Flow, dict[str, Any]]:
+    """Train by the protocol; return the flow with its best weights, and what there is to say about the training."""
+    seed, batch_size = settings["seed"], settings["batch_size"]
+    blueprint = Blueprint(
+        method=settings["method"],
+        options=settings["options"],
+        network=settings["network"],
+        event_shape=(2,),
+        baseline=settings["baseline"],
+    )
+    built = build(blueprint, seed=seed)
+    names = ("steps", "batch_size", "learning_rate", "warmup_steps", "decay", "weight_decay", "gradient_clip")
+    names += ("ema_decay", "validation_every", "seed")
+    config = TrainingConfig(**{name: settings[name] for name in names}, betas=tuple(settings["betas"]))
+
+    def batches(x: Tensor, shuffle: int) -> Batches:
+        rows = DataRows(draw=lambda index, generator: x[index], num_rows=len(x))
+        return Batches(rows, batch_size, shuffle, built.core.base, built.coupling)
+
+    sink = MemorySink()
+    trainer = Trainer(
+        built.core,
+        built.objective,
+        batches(sets.train, seed),
+        config,
+        sink,
+        validation=batches(sets.validation, seed + 1),
+        validation_batches=settings["validation_draws"] // batch_size,
+    )
+    started = time.process_time()
+    outcome = trainer.run()
+    return built.core, {
+        "training_seconds": outcome.seconds,
+        "training_cpu_seconds": time.process_time() - started,
+        "best_step": outcome.best_step,
+        "best_validation_loss": outcome.best_value,
+        "validation": [[line["step"], line["validation_loss"]] for line in sink.history],
+    }
+
+
+def in_parts(a: Tensor, b: Tensor, rows: int, order: int) -> list[float]:
+    """The distance between disjoint parts of ``rows`` points of both sets."""
+    return [wasserstein(x, y, order) for x, y in zip(a.split(rows), b.split(rows), strict=True)]
+
+
+def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation of a figure over the parts."""
+    return {name: statistics.fmean(values), f"{name}_spread": statistics.stdev(values)}
+
+
+@torch.no_grad()
+def evaluate(flow: Flow, settings: Mapping[str, Any], sets: Sets) -> dict[str, Any]:
+    """All figures of a trained flow."""
+    small = settings["small_rows"]
+    times = torch.linspace(0, 1, settings["solver_steps"] + 1)
+    solution = Euler(steps=settings["solver_steps"])(flow.velocity, sets.source, times=times)
+    raise_if_failed(solution)
+    assert solution.states is not None
+    generated, energy = solution.state, path_energy(solution.states, times).double()
+    transport = wasserstein(sets.source, sets.test) ** 2
+    small_energy = [float(part.mean()) for part in energy.split(small)]
+    small_transport = [w2**2 for w2 in in_parts(sets.source, sets.test, small, 2)]
+    w2 = wasserstein(generated, sets.test)
+    return {
+        "w2": w2,
+        "w2_floor": wasserstein(sets.again, sets.test),
+        **mean_and_spread("w2_small", in_parts(generated, sets.test, small, 2)),
+        **mean_and_spread("w2_small_floor", in_parts(sets.again, sets.test, small, 2)),
+        **mean_and_spread("w1_small", in_parts(generated, sets.test, small, 1)),
+        **mean_and_spread("w1_small_floor", in_parts(sets.again, sets.test, small, 1)),
+        "path_energy": float(energy.mean()),
+        "path_energy_error": float(energy.std()) / math.sqrt(len(energy)),
+        "w2_squared_source_test": transport,
+        "npe": normalised_path_energy(float(energy.mean()), transport),
+        **mean_and_spread("npe_small", list(map(normalised_path_energy, small_energy, small_transport))),
+        "w2_by_pot": checked_by_pot(generated, sets.test, w2),
+    }
+
+
+def checked_by_pot(a: Tensor, b: Tensor, w2: float) -> float:
+    """W2 by the network simplex of POT, which shares no code with ours.
+
+    Raises:
+        AdvectError: The two disagree.
+        MissingExtraError: POT is not installed.
+    """
+    try:
+        import ot
+    except ImportError as error:
+        raise missing_extra("POT", "bench", "the independent check of W2") from error
+    cost = ot.dist(a.double().numpy(), b.double().numpy(), metric="sqeuclidean")
+    other = math.sqrt(ot.emd2([], [], cost, numItermax=100_000_000))
+    if not math.isclose(w2, other, rel_tol=CHECK_TOLERANCE):
+        raise AdvectError(f"W2 is {w2!r} by assignment and {other!r} by POT", where="transport_2d")
+    return other
+
+
+def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One cell: draw, train, evaluate."""
+    torch.set_num_threads(1)
+    sets = draw_sets(settings)
+    flow, training = train(settings, sets)
+    return evaluate(flow, settings, sets) | training
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 where a cell failed, 2 where the request is refused."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.transport_2d", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="targets, from a standard normal")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: 42 43 44")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps; anything but 20000 is no result")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread and about 5 GB each")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
+    given = parser.parse_args(arguments)
+    table = given.out.with_name(f"{given.out.name}.md")
+
+    def tabulate() -> None:
+        write_table(table, read_records(given.out), tasks=TASKS, methods=METHODS, seeds=SEEDS, steps=STEPS)
+
+    try:
+        failed = []
+        if not given.table:
+            cells = plan(given.tasks, given.methods, given.seeds, given.steps)
+            failed = run_queue(cells, given.out, jobs=given.jobs, say=_say, on_result=tabulate)
+        tabulate()
+    except AdvectError as error:
+        print(error, file=sys.stderr)
+        return 2
+    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
