@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def fit(
     """
     table, names = _with_given(data, condition)
     own = network if isinstance(network, torch.nn.Module) else None
+    ordered = sort_settings(method, settings)
     request = TrainRequest(
         data=table,
         method=method,
@@ -97,7 +99,9 @@ def fit(
         seed=seed,
         device=device,
         parts=Parts(path=path, coupling=coupling, network=own),
-        **sort_settings(method, settings),
+        options=ordered.options,
+        training=ordered.training,
+        settings=ordered.settings,
     )
     listener = Silence() if progress is None else _Progress(progress)
     result = train(request, listener=listener, evaluate=evaluate)
@@ -169,7 +173,7 @@ class Model:
         """
         choice = SolverChoice(solver, steps, tolerance, guidance)
         drawn = generate(self.artefact, num_rows, condition=self._condition(condition), choice=choice, seed=seed)
-        return to_container(drawn.table, self.artefact.schema.container)
+        return _given_back(drawn.table, self.artefact.schema.container)
 
     def log_prob(self, data: Any, condition: Any = None, *, seed: int = 0) -> Any:
         """Log-probability ``(rows,)`` in nats; NaN in failed rows, −∞ for rows that cannot occur."""
@@ -184,7 +188,7 @@ class Model:
         Args:
             data: Rows.
             condition: One value per row, where the model has a condition that is not among the columns.
-            importance_samples: Draws per row for discrete columns and gaps; by default 8, 1 where nothing is drawn.
+            importance_samples: Draws per row for discrete columns and gaps; by default 4, 1 where nothing is drawn.
             seed: Of those draws.
         """
         table = self._rows(data, condition)
@@ -197,18 +201,22 @@ class Model:
 
     def decode(self, latent: Any, condition: Any = None) -> Any:
         """Source rows ``(rows, coordinates)``, as `encode` gives them, back to rows of data."""
-        table = read_table(np.asarray(latent).reshape(len(latent), -1))
+        table = read_table(np.asarray(latent).reshape(len(latent), -1), min_rows=1)
         moved = transport(self.artefact, self._given(table, condition), to="target")
-        return to_container(moved.table, self.artefact.schema.container)
+        return _given_back(moved.table, self.artefact.schema.container)
 
     def transport(self, data: Any, *, to: str = "target", condition: Any = None, seed: int = 0) -> Any:
         """Move rows of one population onto the other, for models trained with a source data set."""
         moved = transport(self.artefact, self._rows(data, condition), to=to, seed=seed)
-        return to_container(moved.table, self.artefact.schema.container)
+        return _given_back(moved.table, self.artefact.schema.container)
 
     @torch.no_grad()
     def trajectory(
-        self, num_rows: int, times: Sequence[float] | torch.Tensor = (0, 0.25, 0.5, 0.75, 1), *, condition: Any = None,
+        self,
+        num_rows: int,
+        times: Sequence[float] | torch.Tensor = (0, 0.25, 0.5, 0.75, 1),
+        *,
+        condition: Any = None,
         seed: int = 0,
     ) -> np.ndarray:
         """Rows on their way from source to data: ``(times, num_rows, *coordinates)`` in the units of the data."""
@@ -249,7 +257,7 @@ class Model:
     # Rows and conditions
 
     def _rows(self, data: Any, condition: Any) -> Table:
-        return self._given(read_table(data), condition)
+        return self._given(read_table(data, min_rows=1), condition)
 
     def _given(self, table: Table, condition: Any) -> Table:
         if condition is None:
@@ -272,14 +280,23 @@ class Model:
         if not names:
             raise ConfigError("a condition was given, and this model has none", where="condition")
         if hasattr(condition, "columns"):
-            given = read_table(condition)
+            given = read_table(condition, min_rows=1)
             return dict(zip(given.names, given.columns, strict=True))
         values = condition if isinstance(condition, np.ndarray) else np.asarray(condition)
         values = np.broadcast_to(values, (num_rows, *values.shape[1:])) if values.ndim == 0 else values
         flat = values.reshape(num_rows, -1)
         if flat.shape[1] != len(names):
-            raise ConfigError(f"{len(names)} condition columns are needed, {flat.shape[1]} were given", where="condition")
+            raise ConfigError(
+                f"{len(names)} condition columns are needed, {flat.shape[1]} were given", where="condition"
+            )
         return {name: flat[:, i] for i, name in enumerate(names)}
+
+
+def _given_back(table: Table, container: str) -> Any:
+    """Rows as the kind of object the model was trained on; for files with named columns a frame, if pandas is here."""
+    if container in ("csv", "tsv", "parquet") and find_spec("pandas") is not None:
+        return to_container(table, "pandas")
+    return to_container(table, container)
 
 
 class _Progress(Silence):

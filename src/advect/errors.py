@@ -82,9 +82,7 @@ def nearest(name: str, options: Iterable[str]) -> str | None:
     return {o.lower(): o for o in options}[found[0]] if found else None
 
 
-def unknown_name(
-    kind: str, name: str, options: Iterable[str], *, where: str | None = None
-) -> UnknownNameError:
+def unknown_name(kind: str, name: str, options: Iterable[str], *, where: str | None = None) -> UnknownNameError:
     """Build the error for an unknown ``kind`` of thing called ``name``, offering the nearest option.
 
     >>> print(unknown_name("method", "ot-cmf", ["i-cfm", "ot-cfm"]))
@@ -93,9 +91,7 @@ def unknown_name(
     options = list(options)
     guess = nearest(name, options)
     hint = f"Did you mean {guess!r}? " if guess else ""
-    return UnknownNameError(
-        f"There is no {kind} {name!r}", where=where, remedy=f"{hint}Known: {', '.join(options)}."
-    )
+    return UnknownNameError(f"There is no {kind} {name!r}", where=where, remedy=f"{hint}Known: {', '.join(options)}.")
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:

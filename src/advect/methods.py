@@ -168,7 +168,7 @@ METHODS: dict[str, Method] = {
             equation="E‖v(t, x_t) − (x1 − x0)‖²  with (x0, x1) from the batch's exact assignment on |x0 − x1|²",
             paper="Tong et al. 2023, Improving and Generalizing Flow-Based Generative Models, eq. 16–17",
             cost="as i-cfm, plus one exact assignment per step",
-            avoid="a continuous condition (the pairing is then independent, and says so), or large batches in many dimensions",
+            avoid="the condition is continuous (the pairing is then independent, and says so), or batches are very large",
             make_path=_linear,
             make_coupling=lambda o: Classwise(Assignment(replacement=o["replacement"])),
             make_baseline=lambda o, shape, latent: _optimal_start(shape, latent),
@@ -188,7 +188,7 @@ METHODS: dict[str, Method] = {
             equation="E t(1 − t)‖v(t, x_t) − (1 − 2t)/(2t(1 − t))·(x_t − μ_t) − (x1 − x0)‖²",
             paper="Tong et al. 2023, Improving and Generalizing Flow-Based Generative Models, eq. 18–20",
             cost="as i-cfm, plus a log-domain Sinkhorn solve per step",
-            avoid="σ is small against the data (the plan is slow to converge) or sharp samples matter more than the bridge",
+            avoid="σ is small against the data (the plan converges slowly), or sharp samples matter more than the bridge",
             make_path=lambda o: BrownianBridge(sigma=o["sigma"]),
             make_coupling=lambda o: Classwise(Entropic.for_bridge(o["sigma"])),
             make_baseline=lambda o, shape, latent: _independent_start(Linear(), shape, latent),
@@ -377,9 +377,7 @@ def explanation(name: str) -> dict[str, Any]:
         UnknownNameError: There is no such method.
     """
     method = get_method(name)
-    options = {
-        key: f"{option.meaning} Default {option.default!r}." for key, option in method.options.items()
-    }
+    options = {key: f"{option.meaning} Default {option.default!r}." for key, option in method.options.items()}
     return {
         "name": method.name,
         "title": method.title,

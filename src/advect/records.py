@@ -64,7 +64,7 @@ class Schema:
     Attributes:
         columns: The columns that are modelled, in the user's order.
         container: ``csv``, ``tsv``, ``parquet``, ``npy``, ``npz``, ``numpy``, ``torch``, ``pandas``, ``polars``.
-        event_shape: Shape of one row of an array: ``(d,)``, ``()`` for scalars, ``(channels, height, width)`` for pictures.
+        event_shape: Shape of one row of an array: ``(d,)``, ``()`` for scalars, ``(c, height, width)`` for pictures.
             The number of columns is its product.
         image: Whether the columns are the pixels of a picture.
         condition: The columns that are given, not modelled.

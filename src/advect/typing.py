@@ -178,9 +178,7 @@ class Bijection(Protocol):
 class Base(Protocol):
     """The source distribution of a flow."""
 
-    def sample(
-        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
-    ) -> Tensor:
+    def sample(self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """Draw ``(num_rows, *event)``."""
         ...
 

@@ -32,7 +32,5 @@ def seconds(text: str) -> float:
     """
     parts = _DURATION.findall(text.strip().lower())
     if not parts or _DURATION.sub("", text.strip().lower()).strip():
-        raise ConfigError(
-            f"{text!r} is not a duration", where="--budget", remedy="Write it like 90s, 2m or 1h30m."
-        )
+        raise ConfigError(f"{text!r} is not a duration", where="--budget", remedy="Write it like 90s, 2m or 1h30m.")
     return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)

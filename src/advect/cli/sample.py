@@ -44,7 +44,14 @@ def sample(
     say(note + (f": {out}" if out else ""))
     if json:
         show_json(
-            {"rows": rows, "nfe": drawn.nfe, "seconds": drawn.seconds, "failed_rows": drawn.failed, "out": out, "seed": seed}
+            {
+                "rows": rows,
+                "nfe": drawn.nfe,
+                "seconds": drawn.seconds,
+                "failed_rows": drawn.failed,
+                "out": out,
+                "seed": seed,
+            }
         )
     elif out is None:
         table = drawn.table

@@ -32,7 +32,7 @@ def score(
     if out is not None:
         check_destination(out, pictures=False)
     artefact = open_run(run)
-    scored = run_score(artefact, read_table(data), importance_samples=samples, seed=seed)
+    scored = run_score(artefact, read_table(data, min_rows=1), importance_samples=samples, seed=seed)
     table = score_table(scored)
     if out is not None:
         write_table(table, out)

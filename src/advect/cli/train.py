@@ -30,7 +30,8 @@ def train(
     seed: Seed = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or mps.")] = "auto",
     set: Annotated[
-        tuple[str, ...], Parameter(name="--set", help="NAME=VALUE of the method or loop, such as sigma=0.1.", negative="")
+        tuple[str, ...],
+        Parameter(name="--set", help="NAME=VALUE of the method or loop, such as sigma=0.1.", negative=""),
     ] = (),
     dry_run: Annotated[bool, Parameter(help="Say what would happen, and stop.", negative="")] = False,
     restart: Annotated[bool, Parameter(help="Move an old run aside and start afresh.", negative="")] = False,
@@ -45,6 +46,7 @@ def train(
     from advect.workflows.preflight import preflight
     from advect.workflows.request import TrainRequest, read_settings
 
+    settings = read_settings(method, _pairs(set))
     request = TrainRequest(
         data=data,
         method=method,
@@ -59,7 +61,9 @@ def train(
         seed=seed,
         device=device,
         restart=restart,
-        **read_settings(method, _pairs(set)),
+        options=settings.options,
+        training=settings.training,
+        settings=settings.settings,
     )
     if dry_run:
         plan = preflight(request, started=started)

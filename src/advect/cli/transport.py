@@ -27,7 +27,7 @@ def transport(
 
     if out is not None:
         check_destination(out, pictures=False)
-    moved = run_transport(open_run(run), read_table(data), to=to, seed=seed)
+    moved = run_transport(open_run(run), read_table(data, min_rows=1), to=to, seed=seed)
     if out is not None:
         write_table(moved.table, out)
     failed = int((moved.status >= 3).sum())

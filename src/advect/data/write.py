@@ -13,10 +13,8 @@ import gzip
 import io
 import os
 import re
-import secrets
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +23,7 @@ import numpy as np
 from advect.data.cells import GAPS, is_number
 from advect.data.containers import as_array, numpy_dtype, to_container
 from advect.errors import DataError, missing_extra
+from advect.files import atomic_path
 from advect.records import Table
 
 WRITABLE = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npy", ".npz", ".parquet")
@@ -63,38 +62,15 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
             remedy=f"Known endings: {' '.join(WRITABLE)}.",
         )
     writer = writers[ending.removesuffix(".gz").removeprefix(".")]
-    with replaced_whole(path) as handle:
+    if path.is_dir():
+        raise DataError("this is a folder, not a file", where=str(path), remedy="Give the name of a file.")
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
         if ending.endswith(".gz"):
             with gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0) as packed:
                 writer(table, packed)
         else:
             writer(table, handle)
     return path
-
-
-@contextmanager
-def replaced_whole(path: Path) -> Iterator[io.BufferedWriter]:
-    """A file to write that takes the place of ``path`` only when it is complete and on the disk."""
-    if path.is_dir():
-        raise DataError("this is a folder, not a file", where=str(path), remedy="Give the name of a file.")
-    waiting = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with waiting.open("xb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(waiting, path)
-    except OSError as error:
-        if path.parent.is_dir():
-            waiting.unlink(missing_ok=True)
-        raise DataError(
-            f"the file cannot be written: {error.strerror or error}",
-            where=str(path),
-            remedy="Give a path in an existing folder that you may write to, on a disk with space left.",
-        ) from error
-    except BaseException:
-        waiting.unlink(missing_ok=True)
-        raise
 
 
 # ---- text
@@ -237,4 +213,4 @@ def _arrow_array(pyarrow: Any, values: np.ndarray, dtype: str, levels: Sequence[
     return pyarrow.array(values, mask=gaps)
 
 
-__all__ = ["WRITABLE", "replaced_whole", "to_container", "write_table"]
+__all__ = ["WRITABLE", "to_container", "write_table"]

@@ -15,7 +15,7 @@ Training runs in float32, everything after it in float64: rows do not depend on 
 
 import copy
 from dataclasses import fields, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class FlowEstimator(Habits):
         self.device = device
         self.options = options
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> "FlowEstimator":
         """Learn the distribution of the rows of ``X``, ``(rows, columns)``; ``y`` is ignored.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What scikit-learn expects of every estimator, apart from what it estimates: parameters, tags, containers, state words.
+"""What scikit-learn expects of every estimator, apart from what it estimates: parameters, tags, containers, words.
 
 A class that inherits from `Habits` passes as an estimator without scikit-learn being imported or even installed: its
 conventions are names of methods and attributes. scikit-learn itself is imported only when it asks for tags.
@@ -8,12 +8,12 @@ import inspect
 import operator
 import sys
 from importlib import import_module
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from advect.errors import AdvectError, ConfigError, ShapeError, unknown_name
+from advect.errors import AdvectError, ConfigError, DataError, ShapeError, unknown_name
 
 _CONTAINERS = ("default", "pandas", "polars")
 
@@ -23,7 +23,7 @@ class UnfittedError(AdvectError, ValueError, AttributeError):
 
 
 class Habits:
-    """Parameters are the constructor's arguments, kept as attributes of the same names; a trained one has ``model_``."""
+    """Parameters are the constructor's arguments, kept as attributes of their names; ``model_`` says it is fitted."""
 
     n_features_in_: int
     n_features_out_: int
@@ -32,7 +32,7 @@ class Habits:
         """The constructor's parameters by name; there are no nested ones, so ``deep`` changes nothing."""
         return {name: getattr(self, name) for name in _parameters(type(self))}
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self, **params: Any) -> "Habits":
         """Change parameters by name.
 
         Raises:
@@ -50,17 +50,21 @@ class Habits:
         """Names of the columns of `transform`: the class in small letters and a number, as each mixes all columns.
 
         Raises:
-            ShapeError: ``input_features``, which play no part, are not as many as the columns of `fit`.
+            ShapeError: ``input_features``, which play no further part, are not as many as the columns of `fit`.
+            DataError: They have other names.
         """
         self._require_fit("get_feature_names_out")
         if input_features is not None and len(input_features) != self.n_features_in_:
             raise ShapeError(
                 f"input_features should have length equal to {self.n_features_in_}, not {len(input_features)}"
             )
+        known = vars(self).get("feature_names_in_")
+        if input_features is not None and known is not None and list(input_features) != known.tolist():
+            raise DataError("input_features is not equal to feature_names_in_")
         stem = type(self).__name__.lower()
         return np.array([f"{stem}{i}" for i in range(self.n_features_out_)], dtype=object)
 
-    def set_output(self, *, transform: Any = None) -> Self:
+    def set_output(self, *, transform: Any = None) -> "Habits":
         """What `transform` returns: ``default`` (an array), ``pandas`` or ``polars``; None changes nothing."""
         if transform is not None:
             if transform not in _CONTAINERS:

@@ -110,6 +110,32 @@ class VelocityField(nn.Module):
 
         return divergence
 
+    @property
+    def velocity_and_divergence(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """``(t, x, condition) -> (velocity, divergence)`` in one pass of the network; offered like `divergence`."""
+        both = getattr(self.network, "velocity_and_divergence", None)
+        outer = offered_divergence(self.baseline) if self.baseline is not None else None
+        if not callable(both):
+            raise AttributeError("the network offers no velocity_and_divergence")
+
+        def velocity_and_divergence(
+            t: Tensor | float, x: Tensor, condition: Tensor | None = None
+        ) -> tuple[Tensor, Tensor]:
+            t = self._inside(t)
+            output, trace = both(t, self._seen(t, x), condition)
+            width = x[:1].numel() if x.shape[0] else 0
+            if self.parameterisation == "velocity" and not self.scale_input:
+                if self.baseline is None or outer is None:
+                    return output, trace
+                return output + self.baseline(t, x, condition), trace + outer(t, x, condition)
+            drift, gain = self._conversion(t, x)
+            start = drift * x if self.baseline is None else self.baseline(t, x, condition)
+            trace = (gain * self._input_scale(t, x)).flatten() * trace
+            rest = drift.flatten() * width if outer is None else outer(t, x, condition)
+            return gain * output + start, trace + rest
+
+        return velocity_and_divergence
+
     def _conversion(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
         """Drift and gain of v = drift · x + gain · P, each ``(batch, 1, …)``."""
         pair = coefficients(self.parameterisation, "velocity", batch_time(t, x), self.schedule)

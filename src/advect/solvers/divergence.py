@@ -34,7 +34,7 @@ class TraceEstimator(Protocol):
 
 @dataclass(frozen=True)
 class ExactDivergence:
-    """The exact trace: the field's own ``divergence`` where it offers one, else one backward pass per dimension."""
+    """The exact trace: the field's own where it offers one, else one backward pass per dimension."""
 
     def probes(self, x: Tensor, generator: Generator | None = None) -> None:
         """Nothing is drawn."""
@@ -49,6 +49,10 @@ class ExactDivergence:
         probes: Tensor | None = None,
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch 1"]]:
         """Velocity and trace."""
+        both = getattr(field, "velocity_and_divergence", None)
+        if callable(both):
+            velocity, trace = both(t, x, condition)
+            return velocity, trace.reshape(-1, 1)
         offered = getattr(field, "divergence", None)
         if callable(offered):
             return field(t, x, condition), offered(t, x, condition).reshape(-1, 1)

@@ -25,7 +25,9 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
     path = data.get("path")
     if path is not None and not Path(path).is_file():
         raise DataError(
-            "the data of this run is not there any more", where=path, remedy="Name held-out rows: advect evaluate RUN DATA."
+            "the data of this run is not there any more",
+            where=path,
+            remedy="Name held-out rows: advect evaluate RUN DATA.",
         )
     known = path if path is not None else data["origin"]
     try:

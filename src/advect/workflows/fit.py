@@ -35,6 +35,7 @@ from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
 
+
 @dataclass(frozen=True)
 class TrainResult:
     """How a training ended.
@@ -262,6 +263,5 @@ def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
 def _head(request: TrainRequest) -> str:
     return (
         "The settings of this run, all of them. Behind each stands where it came from (given, default, derived) and\n"
-        f"what it means. `advect explain {request.method}` tells the theory. Changing a line changes nothing: it is a record."
+        f"what it means. `advect explain {request.method}` tells the theory. This is a record: editing it changes nothing."
     )
-

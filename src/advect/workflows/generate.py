@@ -84,7 +84,7 @@ def generate(
     num_rows: int,
     *,
     condition: Any = None,
-    choice: SolverChoice = SolverChoice(),  # noqa: B008 - frozen
+    choice: SolverChoice = SolverChoice(),
     seed: int = 0,
 ) -> Generated:
     """Draw rows.
@@ -145,9 +145,7 @@ def condition_vectors(artefact: Artefact, num_rows: int, condition: Any, generat
         return codec.draw(num_rows, generator).float()
     if isinstance(condition, Table):
         if condition.num_rows != num_rows:
-            raise ConfigError(
-                f"{condition.num_rows} conditions were given for {num_rows} rows", where="condition"
-            )
+            raise ConfigError(f"{condition.num_rows} conditions were given for {num_rows} rows", where="condition")
         return codec.encode(condition).float()
     return codec.parse(condition, num_rows).float()
 

@@ -1,11 +1,12 @@
 """How a workflow speaks to a face: it reports, it never prints."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from advect.records import Progress
 from advect.workflows.preflight import Preflight
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Anything that wants to know how a workflow goes on."""
 

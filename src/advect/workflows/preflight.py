@@ -1,7 +1,9 @@
 """Before the start: what was understood, what will be done about it, how long it will take."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from advect.couplings import CONTINUOUS_NOTICE
 from advect.methods import get_method
 from advect.records import Finding
 from advect.run import MemorySink, render
@@ -49,7 +51,8 @@ def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
     request = prepared.request
     if request.budget_seconds is not None and started is not None:
         prepared = steps_for_budget(prepared, started, reserve=True)
-    per_step = make_trainer(prepared, MemorySink()).time_steps(TIMED_STEPS)
+    trainer = make_trainer(prepared, MemorySink())
+    per_step = trainer.time_steps(TIMED_STEPS)
     schema, split, method = prepared.schema, prepared.split, get_method(request.method)
     kinds: dict[str, int] = {}
     for column in schema.columns:
@@ -63,9 +66,17 @@ def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
         f"{len(split.train)} train, {len(split.validation)} validate, {len(split.test)} held out",
         model=f"{method.title} ({method.name}), network {prepared.blueprint.network} with {parameters:,} parameters, "
         f"{len(prepared.codec.coordinates)} coordinates, on {prepared.device}",
-        findings=prepared.findings,
+        findings=prepared.findings + _coupling_findings(prepared, trainer.batches.report),
         steps=prepared.training.steps,
         seconds_per_step=per_step,
         seconds=per_step * prepared.training.steps,
         config=render(prepared.sections, head="What this run would be trained with."),
     )
+
+
+def _coupling_findings(prepared: Prepared, report: Mapping[str, float]) -> tuple[Finding, ...]:
+    """What the coupling of the timed steps had to say."""
+    if "continuous_condition" not in report:
+        return ()
+    where = ", ".join(column.name for column in prepared.schema.condition)
+    return (Finding("continuous condition", where, CONTINUOUS_NOTICE, "paired independently"),)

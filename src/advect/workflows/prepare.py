@@ -182,9 +182,7 @@ def _path_of(data: Any) -> Any:
 
 def _as_continuous(schema: Schema) -> Schema:
     """The schema with a density for every modelled column of numbers; text stays categorical."""
-    columns = (
-        c if c.kind == "categorical" else replace(c, kind="continuous", categories=()) for c in schema.columns
-    )
+    columns = (c if c.kind == "categorical" else replace(c, kind="continuous", categories=()) for c in schema.columns)
     return replace(schema, columns=tuple(columns))
 
 
@@ -292,7 +290,8 @@ def _sections(
             "condition": Setting(list(request.condition), "columns given, not modelled", given("condition")),
             "weights": Setting(request.weights, "column of row weights", given("weights")),
             "source": Setting(
-                None if request.source is None else _origin(request.source), "rows to start from; not set: Gaussian noise"
+                None if request.source is None else _origin(request.source),
+                "rows to start from; not set: Gaussian noise",
             ),
             "continuous": Setting(
                 request.continuous or None, "whole numbers have a density; not set: a probability", "given"

@@ -39,7 +39,9 @@ def write_run_report(
     real = take_rows(real, np.arange(rows))
     condition = real if artefact.condition is not None else None
     samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
-    files = {"report": write_report(_content(folder, artefact, table, split, findings, real, samples), folder.file(REPORT))}
+    files = {
+        "report": write_report(_content(folder, artefact, table, split, findings, real, samples), folder.file(REPORT))
+    }
     if artefact.schema.image:
         files["picture"] = picture_grid(samples, folder.file("samples.png"), beside=real)
     return files
@@ -91,7 +93,14 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
     """The command that makes this run again."""
     config = artefact.config
     data = config["data"]
-    parts = ["advect train", str(data.get("path", data["origin"])), "--method", config["method"], "--out", str(folder.path)]
+    parts = [
+        "advect train",
+        str(data.get("path", data["origin"])),
+        "--method",
+        config["method"],
+        "--out",
+        str(folder.path),
+    ]
     for column in data.get("condition", ()):
         parts += ["--condition", column]
     if "source" in data:
@@ -193,4 +202,3 @@ def write_samples(table: Table, destination: Path, real: Table | None = None) ->
     if destination.suffix.lower() == ".png":
         return picture_grid(table, destination, beside=real)
     return write_table(table, destination)
-

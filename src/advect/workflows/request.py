@@ -111,8 +111,17 @@ MODEL_SETTINGS = ("condition_dropout", "baseline", "likelihood_solver", "likelih
 """Fields of `methods.Blueprint` that a user may set by name."""
 
 
-def sort_settings(method: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give each named setting to the record that owns it: keyword arguments of `TrainRequest`.
+@dataclass(frozen=True)
+class Sorted:
+    """Named settings, each with the record that owns it; see the fields of `TrainRequest`."""
+
+    options: Mapping[str, Any]
+    training: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+def sort_settings(method: str, settings: Mapping[str, Any]) -> Sorted:
+    """Give each named setting to the record that owns it.
 
     Raises:
         UnknownNameError: Nothing has a setting of this name; the nearest is offered.
@@ -128,10 +137,10 @@ def sort_settings(method: str, settings: Mapping[str, Any]) -> dict[str, dict[st
         if owner is None:
             raise unknown_name("setting", name, sorted(set().union(*owners.values())))
         result[owner][name] = value
-    return result
+    return Sorted(**result)
 
 
-def read_settings(method: str, texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def read_settings(method: str, texts: Mapping[str, str]) -> Sorted:
     """Settings given as text (``--set sigma=0.1``): values are read as TOML, anything else is text.
 
     Raises:

@@ -7,9 +7,9 @@ a known law. With K such draws y_k of density q(y_k | row) the estimate
 
 is the log of an unbiased estimate of the row's probability (density in its continuous columns, mass in its discrete
 ones, gaps integrated out); its own expectation is a lower bound that tightens with K (Burda et al. 2015, arXiv
-1509.00519, eq. 8–9). Where nothing is drawn, K is 1 and the value is exact up to the solver's tolerance. Where the trace is
-stochastic its noise would be turned into bias by the exponential: the mean of the logarithms is taken instead, and the
-estimate says that it is a bound.
+1509.00519, eq. 8–9). Where nothing is drawn, K is 1 and the value is exact up to the solver's tolerance. Where the
+trace is stochastic its noise would be turned into bias by the exponential: the mean of the logarithms is taken instead,
+and the estimate says that it is a bound.
 """
 
 import math
@@ -25,7 +25,7 @@ from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.prepare import SCORE
 
-DEFAULT_IMPORTANCE_SAMPLES = 8
+DEFAULT_IMPORTANCE_SAMPLES = 4
 ROWS_AT_ONCE = 2048
 
 
@@ -57,14 +57,16 @@ def score(
     Args:
         artefact: The model.
         table: Rows with the model's columns, and its condition columns.
-        importance_samples: K; by default 1 where coding draws nothing, else 8.
+        importance_samples: K; by default 1 where coding draws nothing, else 4.
         seed: Of the draws.
 
     Raises:
         AdvectError: Rows that do not fit the model, or a model whose source has no density.
     """
     if importance_samples is not None and importance_samples < 1:
-        raise ConfigError(f"importance samples must be at least 1, not {importance_samples}", where="importance_samples")
+        raise ConfigError(
+            f"importance samples must be at least 1, not {importance_samples}", where="importance_samples"
+        )
     codec = artefact.codec
     draws = importance_samples or (1 if codec.exact else DEFAULT_IMPORTANCE_SAMPLES)
     prepared = codec.prepare(table, dtype=torch.float64)
