@@ -111,9 +111,9 @@ class FlowEstimator(Habits):
             device=self.device,
             test=0.0,  # held-out rows are the caller's business: cross-validation, train_test_split
             continuous=True,
-            options=settings["options"],
-            training=settings["training"],
-            settings=settings["settings"],
+            options=settings.options,
+            training=settings.training,
+            settings=settings.settings,
         )
         artefact = train(request, evaluate=False).artefact
         assert artefact is not None  # nothing asked the loop to stop

@@ -22,7 +22,7 @@ def linear(inputs: int, outputs: int, *, bias: bool = True, generator: Generator
 
     Without a generator PyTorch's own is used.
     """
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs) if inputs else 0.0
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -32,7 +32,7 @@ def linear(inputs: int, outputs: int, *, bias: bool = True, generator: Generator
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer that starts at zero."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -263,5 +263,5 @@ def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
 def _head(request: TrainRequest) -> str:
     return (
         "The settings of this run, all of them. Behind each stands where it came from (given, default, derived) and\n"
-        f"what it means. `advect explain {request.method}` tells the theory. This is a record: editing it changes nothing."
+        f"what it means. `advect explain {request.method}` tells the theory. Editing it changes nothing."
     )
