@@ -1,10 +1,10 @@
 """A resumable queue of benchmark cells: each in a process of its own, each result one JSON file.
 
-A cell names a function and the settings it is called with. A worker process with one torch thread calls it and writes what it
-returned, whole or not at all, together with all that is needed to read or repeat it: command, seed, settings,
-versions, processor, date, time. A cell whose file is there is finished and never run again; a missing or torn file
-means that the cell is still to be run. A file made with other settings stops the queue: results of two protocols
-never meet in one folder.
+A cell names a function and the settings it is called with. A worker process with one torch thread calls it and
+writes what it returned, whole or not at all, together with all that is needed to read or repeat it: command, seed,
+settings, versions, processor, date, time. A cell whose file is there is finished and never run again; a missing or
+torn file means that the cell is still to be run. A file made with other settings stops the queue: results of two
+protocols never meet in one folder.
 """
 
 import importlib

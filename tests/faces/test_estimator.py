@@ -26,8 +26,8 @@ SAME = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def tiny(**parameters) -> FlowEstimator:
-    """A few steps of a tiny network: nearly the Gaussian fit that every flow starts from."""
-    settings = {"steps": 2, "batch_size": 32, "network": "mlp-1x8", "random_state": 0}
+    """A step or two of a tiny network whose last layer starts at zero: nearly the Gaussian fit."""
+    settings = {"steps": 2, "batch_size": 32, "network": "residual-1x8", "random_state": 0}
     return FlowEstimator(**(settings | parameters))
 
 
@@ -39,11 +39,16 @@ def rows():
 # scikit-learn's checks
 
 
-@parametrize_with_checks([FlowEstimator(steps=5, batch_size=32, network="mlp-1x8")])
+# A looser solver makes the checks quicker and none of them easier.
+QUICK = {"likelihood_tolerance": 1e-3}
+
+
+@parametrize_with_checks([FlowEstimator(steps=5, batch_size=32, network="mlp-1x8", options=QUICK)])
 def test_check_estimator(estimator, check):
     check(estimator)
 
 
+@pytest.mark.filterwarnings("ignore:X (has|does not have)")  # some checks mix frames and arrays
 @pytest.mark.parametrize(
     "name",
     [
@@ -66,7 +71,9 @@ def test_further_checks(name):
 
 def test_works_where_scikit_learn_is_not_installed():
     program = """
-import sys
+import sys, warnings
+import advect.estimator
+assert not {"sklearn", "pandas", "polars"} & set(sys.modules), "imported at import time"
 sys.modules["sklearn"] = sys.modules["pandas"] = sys.modules["polars"] = None
 import numpy as np
 from advect import AdvectError, FlowEstimator
@@ -79,16 +86,14 @@ except AdvectError as error:
 else:
     raise SystemExit("transform before fit")
 print(flow.fit(X).score_samples(flow.sample(3)).shape)
+flow.feature_names_in_ = np.array(["a", "b"], dtype=object)
+with warnings.catch_warnings(record=True) as caught:
+    flow.score(X)
+print(caught[0].category.__name__, caught[0].filename)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "(3,)"
-
-
-def test_importing_does_not_import_scikit_learn():
-    program = "import sys, advect.estimator; print([m for m in ('sklearn', 'pandas', 'polars') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["(3,)", "UserWarning", "<string>"]  # the warning points at the caller
 
 
 # Truth
@@ -220,10 +225,10 @@ def test_grid_search_finds_that_training_helps():
     """Two separated modes: the Gaussian start (one step) is beaten by a trained flow."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 2)) * 0.3 + np.where(rng.random((400, 1)) < 0.5, -2.0, 2.0)
-    flow = tiny(network="mlp-2x32", batch_size=64, learning_rate=1e-2, options={"warmup_steps": 10, "ema_decay": 0.9})
-    search = GridSearchCV(flow, {"steps": np.array([1, 150])}, cv=KFold(2, shuffle=True, random_state=0))
+    flow = tiny(network="mlp-2x32", batch_size=64, learning_rate=1e-2, options=QUICK | {"ema_decay": 0.9})
+    search = GridSearchCV(flow, {"steps": np.array([1, 100])}, cv=KFold(2, shuffle=True, random_state=0))
     search.fit(X)
-    assert search.best_params_ == {"steps": 150}
+    assert search.best_params_ == {"steps": 100}
     untrained, trained = search.cv_results_["mean_test_score"]
     assert trained > untrained + 0.3
     assert np.isfinite(search.best_estimator_.score(X))
@@ -247,7 +252,7 @@ def test_parameters_are_stored_untouched_and_cloned(rows):
     assert not hasattr(copied, "model_")
     with pytest.raises(NotFittedError):
         copied.score(rows)
-    assert repr(tiny(steps=7)) == "FlowEstimator(steps=7, batch_size=32, network='mlp-1x8', random_state=0)"
+    assert repr(tiny(steps=7)) == "FlowEstimator(steps=7, batch_size=32, network='residual-1x8', random_state=0)"
 
 
 def test_unknown_parameter_changes_nothing():
@@ -346,9 +351,8 @@ def test_feature_names(rows):
         flow.transform(frame[["b", "a", "c"]])
     with pytest.raises(ValueError, match=r"feature names should match.*unseen: \['d'\]; missing: \['c'\]"):
         flow.score(frame.rename(columns={"c": "d"}))
-    with pytest.warns(UserWarning, match="does not have valid feature names") as caught:
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
         flow.transform(rows)
-    assert caught[0].filename == __file__
     flow.fit(rows)
     assert not hasattr(flow, "feature_names_in_")
     with pytest.warns(UserWarning, match="was fitted without feature names"):

@@ -1,27 +1,25 @@
-"""The verbs of ``advect`` and the one place where an error becomes a message and an exit code.
+"""The verbs of ``advect`` and the one place where an error becomes a message and an exit code."""
 
-Exit codes: 0 done, 1 a check failed, 2 refused input or usage, 130 interrupted (128 + SIGINT).
-"""
-
-import sys
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
 from advect.cli import evaluate, explain, look, report, sample, score, train, transport
+from advect.cli.codes import DONE, FAULT, INTERRUPTED, REFUSED
 from advect.cli.console import say_error
+from advect.cli.usage import refusal
 from advect.errors import AdvectError
-
-DONE, CHECK_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 app = App(
     name="advect",
     help="Flow-based generative models: learn a distribution from samples, draw new ones, score rows, move populations.",
+    help_epilogue="advect VERB --help tells more. To begin: advect train moons --steps 1000",
     version=lambda: version("advect"),
     help_format="plaintext",
 )
-for verb in (
+VERBS = (
     train.train,
     sample.sample,
     score.score,
@@ -32,29 +30,41 @@ for verb in (
     look.data,
     explain.explain,
     look.doctor,
-):
-    app.command(verb)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and leave with its exit code."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+)
+for place, verb in enumerate(VERBS):
+    app.command(verb, sort_key=place)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; every refusal is one message on standard error."""
+    """Run the command and return its exit code; every refusal is one paragraph on standard error."""
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else DONE
     except CycloptsError as error:
-        say_error(f"{error} See `advect --help`.")
+        say_error(refusal(error, list(app)).message)
         return REFUSED
     except AdvectError as error:
         say_error(error.message)
         return REFUSED
     except KeyboardInterrupt:
-        say_error("Interrupted.")
+        say_error("Interrupted. What was written before stays.")
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away; there is nobody left to tell
-        return DONE
+        raise
+    except Exception as error:
+        if _out_of_memory(error):
+            say_error("There is not enough memory for this. Ask for fewer rows at once, or use a smaller network.")
+            return REFUSED
+        if os.environ.get("ADVECT_TRACEBACK"):
+            raise
+        say_error(
+            f"Something went wrong inside advect that should not have ({type(error).__name__}: {error}). What was "
+            "written before stays. Give the command again with ADVECT_TRACEBACK=1 to see where, and report it."
+        )
+        return FAULT
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch says so with a RuntimeError of its own words."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text

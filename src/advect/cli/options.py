@@ -1,24 +1,58 @@
 """Options that several verbs share, and how their text is read."""
 
+import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from advect.errors import ConfigError
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on standard output.")]
-Seed = Annotated[int, Parameter(help="Seed of every draw.")]
-Run = Annotated[Path, Parameter(help="Run folder.")]
-Out = Annotated[Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz.")]
-Condition = Annotated[
-    str | None, Parameter(help="Condition of all rows: a value, or NAME=VALUE,NAME=VALUE.", allow_leading_hyphen=True)
-]
-Rows = Annotated[int, Parameter(name=["--rows", "-n"], help="Number of rows.")]
-
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h)?")
+
+
+def whole(minimum: int) -> Callable[[type, Sequence[Token]], int]:
+    """A reader of whole numbers of at least ``minimum``; ``1e4`` is one, ``1.5`` is not."""
+
+    def read(_: type, tokens: Sequence[Token]) -> int:
+        text, where = tokens[0].value, tokens[0].keyword
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not number.is_integer():
+            raise ConfigError(f"{text!r} is not a whole number", where=where, remedy=f"Give one of at least {minimum}.")
+        if number < minimum:
+            raise ConfigError(f"this must be at least {minimum}, not {text}", where=where)
+        return int(text) if text.lstrip("+-").isdecimal() else int(number)
+
+    return read
+
+
+def real(*, positive: bool) -> Callable[[type, Sequence[Token]], float]:
+    """A reader of finite numbers, positive ones only where asked."""
+
+    def read(_: type, tokens: Sequence[Token]) -> float:
+        text, where = tokens[0].value, tokens[0].keyword
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"{text!r} is not a number", where=where, remedy="Write it like 0.5 or 1e-5.")
+        if positive and not number > 0:
+            raise ConfigError(f"this must be positive, not {text}", where=where, remedy="Write it like 1e-5.")
+        return number
+
+    return read
+
+
+def duration(_: Any, tokens: Sequence[Token]) -> float:
+    """A reader of durations, see `seconds`."""
+    return seconds(tokens[0].value)
 
 
 def seconds(text: str) -> float:
@@ -33,4 +67,25 @@ def seconds(text: str) -> float:
     parts = _DURATION.findall(text.strip().lower())
     if not parts or _DURATION.sub("", text.strip().lower()).strip():
         raise ConfigError(f"{text!r} is not a duration", where="--budget", remedy="Write it like 90s, 2m or 1h30m.")
-    return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    total = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    if not total > 0:
+        raise ConfigError(f"the budget must be positive, not {text}", where="--budget", remedy="Write it like 90s or 2m.")
+    return total
+
+
+def flag(help: str) -> Parameter:
+    """A switch that is off unless it is named."""
+    return Parameter(help=help, negative="", show_default=False)
+
+
+Json = Annotated[bool, Parameter(name="--json"), flag("Print one JSON object on standard output.")]
+Seed = Annotated[int, Parameter(help="Seed of every draw.", converter=whole(0), allow_leading_hyphen=True)]
+Run = Annotated[Path, Parameter(help="A folder that `advect train` made.")]
+Out = Annotated[Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz, csv.gz, tsv.gz.")]
+Condition = Annotated[
+    str | None, Parameter(help="Condition of all rows: a value, or NAME=VALUE,NAME=VALUE.", allow_leading_hyphen=True)
+]
+Count = Parameter(converter=whole(1), allow_leading_hyphen=True)
+Positive = Parameter(converter=real(positive=True), allow_leading_hyphen=True)
+Number = Parameter(converter=real(positive=False), allow_leading_hyphen=True)
+Budget = Parameter(converter=duration, allow_leading_hyphen=True)

@@ -37,7 +37,7 @@ def sample(
     choice = SolverChoice(solver, steps, tol, guidance)
     drawn = generate(artefact, rows, condition=condition, choice=choice, seed=seed)
     if out is not None:
-        write_samples(drawn.table, out)
+        write_samples(drawn.table, out, artefact.schema)
     note = f"{rows} rows, {drawn.nfe:.0f} network evaluations each, {duration(drawn.seconds)}"
     if drawn.failed:
         note += f"; {drawn.failed} rows have no value: the solver failed on them"

@@ -128,12 +128,12 @@ class FlowEstimator(Habits):
         """`fit`, then `transform` of the same rows."""
         return self.fit(X, y).transform(X)
 
-    @torch.no_grad()
     def score_samples(self, X: Any) -> Float[np.ndarray, " rows"]:
         """Log-density of every row in nats; −∞ off a constant column, NaN where the integration failed."""
         moved = self._known(X, "score_samples") - self._offset
         flow: Any = self._exact.flow
-        density = flow.score(self._tensor(moved), generator=generator_for(SCORE)).value.numpy(force=True)
+        with torch.no_grad():
+            density = flow.score(self._tensor(moved), generator=generator_for(SCORE)).value.numpy(force=True)
         off = (moved[:, ~self._varies] != 0).any(1)
         return np.where(off, -np.inf, density)
 
@@ -144,7 +144,6 @@ class FlowEstimator(Habits):
         """
         return float(self.score_samples(X).mean())
 
-    @torch.no_grad()
     def sample(self, n_samples: Any = 1, random_state: Any = None) -> Float[np.ndarray, "rows columns"]:
         """Draw ``(n_samples, n_features_in_)`` rows.
 
@@ -160,10 +159,10 @@ class FlowEstimator(Habits):
         seed = seed_from(self.random_state if random_state is None else random_state)
         steps = None if self.sampling_steps is None else whole("sampling_steps", self.sampling_steps)
         flow = SolverChoice(self.solver, steps).applied(self._exact)
-        drawn = flow.draw(count, generator=generator_for(seed, SAMPLE)).value
+        with torch.no_grad():
+            drawn = flow.draw(count, generator=generator_for(seed, SAMPLE)).value
         return self._with_constants(drawn, np.zeros((count, self.n_features_in_))) + self._offset
 
-    @torch.no_grad()
     def transform(self, X: Any) -> Any:
         """Rows to the source: ``(rows, n_features_out_)`` float64, standard normal where the model is right.
 
@@ -171,10 +170,10 @@ class FlowEstimator(Habits):
         """
         moved = self._known(X, "transform") - self._offset
         flow: Any = self._exact.flow
-        latent = flow.encode(self._tensor(moved)).value
+        with torch.no_grad():
+            latent = flow.encode(self._tensor(moved)).value
         return self._contained(self._with_constants(latent, moved), X)
 
-    @torch.no_grad()
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "rows columns"]:
         """Undo `transform`, up to the tolerance of the likelihood solver."""
         self._require_fit("inverse_transform")
@@ -183,7 +182,8 @@ class FlowEstimator(Habits):
         flow: Any = self._exact.flow
         if flow.ode is not None:  # sampling may be coarse; a round trip may not
             flow = flow.with_options(solver=flow.ode.likelihood_solver)
-        moved = flow.decode(self._tensor(latent)).value
+        with torch.no_grad():
+            moved = flow.decode(self._tensor(latent)).value
         return self._with_constants(moved, latent) + self._offset
 
     # State: weights and settings as plain arrays, so that a model of one device opens on another

@@ -88,8 +88,8 @@ class Grid:
 def uniform(t0: float, t1: float, steps: int) -> Grid:
     """``steps`` equal steps from ``t0`` to ``t1``, both exact.
 
-    >>> uniform(0.2, 0.7, 2).times
-    (0.2, 0.45, 0.7)
+    >>> uniform(0.0, 0.5, 2).times
+    (0.0, 0.25, 0.5)
     """
     check_steps(steps)
     inner = (t0 + (t1 - t0) * n / steps for n in range(1, steps))

@@ -1,5 +1,6 @@
 """How to train: one frozen record whose every field is used by the loop."""
 
+import math
 from dataclasses import dataclass
 
 from advect.errors import ConfigError
@@ -38,20 +39,35 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", where=name)
-        for name in ("warmup_steps", "weight_decay", "gradient_clip", "validation_every", "seed"):
-            if getattr(self, name) < 0:
+        for name in ("warmup_steps", "weight_decay", "gradient_clip", "validation_every", "checkpoint_seconds", "seed"):
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}", where=name)
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas are two numbers in [0, 1), not {self.betas}", where="betas")
         if not 0 <= self.ema_decay <= 1:
             raise ConfigError(f"ema_decay lies between 0 and 1, not {self.ema_decay}", where="ema_decay")
         if self.decay not in ("cosine", "constant"):
             raise ConfigError(
                 f"decay {self.decay!r} is not known", where="decay", remedy="Choose 'cosine' or 'constant'."
             )
+
+    def _check_types(self) -> None:
+        """Settings may come as text from a command line: each must be of the kind of its default."""
+        for name, entry in self.__dataclass_fields__.items():
+            value, expected = getattr(self, name), type(entry.default)
+            if expected is tuple and isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+                continue
+            accepted = (int, float) if expected is float else expected
+            if not isinstance(value, accepted) or isinstance(value, bool):
+                word = {int: "a whole number", float: "a number", str: "a word", tuple: "a list"}[expected]
+                raise ConfigError(f"{name} must be {word}, not {value!r}", where=name)
 
     @property
     def validation_interval(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advect.errors import TrainingError
+from advect.errors import AdvectError, DataError, TrainingError
 from advect.records import Batch, Progress
 from advect.training.average import WeightAverage
 from advect.training.batches import Batches
@@ -106,7 +106,7 @@ class Trainer:
                 if deadline is not None and time.monotonic() > deadline:
                     reason = "deadline"
                     break
-                self._train_step()
+                self._guarded_step()
                 self._after_step()
             self.flow.eval()
             self._clock.settle(self.state)
@@ -144,6 +144,20 @@ class Trainer:
 
     # One step
 
+    def _guarded_step(self) -> None:
+        """One step; rows or a pairing that cannot be used are told with the step, and the state before it is kept."""
+        try:
+            self._train_step()
+        except AdvectError as error:
+            if not isinstance(error, DataError | ArithmeticError):
+                raise
+            self._checkpoint()
+            place = f"{self._place()}: {error.where}" if error.where else self._place()
+            raise TrainingError(error.what, where=place, remedy=error.remedy) from error
+
+    def _place(self) -> str:
+        return f"step {self.state.step}, batch of {self.config.batch_size} rows"
+
     def _train_step(self) -> None:
         step = self.state.step
         generator = generator_for(self.config.seed, TRAINING, step)
@@ -167,7 +181,9 @@ class Trainer:
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         loss = self.objective(self.flow, batch, generator=generator)
         if batch.weight is not None:
-            return (loss * batch.weight).sum() / batch.weight.sum()
+            # Where every row of the batch has weight zero the loss is zero, not 0/0.
+            total = batch.weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
+            return (loss * batch.weight).sum() / total
         return loss.mean()
 
     def _backward(self, loss: Tensor) -> None:
@@ -183,7 +199,7 @@ class Trainer:
         what = "loss" if not torch.isfinite(loss) else "gradient"
         raise TrainingError(
             f"the {what} is not finite ({loss.item():.3g}); the step was not taken and the state before it is kept",
-            where=f"step {self.state.step}, batch of {self.config.batch_size} rows",
+            where=self._place(),
             remedy="Lower the learning rate, look for extreme values in the data, or continue from the checkpoint "
             "with another seed.",
         )

@@ -16,9 +16,15 @@ from torch import Tensor
 
 from advect.data import Split, take_rows
 from advect.errors import DataError, UnsupportedError
-from advect.evaluation import gaussian_fit_log_prob, two_sample_suite
+from advect.evaluation import (
+    column_suite,
+    gaussian_fit_log_prob,
+    path_energy,
+    straightness,
+    two_sample_suite,
+)
 from advect.flows import EmpiricalBase
-from advect.records import Status, Table
+from advect.records import Metric, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.generate import SolverChoice, generate
@@ -28,8 +34,9 @@ from advect.workflows.transport import to_latent
 
 MAX_ROWS = 2000
 LIKELIHOOD_ROWS = 500
+PATH_ROWS, PATH_TIMES = 500, 33
 # Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
-LIKELIHOOD_EFFORT = 64_000
+LIKELIHOOD_EFFORT = 16_000
 
 
 def evaluate_rows(
@@ -68,7 +75,7 @@ def evaluate_table(
         likelihood_rows: Rows scored; by default up to 500, fewer in many dimensions.
 
     Returns:
-        Plain values, ready for JSON: ``metrics``, ``likelihood``, ``sampling``.
+        Plain values, ready for JSON: ``metrics``, ``columns``, ``transport``, ``likelihood``, ``sampling``.
 
     Raises:
         DataError: Fewer than two held-out rows.
@@ -88,8 +95,14 @@ def evaluate_table(
     samples = _flat(artefact, generated.table, generator)
     train = _flat(artefact, _some(reference, 4 * max_rows, generator), generator)
     metrics = two_sample_suite(samples, real, train, generator=generator, max_rows=max_rows)
+    columns: tuple[Metric, ...] = ()
+    if not artefact.schema.image:  # a pixel is no column that anyone looks up
+        names = [c.name for c in artefact.codec.coordinates]
+        columns = column_suite(samples, real, train, names, generator=generator)
     return {
         "metrics": [asdict(m) for m in metrics],
+        "columns": [asdict(m) for m in columns],
+        "transport": _transport(artefact, generator),
         "likelihood": _likelihood(artefact, held_out, reference, seed, likelihood_rows, generator),
         "sampling": {
             "solver": artefact.config["sampling"]["solver"],
@@ -103,6 +116,22 @@ def evaluate_table(
         "held_out_rows": held_out.num_rows,
         "reference_rows": reference.num_rows,
         "seed": seed,
+    }
+
+
+@torch.no_grad()
+def _transport(artefact: Artefact, generator: torch.Generator) -> dict[str, float]:
+    """Energy and straightness of the paths of samples, in latent coordinates; empty for maps without an ODE."""
+    ode = artefact.flow.ode
+    if ode is None:
+        return {}
+    condition = None if artefact.condition is None else artefact.condition.draw(PATH_ROWS, generator).float()
+    start = artefact.flow.base.sample(PATH_ROWS, condition, generator=generator)
+    times = torch.linspace(0, 1, PATH_TIMES)
+    states = ode.trajectory(start, times, condition).double()
+    return {
+        "path_energy": float(path_energy(states, times.double()).mean()),
+        "straightness": float(straightness(states, times.double()).mean()),
     }
 
 
@@ -221,6 +250,11 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
             text += f" (floor {metric['floor']:.4g}{spread}"
             text += f", Gaussian fit {metric['ceiling']:.4g})" if metric["ceiling"] is not None else ")"
         lines.append((metric["name"], text))
+    moved = evaluation.get("transport", {})
+    if moved:
+        lines.append(
+            ("path energy", f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight)")
+        )
     return lines
 
 

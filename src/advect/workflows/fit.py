@@ -96,6 +96,8 @@ def train(
     with folder.locked() if folder is not None else nullcontext():
         listener.phase("reading")
         prepared = prepare(request)
+        for text in prepared.table.notes:
+            listener.note(f"{prepared.table.origin}: {text}")
         if folder is not None and folder.state in ("started", "finished"):
             prepared = _continue_settings(folder, prepared)
             if folder.state == "finished":
@@ -180,6 +182,8 @@ def _finish(
     listener: Listener,
     evaluate: bool,
 ) -> TrainResult:
+    # Training may have been on an accelerator; figures and later use start from the processor.
+    prepared.built.core.to("cpu")
     artefact = Artefact(
         flow=prepared.flow.eval(),
         schema=prepared.schema,

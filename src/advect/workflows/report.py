@@ -11,7 +11,7 @@ from advect.data import Split, take_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_writable
 from advect.methods import get_method
-from advect.records import Finding, Metric, Table
+from advect.records import Finding, Metric, Schema, Table
 from advect.report import (
     DataSummary,
     History,
@@ -43,7 +43,9 @@ def write_run_report(
         "report": write_report(_content(folder, artefact, table, split, findings, real, samples), folder.file(REPORT))
     }
     if artefact.schema.image:
-        files["picture"] = picture_grid(samples, folder.file("samples.png"), beside=real)
+        files["picture"] = picture_grid(
+            samples, folder.file("samples.png"), beside=real, bounds=pixel_bounds(artefact.schema)
+        )
     return files
 
 
@@ -197,8 +199,15 @@ def check_destination(destination: Path, *, pictures: bool = True) -> None:
     check_writable(destination)
 
 
-def write_samples(table: Table, destination: Path, real: Table | None = None) -> Path:
+def pixel_bounds(schema: Schema) -> tuple[float, float] | None:
+    """The values shown as black and white: the smallest and largest pixel that training saw."""
+    lows = [c.minimum for c in schema.columns if c.minimum is not None]
+    highs = [c.maximum for c in schema.columns if c.maximum is not None]
+    return (min(lows), max(highs)) if schema.image and lows and highs else None
+
+
+def write_samples(table: Table, destination: Path, schema: Schema) -> Path:
     """Write sampled rows by the ending of the destination: a picture grid for ``.png``, else a table."""
     if destination.suffix.lower() == ".png":
-        return picture_grid(table, destination, beside=real)
+        return picture_grid(table, destination, bounds=pixel_bounds(schema))
     return write_table(table, destination)
