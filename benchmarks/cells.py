@@ -7,6 +7,7 @@ torn file means that the cell is still to be run. A file made with other setting
 protocols never meet in one folder.
 """
 
+import hashlib
 import importlib
 import json
 import os
@@ -22,8 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from advect import files
 from advect.errors import ConfigError
-from advect.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -160,6 +161,7 @@ def work(cell: Cell, target: Path) -> None:
     """In the worker: call the cell's function and write its record. A figure that is no number is refused."""
     module, _, name = cell.work.partition(":")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    versions = _versions()  # before the work: the source that is about to be imported
     date, started, cpu = datetime.now(UTC), time.perf_counter(), time.process_time()
     figures = getattr(importlib.import_module(module), name)(cell.settings)
     record = {
@@ -169,7 +171,7 @@ def work(cell: Cell, target: Path) -> None:
         "date": date.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
-        "versions": _versions(),
+        "versions": versions,
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
@@ -179,17 +181,26 @@ def work(cell: Cell, target: Path) -> None:
         "settings": cell.settings,
         "figures": figures,
     }
-    write_text(target, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    files.write_text(target, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    """Of Python and the packages; advect's also by its source, because a version number covers many states of it."""
+    found = {"python": platform.python_version(), "advect_source": _source_digest()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # an optional one that this cell did without
             continue
     return found
+
+
+def _source_digest() -> str:
+    """Twelve hexadecimal digits over the names and contents of advect's modules."""
+    home, digest = Path(files.__file__).parent, hashlib.sha256()
+    for path in sorted(home.rglob("*.py")):
+        digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _processor() -> str:

@@ -230,7 +230,7 @@ def _noise(records: Iterable[Record]) -> str:
 
 def _made_on(record: Record) -> str:
     machine, versions = record["machine"], record["versions"]
-    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    software = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "advect_source")
     return f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} thread per cell; {software}"
 
 

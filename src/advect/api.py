@@ -223,7 +223,7 @@ class Model:
         generator = generator_for(seed, SAMPLE)
         vectors = condition_vectors(self.artefact, num_rows, self._condition(condition), generator)
         grid = torch.as_tensor(times, dtype=torch.float32)
-        states = self.artefact.flow.trajectory(num_rows, grid, vectors, generator=generator)  # type: ignore[operator]
+        states = self.artefact.flow.trajectory(num_rows, grid, vectors, generator=generator)
         return states.double().cpu().numpy()
 
     def evaluate(self, data: Any, reference: Any, *, seed: int = 0) -> Mapping:

@@ -14,7 +14,7 @@ from advect.errors import AdvectError
 
 app = App(
     name="advect",
-    help="Flow-based generative models: learn a distribution from samples, draw new ones, score rows, move populations.",
+    help="Flow-based generative models: learn a distribution, draw new samples, score rows, move populations.",
     help_epilogue="advect VERB --help tells more. To begin: advect train moons --steps 1000",
     version=lambda: version("advect"),
     help_format="plaintext",
@@ -32,7 +32,7 @@ VERBS = (
     look.doctor,
 )
 for place, verb in enumerate(VERBS):
-    app.command(verb, sort_key=place)
+    app.command(verb, sort_key=place, help_epilogue="")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,40 +1,57 @@
 """What the command shows: results on standard output, everything else on standard error.
 
-With ``--json`` standard output carries one JSON object and nothing more.
+With ``--json`` standard output carries one JSON object and nothing more. On a terminal, tables are set in columns and
+sentences are wrapped between words; elsewhere a table is tab-separated lines and a sentence is one line.
 """
 
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from advect.records import Finding, Progress
-    from advect.workflows.preflight import Preflight
+    from advect.records import Table
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+SHOWN_ROWS = 10
+
+
+def _console(*, stderr: bool) -> Console:
+    """A console for the stream as it is now, so that a caller who replaced it is heeded."""
+    console = Console(stderr=stderr, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
+
+
+def is_terminal() -> bool:
+    """Whether standard error is a terminal, where a line can be written over."""
+    return _console(stderr=True).is_terminal
+
+
+def width() -> int:
+    """Characters in a line of the terminal."""
+    return _console(stderr=True).width
 
 
 def say_error(message: str) -> None:
     """One paragraph on standard error."""
-    err.print(f"[bold red]error:[/] {escape(message)}")
+    text = " ".join(message.split())
+    _console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {text}"))
 
 
 def say(text: str) -> None:
     """A line on standard error."""
-    err.print(escape(text))
+    _console(stderr=True).print(Text(text))
 
 
 def show(text: str = "") -> None:
-    """A line on standard output."""
-    out.print(escape(text))
+    """A line on standard output, never wrapped: it may be copied."""
+    sys.stdout.write(text + "\n")
 
 
 def show_json(value: Mapping[str, Any]) -> None:
@@ -42,17 +59,64 @@ def show_json(value: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")
 
 
-def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output; tab-separated where that is no terminal."""
     rows = list(rows)
-    if not out.is_terminal:
+    console = _console(stderr=False)
+    if not console.is_terminal:
         for row in [heads, *rows]:
-            sys.stdout.write("\t".join(row) + "\n")
+            show("\t".join(row))
         return
-    table = RichTable(*heads, title=title or None, title_justify="left", box=None, pad_edge=False)
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(Text(head))
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    out.print(table)
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def show_pairs(pairs: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
+    """Names and what belongs to them, in two columns; on a terminal long text is wrapped inside its column."""
+    pairs = [(name, str(text)) for name, text in pairs]
+    console = _console(stderr=False)
+    if not console.is_terminal:
+        longest = max((len(name) for name, _ in pairs), default=0)
+        for name, text in pairs:
+            show(f"{' ' * indent}{name:<{longest}}  {text}")
+        return
+    grid = RichTable.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for name, text in pairs:
+        grid.add_row(Text(" " * indent + name), Text(text))
+    console.print(grid)
+
+
+def show_rows(table: "Table") -> None:
+    """The first rows of a table, and how many more there are."""
+    shown = min(SHOWN_ROWS, table.num_rows)
+    show_table(table.names, [[_cell(column[i]) for column in table.columns] for i in range(shown)])
+    if table.num_rows > shown:
+        say(f"The first {shown} of {table.num_rows} rows; --out FILE writes them all.")
+
+
+def columns_json(table: "Table") -> dict[str, list]:
+    """The columns of a table as plain lists by name; a gap is null."""
+    return {name: column.tolist() for name, column in zip(table.names, table.columns, strict=True)}
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if hasattr(value, "dtype") and value.dtype.kind == "b":
+        return str(bool(value)).lower()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind == "f")
+        else str(value)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -66,92 +130,23 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
-    return float(value) if hasattr(value, "__float__") else str(value)
-
-
-class TerminalListener:
-    """Shows a training as it goes: preflight, a live line, phases and notes; quiet with ``--json``."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self._live = err.is_terminal and not quiet
-        self._last_line = 0
-
-    def note(self, text: str) -> None:
-        """A sentence."""
-        self._end_line()
-        say(text)
-
-    def phase(self, name: str) -> None:
-        """A new phase."""
-        if not self.quiet and name not in ("training",):
-            self._end_line()
-            say(f"{name} …")
-
-    def preflight(self, preflight: "Preflight") -> None:
-        """What is about to happen."""
-        if not self.quiet:
-            show_preflight(preflight, say)
-
-    def progress(self, progress: "Progress") -> None:
-        """The live line; where there is no terminal, a line every tenth of the way."""
-        if self.quiet:
-            return
-        text = progress_line(progress)
-        if self._live:
-            sys.stderr.write("\r\x1b[2K" + text)
-            sys.stderr.flush()
-            self._last_line = 1
-            if progress.step == progress.steps:
-                self._end_line()
-            return
-        tenth = 10 * progress.step // max(progress.steps, 1)
-        if tenth > self._last_line or progress.step == progress.steps:
-            self._last_line = tenth
-            say(text)
-
-    def _end_line(self) -> None:
-        if self._live and self._last_line:
-            sys.stderr.write("\n")
-            self._last_line = 0
-
-
-def progress_line(progress: "Progress") -> str:
-    """``step 1200/5000  loss 0.412  310 steps/s  12 s left  network 61 %, coupling 22 %``."""
-    shares = sorted(progress.shares.items(), key=lambda item: -item[1])
-    where = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3] if share >= 0.05)
-    rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
-    return (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate} steps/s  "
-        f"{duration(progress.seconds_left)} left  {where}"
-    )
+    return _plain(float(value)) if hasattr(value, "__float__") else str(value)
 
 
 def duration(seconds: float) -> str:
-    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """``45 s``, ``3 min 20 s``, ``2 h 5 min``.
+
+    >>> duration(200.0)
+    '3 min 20 s'
+    """
     if not math.isfinite(seconds):
-        return "unknown time"
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.2g} s"
+        return "an unknown time"
+    if seconds < 1:
+        return f"{seconds:.2g} s" if seconds > 0 else "0 s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
-
-
-def show_preflight(preflight: "Preflight", line: Callable[[str], None]) -> None:
-    """The preflight in lines."""
-    line(preflight.data)
-    for finding in preflight.findings:
-        line(f"  {finding_line(finding)}")
-    line(preflight.model)
-    line(
-        f"{preflight.steps} steps at {preflight.seconds_per_step * 1000:.2g} ms: "
-        f"about {duration(preflight.seconds)} of training"
-    )
-
-
-def finding_line(finding: "Finding") -> str:
-    """``total_bedrooms, missing: 207 gaps → an indicator column``."""
-    return f"{finding.where}, {finding.kind}: {finding.message} → {finding.action}"

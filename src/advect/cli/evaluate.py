@@ -4,13 +4,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from advect.cli.console import show, show_json
+from advect.cli.codes import DONE
+from advect.cli.console import show, show_json, show_pairs
 from advect.cli.options import Json, Run, Seed
 
 
 def evaluate(
     run: Run,
     data: Annotated[str | None, Parameter(help="Held-out rows; by default the run's own test split.")] = None,
+    /,
     *,
     seed: Seed = 0,
     json: Json = False,
@@ -22,8 +24,7 @@ def evaluate(
     evaluation = evaluate_run(run, data, seed=seed)
     if json:
         show_json(evaluation)
-        return 0
-    show(f"{evaluation['held_out_rows']} held-out rows; floor: real against real; Gaussian fit: what no effort gets")
-    for name, text in figures(evaluation):
-        show(f"  {name:<28} {text}")
-    return 0
+        return DONE
+    show(f"{evaluation['held_out_rows']} held-out rows. Floor: real rows against real rows, the best there is.")
+    show_pairs(figures(evaluation))
+    return DONE

@@ -4,12 +4,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from advect.cli.console import show, show_json
+from advect.cli.codes import DONE
+from advect.cli.console import show, show_json, show_pairs
 from advect.cli.options import Json
 
 
 def explain(
     method: Annotated[str, Parameter(help="A row of `advect methods`.")],
+    /,
     *,
     json: Json = False,
 ) -> int:
@@ -19,14 +21,11 @@ def explain(
     facts = explanation(method)
     if json:
         show_json(facts)
-        return 0
+        return DONE
     show(f"{facts['name']}: {facts['title']}")
-    for name, value in facts.items():
-        if name in ("name", "title", "options"):
-            continue
-        show(f"  {name:<11} {value}")
+    show_pairs([(name, text) for name, text in facts.items() if name not in ("name", "title", "options")])
     if facts["options"]:
-        show("  options")
-        for name, text in facts["options"].items():
-            show(f"    {name:<12} {text}")
-    return 0
+        show()
+        show("Options (--set NAME=VALUE)")
+        show_pairs(facts["options"].items())
+    return DONE

@@ -1,6 +1,7 @@
 """``advect methods``, ``advect data`` and ``advect doctor``: what there is."""
 
-from advect.cli.console import show, show_json, show_table
+from advect.cli.codes import DONE
+from advect.cli.console import show, show_json, show_pairs, show_table
 from advect.cli.options import Json
 
 
@@ -8,28 +9,29 @@ def methods(*, json: Json = False) -> int:
     """The table of methods."""
     from advect.methods import METHODS
 
-    rows = [[m.name, m.title, m.map, m.couples, m.path, m.objective] for m in METHODS.values()]
-    heads = ["name", "method", "map", "coupling", "path", "objective"]
     if json:
-        show_json({"methods": [dict(zip(heads, row, strict=True)) for row in rows]})
-    else:
-        show_table("Methods", heads, rows)
-        show("advect explain NAME tells more.")
-    return 0
+        names = ("name", "title", "map", "couples", "path", "objective", "paper")
+        show_json({"methods": [{name: getattr(m, name) for name in names} for m in METHODS.values()]})
+        return DONE
+    show_table(["name", "method", "path"], [[m.name, m.title, m.path] for m in METHODS.values()])
+    show()
+    show("advect explain NAME tells the theory; advect train DATA --method NAME uses it.")
+    return DONE
 
 
 def data(*, json: Json = False) -> int:
     """The built-in data sets."""
     from advect.data import BUILTINS
 
-    rows = [[name, b.title, str(b.rows), str(b.columns)] for name, b in BUILTINS.items()]
     heads = ["name", "what", "rows", "columns"]
     if json:
+        rows = [(name, b.title, b.rows, b.columns) for name, b in BUILTINS.items()]
         show_json({"data": [dict(zip(heads, row, strict=True)) for row in rows]})
-    else:
-        show_table("Built-in data", heads, rows)
-        show("Files: .csv .tsv .parquet .npy .npz, also gzipped.")
-    return 0
+        return DONE
+    show_table(heads, [[name, b.title, str(b.rows), str(b.columns)] for name, b in BUILTINS.items()])
+    show()
+    show("Files: .csv .tsv .parquet .npy .npz, all but parquet also with .gz; FILE.npz:KEY names an array inside.")
+    return DONE
 
 
 def doctor(*, json: Json = False) -> int:
@@ -39,7 +41,6 @@ def doctor(*, json: Json = False) -> int:
     facts = examine()
     if json:
         show_json(facts)
-        return 0
-    for name, value in facts.items():
-        show(f"{name:<22} {value}")
-    return 0
+        return DONE
+    show_pairs([(name, str(value)) for name, value in facts.items()], indent=0)
+    return DONE

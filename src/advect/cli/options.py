@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter, Token
 
@@ -50,11 +50,6 @@ def real(*, positive: bool) -> Callable[[type, Sequence[Token]], float]:
     return read
 
 
-def duration(_: Any, tokens: Sequence[Token]) -> float:
-    """A reader of durations, see `seconds`."""
-    return seconds(tokens[0].value)
-
-
 def seconds(text: str) -> float:
     """``90``, ``90s``, ``2m`` or ``1h30m`` in seconds.
 
@@ -69,7 +64,9 @@ def seconds(text: str) -> float:
         raise ConfigError(f"{text!r} is not a duration", where="--budget", remedy="Write it like 90s, 2m or 1h30m.")
     total = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
     if not total > 0:
-        raise ConfigError(f"the budget must be positive, not {text}", where="--budget", remedy="Write it like 90s or 2m.")
+        raise ConfigError(
+            f"the budget must be positive, not {text}", where="--budget", remedy="Write it like 90s or 2m."
+        )
     return total
 
 
@@ -79,13 +76,12 @@ def flag(help: str) -> Parameter:
 
 
 Json = Annotated[bool, Parameter(name="--json"), flag("Print one JSON object on standard output.")]
-Seed = Annotated[int, Parameter(help="Seed of every draw.", converter=whole(0), allow_leading_hyphen=True)]
+Seed = Annotated[int, Parameter(help="Seed of every draw.", converter=whole(0))]
 Run = Annotated[Path, Parameter(help="A folder that `advect train` made.")]
-Out = Annotated[Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz, csv.gz, tsv.gz.")]
-Condition = Annotated[
-    str | None, Parameter(help="Condition of all rows: a value, or NAME=VALUE,NAME=VALUE.", allow_leading_hyphen=True)
+Out = Annotated[
+    Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz, csv.gz, tsv.gz.")
 ]
-Count = Parameter(converter=whole(1), allow_leading_hyphen=True)
-Positive = Parameter(converter=real(positive=True), allow_leading_hyphen=True)
-Number = Parameter(converter=real(positive=False), allow_leading_hyphen=True)
-Budget = Parameter(converter=duration, allow_leading_hyphen=True)
+Condition = Annotated[str | None, Parameter(help="Condition of all rows: a value, or NAME=VALUE,NAME=VALUE.")]
+Count = Parameter(converter=whole(1))
+Positive = Parameter(converter=real(positive=True))
+Number = Parameter(converter=real(positive=False))

@@ -1,10 +1,11 @@
 """``advect report``."""
 
+from advect.cli.codes import DONE
 from advect.cli.console import show, show_json
 from advect.cli.options import Json, Run
 
 
-def report(run: Run, *, json: Json = False) -> int:
+def report(run: Run, /, *, json: Json = False) -> int:
     """Write the page of a run: verdict, pictures, figures, configuration."""
     from advect.workflows.again import report_run
 
@@ -14,4 +15,4 @@ def report(run: Run, *, json: Json = False) -> int:
     else:
         for name, path in files.items():
             show(f"{name}: {path}")
-    return 0
+    return DONE

@@ -5,24 +5,24 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from advect.cli.console import duration, say, show_json, show_table
-from advect.cli.options import Condition, Json, Rows, Run, Seed
-
-SHOWN = 10
+from advect.cli.codes import DONE
+from advect.cli.console import columns_json, duration, say, show_json, show_rows
+from advect.cli.options import Condition, Count, Json, Number, Positive, Run, Seed
 
 
 def sample(
     run: Run,
+    /,
     *,
-    rows: Rows = 1000,
+    rows: Annotated[int, Parameter(name=["--rows", "-n"], help="Number of rows."), Count] = 1000,
     condition: Condition = None,
-    guidance: Annotated[float, Parameter(help="Weight w of classifier-free guidance; 0 is none.")] = 0.0,
+    guidance: Annotated[float, Parameter(help="Weight w of classifier-free guidance; 0 is none."), Number] = 0.0,
     solver: Annotated[str | None, Parameter(help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5 or tsit5.")] = None,
-    steps: Annotated[int | None, Parameter(help="Steps of a fixed-step solver.")] = None,
-    tol: Annotated[float | None, Parameter(help="Tolerance of an adaptive solver.")] = None,
+    steps: Annotated[int | None, Parameter(help="Steps of a fixed-step solver."), Count] = None,
+    tol: Annotated[float | None, Parameter(help="Tolerance of an adaptive solver."), Positive] = None,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, Parameter(help="File by its ending: csv, tsv, parquet, npy, npz, or png for pictures.")
+        Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz; png for pictures.")
     ] = None,
     json: Json = False,
 ) -> int:
@@ -33,8 +33,8 @@ def sample(
 
     if out is not None:
         check_destination(out)
-    artefact = open_run(run)
     choice = SolverChoice(solver, steps, tol, guidance)
+    artefact = open_run(run)
     drawn = generate(artefact, rows, condition=condition, choice=choice, seed=seed)
     if out is not None:
         write_samples(drawn.table, out, artefact.schema)
@@ -43,26 +43,8 @@ def sample(
         note += f"; {drawn.failed} rows have no value: the solver failed on them"
     say(note + (f": {out}" if out else ""))
     if json:
-        show_json(
-            {
-                "rows": rows,
-                "nfe": drawn.nfe,
-                "seconds": drawn.seconds,
-                "failed_rows": drawn.failed,
-                "out": out,
-                "seed": seed,
-            }
-        )
+        facts = {"rows": rows, "nfe": drawn.nfe, "seconds": drawn.seconds, "failed_rows": drawn.failed, "seed": seed}
+        show_json(facts | ({"columns": columns_json(drawn.table)} if out is None else {"out": out}))
     elif out is None:
-        table = drawn.table
-        lines = [[_cell(column[i]) for column in table.columns] for i in range(min(rows, SHOWN))]
-        show_table("", table.names, lines)
-        if rows > SHOWN:
-            say(f"The first {SHOWN} of {rows} rows; --out FILE writes them all.")
-    return 0
-
-
-def _cell(value: object) -> str:
-    if value is None or value != value:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        show_rows(drawn.table)
+    return DONE

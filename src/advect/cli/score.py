@@ -4,19 +4,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from advect.cli.console import say, show_json, show_table
-from advect.cli.options import Json, Out, Run, Seed
-
-SHOWN = 10
+from advect.cli.codes import DONE
+from advect.cli.console import columns_json, say, show_json, show_rows
+from advect.cli.options import Count, Json, Out, Run, Seed
 
 
 def score(
     run: Run,
     data: Annotated[str, Parameter(help="Rows to score: a file or a built-in name.")],
+    /,
     *,
     out: Out = None,
     samples: Annotated[
-        int | None, Parameter(name="--importance-samples", help="Draws per row for discrete columns and gaps.")
+        int | None, Parameter(name="--importance-samples", help="Draws per row for discrete columns and gaps."), Count
     ] = None,
     seed: Seed = 0,
     json: Json = False,
@@ -31,8 +31,7 @@ def score(
 
     if out is not None:
         check_destination(out, pictures=False)
-    artefact = open_run(run)
-    scored = run_score(artefact, read_table(data, min_rows=1), importance_samples=samples, seed=seed)
+    scored = run_score(open_run(run), read_table(data, min_rows=1), importance_samples=samples, seed=seed)
     table = score_table(scored)
     if out is not None:
         write_table(table, out)
@@ -45,10 +44,7 @@ def score(
             words += f"; {figures[name]} {what}"
     say(words + (f": {out}" if out else ""))
     if json:
-        show_json(figures | {"out": out})
+        show_json(figures | ({"columns": columns_json(table)} if out is None else {"out": out}))
     elif out is None:
-        shown = min(SHOWN, table.num_rows)
-        show_table("", table.names, [[str(column[i]) for column in table.columns] for i in range(shown)])
-        if table.num_rows > SHOWN:
-            say(f"The first {SHOWN} of {table.num_rows} rows; --out FILE writes them all.")
-    return 0
+        show_rows(table)
+    return DONE

@@ -2,39 +2,52 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from advect.cli.console import TerminalListener, duration, say, show, show_json, show_preflight
-from advect.cli.options import Json, Seed, seconds
-from advect.errors import unknown_name
+from advect.cli.codes import DONE, INTERRUPTED
+from advect.cli.console import duration, say, show, show_json, show_pairs
+from advect.cli.listener import TerminalListener, show_preflight
+from advect.cli.options import Count, Json, Seed, flag, seconds
+from advect.errors import ConfigError
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from advect.workflows.fit import TrainResult
+    from advect.workflows.request import TrainRequest
 
 
 def train(
-    data: Annotated[str, Parameter(help="A file (csv, tsv, parquet, npy, npz, also .gz) or a built-in name.")],
+    data: Annotated[str, Parameter(help="A file (csv, tsv, parquet, npy, npz, also .gz) or a name of `advect data`.")],
+    /,
     *,
     method: Annotated[str, Parameter(help="A row of `advect methods`.")] = "ot-cfm",
     out: Annotated[Path | None, Parameter(help="Run folder; by default runs/DATA-METHOD.")] = None,
     condition: Annotated[
-        tuple[str, ...], Parameter(help="Column that is given, not modelled; may be repeated.", negative="")
+        tuple[str, ...],
+        Parameter(help="Column that is given, not modelled; may be repeated.", negative="", show_default=False),
     ] = (),
     source: Annotated[str | None, Parameter(help="Rows to start from in place of Gaussian noise.")] = None,
     weights: Annotated[str | None, Parameter(help="Column of row weights.")] = None,
-    steps: Annotated[int | None, Parameter(help="Optimiser steps; 5000 when no budget is given.")] = None,
-    budget: Annotated[str | None, Parameter(help="Wall time for everything, such as 2m, in place of steps.")] = None,
-    batch_size: Annotated[int | None, Parameter(help="Rows per step.")] = None,
+    steps: Annotated[int | None, Parameter(help="Optimiser steps; 5000 when no budget is given."), Count] = None,
+    budget: Annotated[
+        str | None, Parameter(help="Wall time for everything, such as 90s, 2m or 1h30m, in place of steps.")
+    ] = None,
+    batch_size: Annotated[int | None, Parameter(help="Rows per step; 256 when nothing is said."), Count] = None,
     network: Annotated[str, Parameter(help="Such as residual-3x256 or mlp-3x64.")] = "auto",
     seed: Seed = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or mps.")] = "auto",
-    set: Annotated[
+    settings: Annotated[
         tuple[str, ...],
-        Parameter(name="--set", help="NAME=VALUE of the method or loop, such as sigma=0.1.", negative=""),
+        Parameter(
+            name="--set",
+            help="NAME=VALUE of the method (see `advect explain`) or the loop, such as sigma=0.1; may be repeated.",
+            negative="",
+            show_default=False,
+        ),
     ] = (),
-    dry_run: Annotated[bool, Parameter(help="Say what would happen, and stop.", negative="")] = False,
-    restart: Annotated[bool, Parameter(help="Move an old run aside and start afresh.", negative="")] = False,
+    dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
+    restart: Annotated[bool, flag("Move an old run aside and start afresh.")] = False,
     json: Json = False,
 ) -> int:
     """Learn a distribution from rows.
@@ -42,11 +55,8 @@ def train(
     The same command continues a run that was interrupted, and says so when it is done.
     """
     started = time.monotonic()
-    from advect.workflows.fit import train as run_training
-    from advect.workflows.preflight import preflight
     from advect.workflows.request import TrainRequest, read_settings
 
-    settings = read_settings(method, _pairs(set))
     request = TrainRequest(
         data=data,
         method=method,
@@ -61,57 +71,71 @@ def train(
         seed=seed,
         device=device,
         restart=restart,
-        options=settings.options,
-        training=settings.training,
-        settings=settings.settings,
+        **vars(read_settings(method, _pairs(settings))),
     )
-    if dry_run:
-        plan = preflight(request, started=started)
-        if json:
-            show_json(vars(plan) | {"findings": [vars(f) for f in plan.findings]})
-        else:
-            show_preflight(plan, show)
-            show()
-            show(plan.config.rstrip())
-        return 0
-    return _run(request, run_training, json, started)
+    return _dry_run(request, json, started) if dry_run else _run(request, json, started)
 
 
-def _run(request, run_training, json: bool, started: float) -> int:  # noqa: ANN001 - their modules are not imported yet
-    from advect.cli.interrupt import asked_to_stop
+def _dry_run(request: "TrainRequest", json: bool, started: float) -> int:
+    """Everything before the first step; nothing is written."""
+    from advect.run import RunFolder
+    from advect.workflows.preflight import preflight
 
-    with asked_to_stop() as stop:
-        result = run_training(request, listener=TerminalListener(quiet=json), stop=stop, started=started)
+    plan = preflight(request, started=started)
+    state = RunFolder(str(request.out)).state
+    if json:
+        facts = vars(plan) | {"findings": [vars(f) for f in plan.findings], "run": request.out, "run_state": state}
+        show_json(facts)
+        return DONE
+    show_preflight(plan, show)
+    show(f"Run folder {request.out}: {_FOLDER_WORDS[state]}")
+    show()
+    show(plan.config.rstrip())
+    return DONE
+
+
+_FOLDER_WORDS = {
+    "absent": "it would be made.",
+    "empty": "it is empty and would be used.",
+    "foreign": "this exists and is no run: it would be refused.",
+    "started": "an unfinished run is there; with the same settings it would be continued.",
+    "finished": "a finished run is there; with --restart it would be moved aside.",
+}
+
+
+def _run(request: "TrainRequest", json: bool, started: float) -> int:
+    from advect.cli.interrupt import stop_on_signals
+    from advect.workflows.fit import train as run_training
+
+    try:
+        with stop_on_signals() as stop:
+            listener = TerminalListener(quiet=json, on_phase=stop.phase)
+            result = run_training(request, listener=listener, stop=stop, started=started)
+    except KeyboardInterrupt:
+        say("Interrupted. What was written before stays; the same command continues.")
+        return INTERRUPTED
     if json:
         show_json(
-            {
-                "state": result.state,
-                "run": result.folder,
-                "step": result.step,
-                "steps": result.steps,
-                "seconds": result.seconds,
-                "evaluation": result.evaluation,
-                "files": result.files,
-                "next_commands": list(result.next_commands),
-            }
+            {("run" if name == "folder" else name): value for name, value in vars(result).items() if name != "artefact"}
         )
     else:
         _show(result)
-    return INTERRUPTED if result.state == "interrupted" else 0
+    return INTERRUPTED if result.state == "interrupted" else DONE
 
 
-def _show(result) -> None:  # noqa: ANN001
+def _show(result: "TrainResult") -> None:
     from advect.workflows.evaluate import figures
 
     if result.state == "interrupted":
-        say(f"Stopped at step {result.step} of {result.steps}; everything is kept. The same command continues.")
+        say(f"Stopped after step {result.step} of {result.steps}; everything is kept. The same command continues.")
         return
     if result.state == "already finished":
-        show(f"This run is finished ({result.step} steps). Train on with --out of another name, or --restart.")
+        show(
+            f"{result.folder}: this run is finished ({result.step} steps). To train anew: --restart, or another --out."
+        )
     else:
         show(f"Trained {result.step} steps in {duration(result.seconds)}: {result.folder}")
-    for name, text in figures(result.evaluation):
-        show(f"  {name:<28} {text}")
+    show_pairs(figures(result.evaluation))
     for name, path in result.files.items():
         show(f"{name}: {path}")
     show("Next:")
@@ -124,16 +148,19 @@ def default_folder(data: str, method: str) -> Path:
 
     >>> default_folder("tables/houses.csv.gz", "ot-cfm").as_posix()
     'runs/houses-ot-cfm'
+    >>> default_folder("cells.npz:pca", "fm").as_posix()
+    'runs/cells-pca-fm'
     """
-    name = Path(data.replace(":", "-")).name.split(".")[0] or "data"
-    return Path("runs") / f"{name}-{method}"
+    file, _, key = data.partition(".npz:")
+    name = Path(file).name.split(".")[0] or "data"
+    return Path("runs") / "-".join(part for part in (name, key, method) if part)
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+def _pairs(texts: tuple[str, ...]) -> dict[str, Any]:
     result = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals:
-            raise unknown_name("setting", text, ["NAME=VALUE"], where="--set")
+        if not equals or not name.strip():
+            raise ConfigError(f"{text!r} is not NAME=VALUE", where="--set", remedy="Write it like --set sigma=0.1.")
         result[name.strip()] = value.strip()
     return result

@@ -4,15 +4,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from advect.cli.console import say, show_json, show_table
+from advect.cli.codes import DONE
+from advect.cli.console import columns_json, say, show_json, show_rows
 from advect.cli.options import Json, Out, Run, Seed
-
-SHOWN = 10
 
 
 def transport(
     run: Run,
     data: Annotated[str, Parameter(help="Rows to move: a file or a built-in name.")],
+    /,
     *,
     to: Annotated[str, Parameter(help="source (data to noise or source rows) or target (the other way).")] = "source",
     out: Out = None,
@@ -30,14 +30,12 @@ def transport(
     moved = run_transport(open_run(run), read_table(data, min_rows=1), to=to, seed=seed)
     if out is not None:
         write_table(moved.table, out)
-    failed = int((moved.status >= 3).sum())
-    words = f"{moved.table.num_rows} rows to the {to}, {moved.nfe:.0f} network evaluations each"
-    say(words + (f"; {failed} failed" if failed else "") + (f": {out}" if out else ""))
+    rows, failed = moved.table.num_rows, int((moved.status >= 3).sum())
+    words = f"{rows} rows to the {to}, {moved.nfe:.0f} network evaluations each"
+    say(words + (f"; {failed} failed and have no value" if failed else "") + (f": {out}" if out else ""))
     if json:
-        show_json({"rows": moved.table.num_rows, "nfe": moved.nfe, "failed_rows": failed, "out": out, "to": to})
+        facts = {"rows": rows, "nfe": moved.nfe, "failed_rows": failed, "to": to}
+        show_json(facts | ({"columns": columns_json(moved.table)} if out is None else {"out": out}))
     elif out is None:
-        from advect.cli.sample import _cell
-
-        rows = [[_cell(c[i]) for c in moved.table.columns] for i in range(min(SHOWN, moved.table.num_rows))]
-        show_table("", moved.table.names, rows)
-    return 0
+        show_rows(moved.table)
+    return DONE

@@ -33,9 +33,13 @@ def refusal(error: CycloptsError, verbs: Sequence[str]) -> AdvectError:
     match error:
         case UnknownCommandError(unused_tokens=[token, *_]) if token.startswith("-"):
             guess = nearest(token, ["--help", "--version"])
-            return ConfigError(f"There is no option {token}", remedy=f"{_meant(guess)}Give a verb first: {_list(known)}.")
+            return ConfigError(
+                f"There is no option {token}", remedy=f"{_meant(guess)}Give a verb first: {_list(known)}."
+            )
         case UnknownCommandError(unused_tokens=[token, *_]):
-            return ConfigError(f"There is no verb {token!r}", remedy=f"{_meant(nearest(token, known))}Known: {_list(known)}.")
+            return ConfigError(
+                f"There is no verb {token!r}", remedy=f"{_meant(nearest(token, known))}Known: {_list(known)}."
+            )
         case UnknownOptionError():
             token = (error.token.keyword or error.token.value).partition("=")[0]
             names = [name for argument in error.argument_collection for name in argument.names if name.startswith("-")]
@@ -48,7 +52,9 @@ def refusal(error: CycloptsError, verbs: Sequence[str]) -> AdvectError:
         case RepeatArgumentError(token=token):
             return ConfigError(f"{token.keyword} is given twice", remedy="Give it once.")
         case UnusedCliTokensError(unused_tokens=[token, *_]):
-            return ConfigError(f"`{command}` does not know what to do with {token!r}: there is one argument too many", remedy=see)
+            return ConfigError(
+                f"`{command}` does not know what to do with {token!r}: there is one argument too many", remedy=see
+            )
         case CoercionError(token=token) if token is not None:
             kind = _KINDS.get(getattr(error.target_type, "__name__", ""), "a value of the right kind")
             return ConfigError(f"{token.value!r} is not {kind}", where=token.keyword, remedy=see)

@@ -5,6 +5,7 @@ from advect.data.check import check_table, refuse_unusable
 from advect.data.codec import Codec
 from advect.data.condition import ConditionCodec
 from advect.data.containers import to_container
+from advect.data.prepared import PreparedRows
 from advect.data.read import read_table
 from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
 from advect.data.select import take_rows, with_condition
@@ -15,6 +16,7 @@ __all__ = [
     "BUILTINS",
     "Codec",
     "ConditionCodec",
+    "PreparedRows",
     "Split",
     "check_table",
     "find_array",

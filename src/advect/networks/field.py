@@ -27,6 +27,8 @@ class FieldNetwork(nn.Module, ABC):
             numbers; all zeros stand for "no condition".
     """
 
+    output: nn.Linear
+
     def __init__(self, event_shape: tuple[int, ...], condition_features: int = 0) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
@@ -63,6 +65,11 @@ class FieldNetwork(nn.Module, ABC):
             for start in range(0, len(x), rows)
         ]
         return torch.cat([v for v, _ in parts]).reshape(x.shape), torch.cat([d for _, d in parts])
+
+    def start_at_zero(self) -> None:
+        """Make the output zero everywhere, for networks that learn what a baseline leaves."""
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
 
     @abstractmethod
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from advect.data.codec import Codec
 from advect.data.condition import ConditionCodec
 from advect.data.schema import schema_from_dict, schema_to_dict
+from advect.errors import RunFolderError
+from advect.flows import Flow
 from advect.records import Schema
 from advect.run.folder import MODEL, RunFolder
 from advect.run.tensors import read_tensors, write_tensors
@@ -27,7 +27,7 @@ class Artefact:
         evaluation: Held-out figures, if they were computed.
     """
 
-    flow: nn.Module
+    flow: Flow
     schema: Schema
     codec: Codec
     condition: ConditionCodec | None
@@ -55,11 +55,18 @@ def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | 
     """
     folder.require_finished()
     tensors, card = read_tensors(folder.file(MODEL))
-    condition = card["condition"]
-    return (
-        tensors,
-        schema_from_dict(card["schema"]),
-        Codec.from_dict(card["codec"]),
-        None if condition is None else ConditionCodec.from_dict(condition),
-        card["config"],
-    )
+    try:
+        condition = card["condition"]
+        return (
+            tensors,
+            schema_from_dict(card["schema"]),
+            Codec.from_dict(card["codec"]),
+            None if condition is None else ConditionCodec.from_dict(condition),
+            dict(card["config"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            f"the card of {MODEL} does not describe a model ({error})",
+            where=str(folder.path),
+            remedy="The run folder is damaged, or was written by another version; restore it or train anew.",
+        ) from error

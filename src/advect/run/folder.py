@@ -121,7 +121,15 @@ class RunFolder:
         return value
 
     def move_aside(self) -> Path:
-        """Rename the folder out of the way and return where it went."""
+        """Rename the folder out of the way and return where it went.
+
+        Raises:
+            RunFolderError: Another process is writing to it, or it cannot be renamed.
+        """
+        with self.locked():
+            return self._rename_aside()
+
+    def _rename_aside(self) -> Path:
         for number in range(1, 1000):
             aside = self.path.with_name(f"{self.path.name}.old-{number}")
             if not aside.exists():

@@ -83,7 +83,10 @@ def read_history(folder: RunFolder) -> list[dict]:
     if not folder.file(METRICS).exists():
         return []
     try:
-        return [json.loads(line) for line in folder.read_text(METRICS).splitlines() if line.strip()]
+        lines = [json.loads(line) for line in folder.read_text(METRICS).splitlines() if line.strip()]
+        if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in lines):
+            raise ValueError("a line has no step")
+        return lines
     except ValueError as error:
         raise RunFolderError(
             f"{METRICS} is damaged ({error})", where=str(folder.path), remedy="Remove the damaged line."

@@ -45,6 +45,8 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
                     remedy="Use the version of advect that wrote it, or a newer one.",
                 )
             card = json.loads(header["card"])
+            if not isinstance(card, dict):
+                raise ValueError("its card is no object")
             return {name: stream.get_tensor(name) for name in stream.keys()}, card  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
         raise RunFolderError(f"{path.name} is missing", where=str(path.parent)) from error

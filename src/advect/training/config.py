@@ -39,7 +39,6 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check_types()
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", where=name)
@@ -56,18 +55,6 @@ class TrainingConfig:
             raise ConfigError(
                 f"decay {self.decay!r} is not known", where="decay", remedy="Choose 'cosine' or 'constant'."
             )
-
-    def _check_types(self) -> None:
-        """Settings may come as text from a command line: each must be of the kind of its default."""
-        for name, entry in self.__dataclass_fields__.items():
-            value, expected = getattr(self, name), type(entry.default)
-            if expected is tuple and isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-                continue
-            accepted = (int, float) if expected is float else expected
-            if not isinstance(value, accepted) or isinstance(value, bool):
-                word = {int: "a whole number", float: "a number", str: "a word", tuple: "a list"}[expected]
-                raise ConfigError(f"{name} must be {word}, not {value!r}", where=name)
 
     @property
     def validation_interval(self) -> int:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from advect.errors import AdvectError, DataError, TrainingError
-from advect.records import Batch, Progress
+from advect.records import Batch
 from advect.training.average import WeightAverage
 from advect.training.batches import Batches
+from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for
@@ -79,7 +80,7 @@ class Trainer:
         )
         self.state = TrainingState(flow, optimizer, WeightAverage(flow, config.ema_decay))
         self.parameters = parameters
-        self._clock = _Clock()
+        self._clock = Clock()
         self._cached_validation: list[Batch] | None = None
 
     # The run
@@ -139,7 +140,7 @@ class Trainer:
         self.state.load(tensors, numbers)
         if not any(name.startswith("optimizer.") for name in tensors):
             self.state.optimizer.state.clear()
-        self._clock = _Clock()
+        self._clock = Clock()
         return seconds
 
     # One step
@@ -248,82 +249,3 @@ class Trainer:
     def _checkpoint(self) -> None:
         self._clock.checkpointed()
         self.sink.checkpoint(self.state.tensors(), self.state.numbers())
-
-
-class _Phase:
-    """Adds the time of a block to a clock's account; a class of its own because it runs several times a step."""
-
-    __slots__ = ("account", "name", "started")
-
-    def __init__(self, account: dict[str, float], name: str) -> None:
-        self.account, self.name, self.started = account, name, 0.0
-
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.account[self.name] = self.account.get(self.name, 0.0) + time.perf_counter() - self.started
-
-
-class _Clock:
-    """Keeps time by phase, the running loss and the distance to the next line and checkpoint."""
-
-    def __init__(self) -> None:
-        now = time.perf_counter()
-        self._account: dict[str, float] = {}
-        self._started = self._line = self._checkpoint = self._settled = now
-        self._first_step = self._line_step = 0
-        self._losses: list[float] = []
-        self._line_losses: list[float] = []
-
-    def start(self, step: int) -> None:
-        now = time.perf_counter()
-        self._started = self._line = self._checkpoint = self._settled = now
-        self._first_step = self._line_step = step
-
-    def phase(self, name: str) -> _Phase:
-        return _Phase(self._account, name)
-
-    def loss(self, value: float) -> None:
-        self._losses.append(value)
-        self._line_losses.append(value)
-
-    def mean_loss(self) -> float:
-        """Mean since the last call (NaN when there was no step)."""
-        values, self._losses = self._losses, []
-        return sum(values) / len(values) if values else float("nan")
-
-    def since_line(self) -> float:
-        return time.perf_counter() - self._line
-
-    def since_checkpoint(self) -> float:
-        return time.perf_counter() - self._checkpoint
-
-    def checkpointed(self) -> None:
-        self._checkpoint = time.perf_counter()
-
-    def running(self) -> float:
-        return time.perf_counter() - self._settled
-
-    def settle(self, state: TrainingState) -> None:
-        """Add the time since the last settlement to the run's total."""
-        now = time.perf_counter()
-        state.seconds += now - self._settled
-        self._settled = now
-
-    def line(self, step: int, steps: int) -> Progress:
-        now = time.perf_counter()
-        rate = (step - self._line_step) / max(now - self._line, 1e-9)
-        overall = (step - self._first_step) / max(now - self._started, 1e-9)
-        total = max(now - self._started, 1e-9)
-        shares = {name: spent / total for name, spent in self._account.items()}
-        losses, self._line_losses = self._line_losses, []
-        self._line, self._line_step = now, step
-        return Progress(
-            step=step,
-            steps=steps,
-            loss=sum(losses) / len(losses) if losses else float("nan"),
-            rate=rate,
-            seconds_left=(steps - step) / overall if overall else float("nan"),
-            shares=shares | {"other": max(0.0, 1.0 - sum(shares.values()))},
-        )

@@ -6,12 +6,11 @@ from typing import Any
 
 from advect.data import Split, check_table, read_table, split_rows
 from advect.errors import DataError
-from advect.files import sha256_of
 from advect.records import Table
 from advect.run import EVALUATION, Artefact, RunFolder
 from advect.workflows.evaluate import evaluate_rows, evaluate_table
 from advect.workflows.open import open_run
-from advect.workflows.prepare import content_hash
+from advect.workflows.origin import fingerprint
 from advect.workflows.report import write_run_report
 
 
@@ -39,8 +38,7 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
             f"the data of this run ({data['origin']}) was given from Python and is not stored",
             remedy="Name held-out rows: advect evaluate RUN DATA.",
         ) from error
-    found = sha256_of(path) if path is not None else content_hash(table)
-    if found != data["sha256"]:
+    if fingerprint(known, table) != data["sha256"]:
         raise DataError(
             "the data has changed since this run was trained",
             where=str(known),

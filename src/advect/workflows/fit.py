@@ -85,19 +85,22 @@ def train(
     """
     started = time.monotonic() if started is None else started
     folder = None if request.out is None else RunFolder(request.out)
-    if folder is not None and request.restart and folder.state in ("started", "finished"):
-        listener.note(f"The old run was moved to {folder.move_aside()}.")
     if folder is not None and folder.state == "foreign":
         raise RunFolderError(
-            "this folder is there already and is no run",
+            f"this {'folder' if folder.path.is_dir() else 'file'} is there already and is no run",
             where=str(folder.path),
             remedy="Choose another name with --out, or remove it.",
         )
+    # Everything that may be refused about the input is, before a folder is made or an old run is moved.
+    listener.phase("reading")
+    prepared = prepare(request)
+    for text in prepared.table.notes:
+        listener.note(f"{prepared.table.origin}: {text}")
+    if folder is not None and request.restart and folder.state in ("started", "finished"):
+        with folder.locked():  # nobody is training in it
+            aside = folder.move_aside()
+        listener.note(f"The old run was moved to {aside}.")
     with folder.locked() if folder is not None else nullcontext():
-        listener.phase("reading")
-        prepared = prepare(request)
-        for text in prepared.table.notes:
-            listener.note(f"{prepared.table.origin}: {text}")
         if folder is not None and folder.state in ("started", "finished"):
             prepared = _continue_settings(folder, prepared)
             if folder.state == "finished":

@@ -1,9 +1,6 @@
 """From a request to everything training needs: rows read, checked and split, settings resolved, the model built."""
 
-import hashlib
-import platform
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -23,16 +20,16 @@ from advect.data import (
     take_rows,
 )
 from advect.errors import DataError, unknown_name
-from advect.files import sha256_of
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_options
 from advect.networks import resolve_network
-from advect.records import Finding, Schema, Table
-from advect.run.card import Sections, Setting
+from advect.records import Finding, Schema, Status, Table
+from advect.run.card import Sections
 from advect.training import DataRows, TrainingConfig, generator_for
 from advect.transforms import Bijection, Precision, fit_preprocess
 from advect.typing import Base
 from advect.workflows.request import DEFAULT_STEPS, TrainRequest, choose_device
+from advect.workflows.settings import resolved
 
 # Streams of `generator_for` used outside the loop; the loop's own are below 10.
 FIT, SOURCE, SCORE, SAMPLE, EVALUATE = 11, 12, 13, 14, 15
@@ -82,8 +79,7 @@ def prepare(request: TrainRequest) -> Prepared:
     Raises:
         AdvectError: Anything about the data or the settings that must be mended first.
     """
-    method = get_method(request.method)
-    options = resolve_options(method, request.options)
+    options = resolve_options(get_method(request.method), request.options)
     device = choose_device(request.device)
     table = read_table(request.data, key=request.key)
     schema = infer_schema(table, condition=request.condition)
@@ -96,7 +92,8 @@ def prepare(request: TrainRequest) -> Prepared:
     codec = Codec.fit(rows, schema)
     condition = ConditionCodec.fit(rows, schema) if schema.condition else None
     preprocess, latent = _fit_scaling(codec, rows, request.seed)
-    source = _source(request, schema, codec, preprocess)
+    source_table = None if request.source is None else read_table(request.source)
+    source = None if source_table is None else _source(source_table, codec, preprocess, request.seed)
 
     blueprint = _blueprint(request, options, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
@@ -119,7 +116,7 @@ def prepare(request: TrainRequest) -> Prepared:
         else None,
         training=training,
         blueprint=blueprint,
-        sections=_sections(request, table, schema, split, blueprint, training, device),
+        sections=resolved(request, table, schema, split, source_table, blueprint, training, device),
         device=device,
     )
 
@@ -156,36 +153,6 @@ def data_rows(
     )
 
 
-def content_hash(table: Table) -> str:
-    """SHA-256 over names and values, for data that is not a file."""
-    digest = hashlib.sha256()
-    for name, column in zip(table.names, table.columns, strict=True):
-        digest.update(name.encode())
-        plain = column if column.dtype.kind != "O" else np.array([repr(v) for v in column])
-        digest.update(np.ascontiguousarray(plain).tobytes())
-    return digest.hexdigest()
-
-
-def is_file(data: Any) -> bool:
-    """Whether the data was named as a file."""
-    from pathlib import Path
-
-    return isinstance(data, str | Path) and Path(str(data).split(".npz:")[0]).suffix != "" and _path_of(data).is_file()
-
-
-def _path_of(data: Any) -> Any:
-    from pathlib import Path
-
-    text = str(data)
-    return Path(text.split(".npz:")[0] + ".npz") if ".npz:" in text else Path(text)
-
-
-def _as_continuous(schema: Schema) -> Schema:
-    """The schema with a density for every modelled column of numbers; text stays categorical."""
-    columns = (c if c.kind == "categorical" else replace(c, kind="continuous", categories=()) for c in schema.columns)
-    return replace(schema, columns=tuple(columns))
-
-
 def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tensor]:
     """The preprocessing map, and the training rows behind it (to fit the Gaussian baseline)."""
     values = codec.encode(rows, generator=generator_for(seed, FIT), dtype=torch.float64).values
@@ -195,13 +162,10 @@ def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tenso
     return preprocess, latent
 
 
-def _source(request: TrainRequest, schema: Schema, codec: Codec, preprocess: Bijection) -> Base | None:
+def _source(table: Table, codec: Codec, preprocess: Bijection, seed: int) -> Base:
     """The rows to start from, brought to the target's latent coordinates."""
-    if request.source is None:
-        return None
-    table = read_table(request.source)
-    coded = codec.encode(table, generator=generator_for(request.seed, SOURCE), dtype=torch.float64)
-    outside = (coded.status != 0) & (coded.status != 1)
+    coded = codec.encode(table, generator=generator_for(seed, SOURCE), dtype=torch.float64)
+    outside = coded.status > Status.IMPUTED
     if bool(outside.any()):
         row = int(outside.nonzero()[0, 0])
         raise DataError(
@@ -238,16 +202,14 @@ def _blueprint(
     for name in request.settings:
         if name not in Blueprint.__dataclass_fields__:
             raise unknown_name("setting", name, Blueprint.__dataclass_fields__)
-    return Blueprint(
-        **{
-            "method": request.method,
-            "options": options,
-            "network": network,
-            "event_shape": tuple(codec.event_shape),
-            "condition_features": features,
-            **request.settings,
-        }
+    plain = Blueprint(
+        method=request.method,
+        options=options,
+        network=network,
+        event_shape=tuple(codec.event_shape),
+        condition_features=features,
     )
+    return replace(plain, **request.settings)
 
 
 def _training(request: TrainRequest) -> TrainingConfig:
@@ -258,110 +220,7 @@ def _training(request: TrainRequest) -> TrainingConfig:
     return TrainingConfig(**given)
 
 
-def _sections(
-    request: TrainRequest,
-    table: Table,
-    schema: Schema,
-    split: Split,
-    blueprint: Blueprint,
-    training: TrainingConfig,
-    device: torch.device,
-) -> Sections:
-    """The configuration, each line with its meaning and where its value came from."""
-    given = lambda name: "given" if getattr(request, name) not in (None, "auto", ()) else "default"  # noqa: E731
-    method = get_method(request.method)
-    file = is_file(request.data)
-    return {
-        "": {
-            "method": Setting(request.method, method.title, "given"),
-            "seed": Setting(request.seed, "of every draw", "given"),
-        },
-        "data": {
-            "origin": Setting(table.origin, "where the rows came from", "given"),
-            "path": Setting(str(_path_of(request.data).resolve()) if file else None, "the file that was read", "given"),
-            "key": Setting(table.key, "the array inside the .npz", "given"),
-            "sha256": Setting(
-                sha256_of(_path_of(request.data)) if file else content_hash(table),
-                "of the file" if file else "of names and values",
-                "derived",
-            ),
-            "rows": Setting(table.num_rows, "rows read", "derived"),
-            "columns": Setting(len(schema.columns), "columns modelled", "derived"),
-            "condition": Setting(list(request.condition), "columns given, not modelled", given("condition")),
-            "weights": Setting(request.weights, "column of row weights", given("weights")),
-            "source": Setting(
-                None if request.source is None else _origin(request.source),
-                "rows to start from; not set: Gaussian noise",
-            ),
-            "continuous": Setting(
-                request.continuous or None, "whole numbers have a density; not set: a probability", "given"
-            ),
-            "validation": Setting(request.validation, "share of rows that choose the best weights"),
-            "test": Setting(request.test, "share of rows held out for the figures"),
-            "split": Setting(split.digest(), "digest of the row indices of the split", "derived"),
-        },
-        "options": {
-            name: Setting(value, method.options[name].meaning, "given" if name in request.options else "default")
-            for name, value in blueprint.options.items()
-        },
-        "model": {
-            "network": Setting(blueprint.network, "network", "derived" if request.network == "auto" else "given"),
-            "event_shape": Setting(list(blueprint.event_shape), "shape of a row in the flow's coordinates", "derived"),
-            "condition_features": Setting(blueprint.condition_features, "width of the condition vector", "derived"),
-            "condition_dropout": Setting(
-                blueprint.condition_dropout, "share of rows trained without their condition, for guidance"
-            ),
-            "baseline": Setting(blueprint.baseline, "an untrained model returns a Gaussian fit"),
-            "path": Setting(_kind(request.parts.path), "a path of the user's own"),
-            "coupling": Setting(_kind(request.parts.coupling), "a coupling of the user's own"),
-        },
-        "training": {
-            name: Setting(
-                list(value) if isinstance(value, tuple) else value,
-                _TRAINING_WORDS.get(name, ""),
-                "given" if name in request.training or getattr(request, name, None) else "default",
-            )
-            for name, value in vars(training).items()
-            if name != "seed"
-        }
-        | {"budget_seconds": Setting(request.budget_seconds, "wall time for everything, report included", "given")},
-        "sampling": {
-            "solver": Setting(blueprint.solver, "used by sample"),
-            "steps": Setting(blueprint.steps, "of a fixed-step solver"),
-            "tolerance": Setting(blueprint.tolerance, "of an adaptive solver"),
-        },
-        "likelihood": {
-            "solver": Setting(blueprint.likelihood_solver, "used by score, encode and transport"),
-            "tolerance": Setting(blueprint.likelihood_tolerance, "its tolerance"),
-        },
-        "environment": {
-            "device": Setting(str(device), "where it was trained", "derived"),
-            "threads": Setting(torch.get_num_threads(), "torch threads; part of what fixes the bits", "derived"),
-            "advect": Setting(version("advect"), "", "derived"),
-            "torch": Setting(torch.__version__, "", "derived"),
-            "python": Setting(platform.python_version(), "", "derived"),
-        },
-    }
-
-
-_TRAINING_WORDS = {
-    "steps": "optimiser steps",
-    "batch_size": "rows per step",
-    "learning_rate": "peak rate of AdamW",
-    "warmup_steps": "linear warm-up",
-    "decay": "cosine to zero, or constant",
-    "weight_decay": "AdamW's decoupled decay",
-    "betas": "AdamW's moment decays",
-    "gradient_clip": "largest gradient norm; 0 is off",
-    "ema_decay": "of the averaged weights, per step",
-    "validation_every": "steps; 0 is a fiftieth of all, at least 50",
-    "checkpoint_seconds": "time between checkpoints",
-}
-
-
-def _origin(source: Any) -> str:
-    return str(source) if not hasattr(source, "shape") else "an array"
-
-
-def _kind(part: object) -> str | None:
-    return None if part is None else f"{type(part).__module__}:{type(part).__qualname__}"
+def _as_continuous(schema: Schema) -> Schema:
+    """The schema with a density for every modelled column of numbers; text stays categorical."""
+    columns = (c if c.kind == "categorical" else replace(c, kind="continuous", categories=()) for c in schema.columns)
+    return replace(schema, columns=tuple(columns))

@@ -160,7 +160,7 @@ def _trajectories(artefact: Artefact) -> np.ndarray | None:
     if artefact.condition is not None:
         condition = artefact.condition.draw(TRAJECTORY_ROWS, generator).float()
     times = torch.linspace(0, 1, TRAJECTORY_TIMES)
-    states = artefact.flow.trajectory(TRAJECTORY_ROWS, times, condition, generator=generator)  # type: ignore[operator]
+    states = artefact.flow.trajectory(TRAJECTORY_ROWS, times, condition, generator=generator)
     return states.double().cpu().numpy()
 
 

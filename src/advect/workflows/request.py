@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from advect.errors import ConfigError, unknown_name
-from advect.methods import Parts, get_method
+from advect.methods import Blueprint, Parts, get_method
 from advect.training import TrainingConfig
 
 DEFAULT_STEPS = 5000
@@ -111,6 +111,32 @@ MODEL_SETTINGS = ("condition_dropout", "baseline", "likelihood_solver", "likelih
 """Fields of `methods.Blueprint` that a user may set by name."""
 
 
+_DEFAULTS = {
+    name: entry.default for record in (Blueprint, TrainingConfig) for name, entry in record.__dataclass_fields__.items()
+}
+
+
+def _of_kind(name: str, value: Any, default: Any) -> Any:
+    """The value if it is of the kind of the default; a list counts as a tuple, a whole number as a number.
+
+    Raises:
+        ConfigError: It is of another kind.
+    """
+    kind = type(default)
+    accepted = {float: (int, float), tuple: (tuple, list)}.get(kind, (kind,))
+    strange = kind is tuple and isinstance(value, accepted) and not all(isinstance(v, int | float) for v in value)
+    if not isinstance(value, accepted) or strange or (isinstance(value, bool) and kind is not bool):
+        word = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
+            str: "a word",
+            tuple: "a list of numbers",
+        }[kind]
+        raise ConfigError(f"{name} must be {word}, not {value!r}", where=name)
+    return tuple(value) if kind is tuple else value
+
+
 @dataclass(frozen=True)
 class Sorted:
     """Named settings, each with the record that owns it; see the fields of `TrainRequest`."""
@@ -125,6 +151,7 @@ def sort_settings(method: str, settings: Mapping[str, Any]) -> Sorted:
 
     Raises:
         UnknownNameError: Nothing has a setting of this name; the nearest is offered.
+        ConfigError: A value is not of the kind of its default.
     """
     owners = {
         "options": set(get_method(method).options),
@@ -136,7 +163,7 @@ def sort_settings(method: str, settings: Mapping[str, Any]) -> Sorted:
         owner = next((o for o, names in owners.items() if name in names), None)
         if owner is None:
             raise unknown_name("setting", name, sorted(set().union(*owners.values())))
-        result[owner][name] = value
+        result[owner][name] = value if owner == "options" else _of_kind(name, value, _DEFAULTS[name])
     return Sorted(**result)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advect.data import PreparedRows
 from advect.errors import ConfigError
 from advect.records import Estimate, Status, Table
 from advect.run import Artefact
@@ -87,13 +88,13 @@ def score(
 
 
 def _score_block(
-    artefact: Artefact, prepared: object, index: Tensor, condition: Tensor | None, draws: int, seed: int
+    artefact: Artefact, prepared: PreparedRows, index: Tensor, condition: Tensor | None, draws: int, seed: int
 ) -> Estimate:
     logs, errors, status, nfe = [], [], None, 0
     for number in range(draws):
         generator = generator_for(seed, SCORE, number, int(index[0]))
-        coded = prepared.draw(index, generator)  # type: ignore[attr-defined]
-        scored = artefact.flow.score(coded.values, condition, generator=generator)  # type: ignore[operator]
+        coded = prepared.draw(index, generator)
+        scored = artefact.flow.score(coded.values, condition, generator=generator)
         logs.append(scored.value.double().cpu() - coded.log_proposal.double())
         errors.append(scored.standard_error.double().cpu())
         worst = torch.maximum(scored.status.cpu().to(torch.int8), coded.status.to(torch.int8))

@@ -10,6 +10,8 @@ from advect.flows import EmpiricalBase
 from advect.records import Mapped, Table
 from advect.run import Artefact
 from advect.training import generator_for
+from advect.transforms import Compose
+from advect.typing import Bijection
 from advect.workflows.generate import latent_table
 from advect.workflows.prepare import SCORE
 
@@ -52,11 +54,11 @@ def transport(artefact: Artefact, table: Table, *, to: str = "source", seed: int
     generator = generator_for(seed, SCORE)
     if to == "source":
         values = artefact.codec.encode(table, generator=generator, dtype=torch.float64).values
-        moved = artefact.flow.encode(values, condition, log_det=False)  # type: ignore[operator]
+        moved = artefact.flow.encode(values, condition, log_det=False)
         result = from_latent(artefact, moved) if two_populations else latent_table(moved.value, latent_names(artefact))
     else:
         latent = to_latent(artefact, table, generator) if two_populations else latent_rows(artefact, table)
-        moved = artefact.flow.decode(latent, condition, log_det=False)  # type: ignore[operator]
+        moved = artefact.flow.decode(latent, condition, log_det=False)
         result = artefact.codec.decode(moved.value.cpu())
     nfe = float(moved.nfe.double().mean()) if moved.nfe is not None and len(moved.nfe) else 0.0
     return Transported(result, moved.status.cpu(), nfe)
@@ -84,9 +86,11 @@ def latent_rows(artefact: Artefact, table: Table) -> Tensor:
     return torch.stack(columns, 1).reshape(-1, *artefact.codec.event_shape).float()
 
 
-def preprocessing(artefact: Artefact) -> list:
+def preprocessing(artefact: Artefact) -> list[Bijection]:
     """The maps between the user's coordinates and the latent ones."""
-    return list(artefact.flow.map.maps)[:-1]  # type: ignore[union-attr]
+    whole = artefact.flow.map
+    assert isinstance(whole, Compose)  # `methods.full_flow` puts the preprocessing first and the flow's own map last
+    return list(whole.maps)[:-1]
 
 
 def to_latent(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,129 @@
+"""Make the pages of the methods from the table that the code runs on.
+
+    python docs/make_explain.py            writes docs/explain/NAME.md, one page per method
+
+Nothing on these pages is written by hand: change `advect.methods.METHODS` and run this again. A test compares the
+pages with what this script makes.
+"""
+
+from pathlib import Path
+
+from advect.methods import METHODS, Method, resolve_options
+
+FOLDER = Path(__file__).resolve().parent / "explain"
+
+NOTICE = "<!-- Made by docs/make_explain.py from advect.methods; edit the table, not this page. -->"
+
+SOURCES = {
+    True: "Any rows may take the place of Gaussian noise: `--source DATA`, in Python `advect.fit(X, source=rows)`.",
+    False: "The path is conditioned on the data alone and its noise *is* the source, so the source must be a standard "
+    "normal; `--source` is refused.",
+}
+
+
+def pages() -> dict[str, str]:
+    """The pages by file name."""
+    return {f"{method.name}.md": page(method) for method in METHODS.values()}
+
+
+def page(method: Method) -> str:
+    """The page of one method."""
+    path = method.make_path(resolve_options(method, {}))
+    others = ", ".join(f"[{name}]({name}.md)" for name in METHODS if name != method.name)
+    parts = [
+        NOTICE,
+        f"# `{method.name}`: {sentence_case(method.title)}",
+        "t = 0 is the source (noise), t = 1 the data. `advect explain "
+        f"{method.name}` prints the same facts.",
+        table(
+            ("part", "what it is"),
+            [
+                ("map", method.map),
+                ("coupling q(x0, x1)", method.couples),
+                ("path", math(method.path)),
+                ("objective", method.objective),
+                ("minimised", math(method.equation)),
+                ("paper", method.paper),
+                ("cost of a step", method.cost),
+            ],
+        ),
+        "## Where it starts and ends",
+        f"With the default options the path starts at `{path.start()}` and ends at `{path.end()}`. "
+        "What is left of x0 or of noise at the end belongs to the model: its samples carry it.",
+        SOURCES[method.any_source],
+        "## When not to use it",
+        f"Look elsewhere where {method.avoid}.",
+        "## Options",
+        "Give them as `--set NAME=VALUE`, or as keyword arguments of `advect.fit`.",
+        table(
+            ("option", "default", "meaning"),
+            [(f"`{name}`", f"`{o.default!r}`", meaning(o)) for name, o in method.options.items()],
+        ),
+        "## Try it",
+        f"```text\nadvect train moons --method {method.name} --steps 2000 --out runs/moons-{method.name}\n```",
+        "In Python, with far too few steps for a good model:",
+        snippet(method),
+        f"Other methods: {others}. How they are related: [flow matching in one page](relations.md). "
+        "How to choose: [choose](../choose.md).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [heads, tuple("---" for _ in heads), *(tuple(cell.replace("|", r"\|") for cell in row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def math(text: str) -> str:
+    """A formula as code, so that no sign in it is taken for markup."""
+    return f"`{text}`"
+
+
+def sentence_case(title: str) -> str:
+    """The title after a colon: its first word small, unless it is a name."""
+    first, _, rest = title.partition(" ")
+    small = first if first.startswith("Schrödinger") else first.lower()
+    return f"{small} {rest}" if rest else small
+
+
+def meaning(option: object) -> str:
+    """What an option means, with its range where it is a number."""
+    default, text = option.default, option.meaning  # type: ignore[attr-defined]
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return text
+    bound = "above" if option.exclusive else "at least"  # type: ignore[attr-defined]
+    return f"{text} {bound.capitalize()} {option.minimum:g}."  # type: ignore[attr-defined]
+
+
+def snippet(method: Method) -> str:
+    """A small fit that names every option at its default."""
+    options = "".join(f", {name}={o.default!r}" for name, o in method.options.items())
+    return "\n".join(
+        [
+            "```python",
+            "import numpy as np",
+            "import advect",
+            "",
+            "X = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 3.0]",
+            f'model = advect.fit(X, method="{method.name}", steps=20, seed=0{options})'.replace("'", '"'),
+            "model.sample(5), model.log_prob(X[:5])",
+            "```",
+        ]
+    )
+
+
+def main() -> None:
+    """Write the pages, and remove those of methods that are gone."""
+    made = pages()
+    FOLDER.mkdir(exist_ok=True)
+    for old in FOLDER.glob("*.md"):
+        if old.name not in made and old.name != "relations.md":
+            old.unlink()
+    for name, text in made.items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+        print(f"docs/explain/{name}")
+
+
+if __name__ == "__main__":
+    main()

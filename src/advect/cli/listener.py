@@ -1,0 +1,94 @@
+"""How a training looks while it goes: what was understood, a live line, phases and notes."""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from advect.cli.console import duration, is_terminal, say, width
+
+if TYPE_CHECKING:
+    from advect.records import Finding, Progress
+    from advect.workflows.preflight import Preflight
+
+_OVERWRITE = "\r\x1b[2K"
+
+
+class TerminalListener:
+    """Shows a training on standard error; on a terminal as one live line, elsewhere a line every tenth of the way.
+
+    Args:
+        quiet: Show notes only.
+        on_phase: Told the name of every phase as it begins.
+    """
+
+    def __init__(self, *, quiet: bool = False, on_phase: Callable[[str], None] = lambda _: None) -> None:
+        self.quiet, self.on_phase = quiet, on_phase
+        self._live = is_terminal()
+        self._line_is_open = False
+        self._tenth = 0
+
+    def note(self, text: str) -> None:
+        """A sentence."""
+        self._end_line()
+        say(text)
+
+    def phase(self, name: str) -> None:
+        """A new phase."""
+        self._end_line()
+        if not self.quiet and name != "training":
+            say(f"{name} …")
+        self.on_phase(name)
+
+    def preflight(self, preflight: "Preflight") -> None:
+        """What is about to happen."""
+        if not self.quiet:
+            show_preflight(preflight, say)
+
+    def progress(self, progress: "Progress") -> None:
+        """The live line."""
+        if self.quiet:
+            return
+        text = progress_line(progress)
+        if self._live:
+            sys.stderr.write(_OVERWRITE + text[: width() - 1])  # a line that wraps could not be written over
+            sys.stderr.flush()
+            self._line_is_open = True
+            return
+        tenth = 10 * progress.step // max(progress.steps, 1)
+        if tenth > self._tenth or progress.step == progress.steps:
+            self._tenth = tenth
+            say(text)
+
+    def _end_line(self) -> None:
+        if self._line_is_open:
+            sys.stderr.write("\n")
+            self._line_is_open = False
+
+
+def progress_line(progress: "Progress") -> str:
+    """``step 1200/5000  loss 0.412  310 steps/s  12 s left  network 61%, coupling 22%``."""
+    shares = sorted(progress.shares.items(), key=lambda item: -item[1])
+    where = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3] if share >= 0.05)
+    rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
+    done = progress.step == progress.steps
+    return (
+        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate} steps/s  "
+        f"{'done' if done else duration(progress.seconds_left) + ' left'}  {where}"
+    )
+
+
+def show_preflight(preflight: "Preflight", line: Callable[[str], None]) -> None:
+    """The preflight in lines."""
+    line(preflight.data)
+    for finding in preflight.findings:
+        line(f"  {finding_line(finding)}")
+    line(preflight.model)
+    line(
+        f"{preflight.steps} steps at {preflight.seconds_per_step * 1000:.2g} ms: "
+        f"about {duration(preflight.seconds)} of training"
+    )
+
+
+def finding_line(finding: "Finding") -> str:
+    """``total_bedrooms, missing: 207 gaps → an indicator column``."""
+    return f"{finding.where}, {finding.kind}: {finding.message} → {finding.action}"

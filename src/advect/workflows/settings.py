@@ -1,0 +1,142 @@
+"""The resolved configuration of a training: every setting, where its value came from and what it means."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+
+from advect.data import Split
+from advect.methods import Blueprint, get_method
+from advect.records import Schema, Table
+from advect.run.card import Sections, Setting
+from advect.training import TrainingConfig
+from advect.workflows.origin import data_file, data_name, fingerprint
+from advect.workflows.request import TrainRequest
+
+_TRAINING_WORDS = {
+    "steps": "optimiser steps",
+    "batch_size": "rows per step",
+    "learning_rate": "peak rate of AdamW",
+    "warmup_steps": "linear warm-up",
+    "decay": "cosine to zero, or constant",
+    "weight_decay": "AdamW's decoupled decay",
+    "betas": "AdamW's moment decays",
+    "gradient_clip": "largest gradient norm; 0 is off",
+    "ema_decay": "of the averaged weights, per step",
+    "validation_every": "steps; 0 is a fiftieth of all, at least 50",
+    "checkpoint_seconds": "time between checkpoints",
+}
+
+
+def resolved(
+    request: TrainRequest,
+    table: Table,
+    schema: Schema,
+    split: Split,
+    source: Table | None,
+    blueprint: Blueprint,
+    training: TrainingConfig,
+    device: torch.device,
+) -> Sections:
+    """All sections of ``config.toml``."""
+    method = get_method(request.method)
+    return {
+        "": {
+            "method": Setting(request.method, method.title, "given"),
+            "seed": Setting(request.seed, "of every draw", "given"),
+        },
+        "data": _data(request, table, schema, split) | _source(request, source),
+        "options": {
+            name: Setting(value, method.options[name].meaning, "given" if name in request.options else "default")
+            for name, value in blueprint.options.items()
+        },
+        "model": _model(request, blueprint),
+        "training": _training(request, training),
+        "sampling": {
+            "solver": Setting(blueprint.solver, "used by sample"),
+            "steps": Setting(blueprint.steps, "of a fixed-step solver"),
+            "tolerance": Setting(blueprint.tolerance, "of an adaptive solver"),
+        },
+        "likelihood": {
+            "solver": Setting(blueprint.likelihood_solver, "used by score, encode and transport"),
+            "tolerance": Setting(blueprint.likelihood_tolerance, "its tolerance"),
+        },
+        "environment": {
+            "device": Setting(str(device), "where it was trained", "derived"),
+            "threads": Setting(torch.get_num_threads(), "torch threads; part of what fixes the bits", "derived"),
+            "advect": Setting(version("advect"), "", "derived"),
+            "torch": Setting(torch.__version__, "", "derived"),
+            "python": Setting(platform.python_version(), "", "derived"),
+        },
+    }
+
+
+def _data(request: TrainRequest, table: Table, schema: Schema, split: Split) -> dict[str, Setting]:
+    path = data_file(request.data)
+    return {
+        "origin": Setting(table.origin, "where the rows came from", "given"),
+        "path": Setting(None if path is None else str(path.resolve()), "the file that was read", "given"),
+        "key": Setting(table.key, "the array inside the .npz", "given"),
+        "sha256": Setting(
+            fingerprint(request.data, table), "of the file" if path else "of names and values", "derived"
+        ),
+        "rows": Setting(table.num_rows, "rows read", "derived"),
+        "columns": Setting(len(schema.columns), "columns modelled", "derived"),
+        "condition": Setting(list(request.condition), "columns given, not modelled", _origin(request.condition)),
+        "weights": Setting(request.weights, "column of row weights", "given"),
+        "continuous": Setting(
+            request.continuous or None, "whole numbers have a density; not set: a probability", "given"
+        ),
+        "validation": Setting(request.validation, "share of rows that choose the best weights"),
+        "test": Setting(request.test, "share of rows held out for the figures"),
+        "split": Setting(split.digest(), "digest of the row indices of the split", "derived"),
+    }
+
+
+def _source(request: TrainRequest, source: Table | None) -> dict[str, Setting]:
+    if source is None:
+        return {"source": Setting(None, "rows to start from; not set: Gaussian noise")}
+    return {
+        "source": Setting(data_name(request.source, source), "rows to start from", "given"),
+        "source_sha256": Setting(fingerprint(request.source, source), "of those rows", "derived"),
+    }
+
+
+def _model(request: TrainRequest, blueprint: Blueprint) -> dict[str, Setting]:
+    chosen = lambda name: "given" if name in request.settings else "default"  # noqa: E731
+    return {
+        "network": Setting(blueprint.network, "network", "derived" if request.network == "auto" else "given"),
+        "event_shape": Setting(list(blueprint.event_shape), "shape of a row in the flow's coordinates", "derived"),
+        "condition_features": Setting(blueprint.condition_features, "width of the condition vector", "derived"),
+        "condition_dropout": Setting(
+            blueprint.condition_dropout,
+            "share of rows trained without their condition, for guidance",
+            chosen("condition_dropout"),
+        ),
+        "baseline": Setting(blueprint.baseline, "an untrained model returns a Gaussian fit", chosen("baseline")),
+        "path": Setting(_kind(request.parts.path), "a path of the user's own", "given"),
+        "coupling": Setting(_kind(request.parts.coupling), "a coupling of the user's own", "given"),
+    }
+
+
+def _training(request: TrainRequest, training: TrainingConfig) -> dict[str, Setting]:
+    named = {
+        name: Setting(
+            list(value) if isinstance(value, tuple) else value,
+            _TRAINING_WORDS.get(name, ""),
+            "given" if name in request.training or getattr(request, name, None) else "default",
+        )
+        for name, value in vars(training).items()
+        if name != "seed"
+    }
+    budget = Setting(request.budget_seconds, "wall time for everything, report included", "given")
+    return named | {"budget_seconds": budget}
+
+
+def _origin(value: object) -> str:
+    return "given" if value else "default"
+
+
+def _kind(part: object) -> str | None:
+    """``module:class`` of a user's object; never imported from the folder."""
+    return None if part is None else f"{type(part).__module__}:{type(part).__qualname__}"
