@@ -33,8 +33,7 @@ def page(method: Method) -> str:
     parts = [
         NOTICE,
         f"# `{method.name}`: {sentence_case(method.title)}",
-        "t = 0 is the source (noise), t = 1 the data. `advect explain "
-        f"{method.name}` prints the same facts.",
+        f"t = 0 is the source (noise), t = 1 the data. `advect explain {method.name}` prints the same facts.",
         table(
             ("part", "what it is"),
             [
@@ -52,7 +51,7 @@ def page(method: Method) -> str:
         "What is left of x0 or of noise at the end belongs to the model: its samples carry it.",
         SOURCES[method.any_source],
         "## When not to use it",
-        f"Look elsewhere where {method.avoid}.",
+        f"Avoid it when: {method.avoid}.",
         "## Options",
         "Give them as `--set NAME=VALUE`, or as keyword arguments of `advect.fit`.",
         table(

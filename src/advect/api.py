@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from advect.data import read_table, to_container
-from advect.errors import ConfigError, RunFolderError
+from advect.errors import ConfigError, RunFolderError, UnsupportedError
 from advect.files import write_text
 from advect.methods import Parts
 from advect.records import Estimate, Progress, Table
@@ -84,7 +85,7 @@ def fit(
     """
     table, names = _with_given(data, condition)
     own = network if isinstance(network, torch.nn.Module) else None
-    ordered = sort_settings(method, settings)
+    ordered = sort_settings(method, settings, known=signature(fit).parameters)
     request = TrainRequest(
         data=table,
         method=method,
@@ -197,7 +198,14 @@ class Model:
     def encode(self, data: Any, condition: Any = None, *, seed: int = 0) -> np.ndarray:
         """Rows to the source: ``(rows, coordinates)``, standard normal if the model is right."""
         moved = transport(self.artefact, self._rows(data, condition), to="source", seed=seed)
-        return np.stack([np.asarray(c, dtype=np.float64) for c in moved.table.columns], 1)
+        columns = moved.table.columns[: len(moved.table.columns) - len(set(moved.table.names) & self._given_names)]
+        if any(c.dtype.kind not in "biuf" for c in columns):
+            raise UnsupportedError(
+                "the source is a data set with columns of text, which an array cannot hold",
+                where="encode",
+                remedy='Use model.transport(rows, to="source").',
+            )
+        return np.stack([np.asarray(c, dtype=np.float64) for c in columns], 1)
 
     def decode(self, latent: Any, condition: Any = None) -> Any:
         """Source rows ``(rows, coordinates)``, as `encode` gives them, back to rows of data."""
@@ -256,6 +264,10 @@ class Model:
 
     # Rows and conditions
 
+    @property
+    def _given_names(self) -> set[str]:
+        return {column.name for column in self.artefact.schema.condition}
+
     def _rows(self, data: Any, condition: Any) -> Table:
         return self._given(read_table(data, min_rows=1), condition)
 
@@ -266,10 +278,12 @@ class Model:
 
     def _condition(self, condition: Any) -> Any:
         """A condition for sampling: an array or frame becomes a table, a single value stays."""
-        if condition is None or isinstance(condition, str | int | float | bool | Table):
+        if condition is None or isinstance(condition, str | int | float | bool | Table | Mapping):
             return condition
-        if isinstance(condition, Mapping):
-            return ",".join(f"{k}={v}" for k, v in condition.items())
+        if hasattr(condition, "columns"):
+            return read_table(condition, min_rows=1)
+        if np.ndim(condition) == 0:  # a number of NumPy's or torch's own
+            return condition.item()
         given = self._sides(condition, len(condition))
         columns = tuple(given.values())
         dtypes = tuple(str(c.dtype) if c.dtype.kind != "O" else "str" for c in columns)

@@ -49,7 +49,7 @@ def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
         if isinstance(error, AdvectError):
             raise
         raise WriteError(
-            f"cannot be written ({error.strerror or error})",
+            f"cannot be written ({_reason(error)})",
             where=str(destination),
             remedy="Choose another place with --out, or make room and check the folder's permissions.",
         ) from error
@@ -61,18 +61,20 @@ def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
 def check_writable(destination: Path | str) -> None:
     """Refuse a destination whose folder cannot be made or written, before work is put into its content.
 
+    Nothing is left behind: of folders that do not exist yet, the nearest one that does is tried.
+
     Raises:
         WriteError: It cannot be written.
     """
     destination = Path(destination)
+    folder = next(parent for parent in destination.absolute().parents if parent.exists())
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=folder)
         os.close(handle)
         os.unlink(name)
     except OSError as error:
         raise WriteError(
-            f"cannot be written ({error.strerror or error})",
+            f"cannot be written ({_reason(error)})",
             where=str(destination),
             remedy="Choose another place with --out, or check the folder's permissions.",
         ) from error
@@ -104,6 +106,12 @@ def sha256_of(path: Path | str) -> str:
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=str(path)) from error
     return digest.hexdigest()
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "a file stands where a folder is needed"
+    return error.strerror or str(error)
 
 
 def _flush(path: Path) -> None:

@@ -232,7 +232,8 @@ def _find(table: Table, column: Column) -> np.ndarray:
     raise DataError(
         f"the condition {column.name!r} is missing",
         where=table.origin,
-        remedy=f"Is {guess!r} meant?" if guess else "The model was trained with it: give it as a column of that name.",
+        remedy="The model was trained with it: give it as a column of that name."
+        + (f" Is {guess!r} meant?" if guess else ""),
     )
 
 

@@ -27,6 +27,7 @@ from advect.data.arrays import from_array
 from advect.errors import ConfigError
 from advect.estimator.habits import Habits, seed_from, whole
 from advect.estimator.rows import check_names, check_width, feature_names, read_rows
+from advect.flows import Flow
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.transforms import Precision
@@ -248,7 +249,7 @@ def _place(device: Any) -> torch.device:
     return found if found.type == "cuda" else torch.device("cpu")
 
 
-def _double(flow: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def _double(flow: Flow, device: torch.device) -> Flow:
     """A copy of a flow that computes in float64."""
     twin = copy.deepcopy(flow).to(device, torch.float64)
     for part in twin.modules():

@@ -3,7 +3,7 @@
 `METHODS` holds the rows, `build` makes a flow, its objective and its coupling from one; after it only objects travel.
 """
 
-from advect.methods.build import Blueprint, Built, Parts, build, full_flow
+from advect.methods.build import Blueprint, Built, Parts, build, build_flow, full_flow
 from advect.methods.row import Method, Option, Options
 from advect.methods.table import METHODS, explanation, get_method, resolve_options
 
@@ -16,6 +16,7 @@ __all__ = [
     "Options",
     "Parts",
     "build",
+    "build_flow",
     "explanation",
     "full_flow",
     "get_method",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from advect.errors import ConfigError
 from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
-from advect.methods.row import Method, Options
+from advect.methods.row import Options
 from advect.methods.table import get_method
 from advect.networks import FieldNetwork, make_network
 from advect.objectives import VelocityMatching, make_times
@@ -102,26 +102,37 @@ def build(
     """
     parts = Parts() if parts is None else parts
     method = get_method(blueprint.method)
-    if source is not None and not method.any_source and parts.path is None:
+    path = parts.path if parts.path is not None else method.make_path(blueprint.options)
+    if source is not None and getattr(path, "requires_gaussian_source", False):
+        name = f"{method.name} conditions" if parts.path is None else f"The path {type(path).__name__} is conditioned"
+        words = method.path if parts.path is None else "takes the source rows for its noise, which"
         raise ConfigError(
-            f"{method.name} conditions on the data alone: its path {method.path} is valid for a standard-normal source "
-            "only",
+            f"{name} on the data alone: its path {words} is valid for a standard-normal source only",
             where="source",
             remedy="Use i-cfm, ot-cfm or sb-cfm with --source.",
         )
-    path = parts.path if parts.path is not None else method.make_path(blueprint.options)
     coupling = parts.coupling if parts.coupling is not None else method.make_coupling(blueprint.options)
-    core = _flow(blueprint, method, seed, source, latent, parts)
+    core = build_flow(blueprint, seed=seed, source=source, latent=latent, parts=parts)
     times = make_times(blueprint.options.get("times", "uniform"))
     dropout = blueprint.condition_dropout if blueprint.condition_features else 0.0
     objective = VelocityMatching(path, times=times, condition_dropout=dropout)
     return Built(core, objective, coupling)
 
 
-def _flow(
-    blueprint: Blueprint, method: Method, seed: int, source: Base | None, latent: Tensor | None, parts: Parts
+def build_flow(
+    blueprint: Blueprint,
+    *,
+    seed: int = 0,
+    source: Base | None = None,
+    latent: Tensor | None = None,
+    parts: Parts | None = None,
 ) -> Flow:
-    shape = blueprint.event_shape
+    """Make the flow alone, as for weights that are loaded: no path and no coupling are needed then.
+
+    The arguments are those of `build`.
+    """
+    parts = Parts() if parts is None else parts
+    method, shape = get_method(blueprint.method), blueprint.event_shape
     network = parts.network or make_network(
         blueprint.network,
         event_shape=shape,

@@ -136,7 +136,7 @@ def get_method(name: str) -> Method:
         UnknownNameError: There is none; the nearest name is offered.
     """
     if name not in METHODS:
-        raise unknown_name("method", name, METHODS, where="method")
+        raise unknown_name("method", name, METHODS)
     return METHODS[name]
 
 
@@ -158,12 +158,13 @@ def _checked(name: str, option: Option, value: Any) -> Any:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, expected):
-        raise ConfigError(f"{name} must be a {expected.__name__}, not {value!r}", where=name)
+        word = {bool: "true or false", int: "a whole number", float: "a number"}.get(expected, "a word")
+        raise ConfigError(f"{name} must be {word}, not {value!r}", remedy=option.meaning)
     if expected in (float, int):
         low = value <= option.minimum if option.exclusive else value < option.minimum
         if not value < float("inf") or low:
             bound = f"{'above' if option.exclusive else 'at least'} {option.minimum:g}"
-            raise ConfigError(f"{name} must be {bound}, not {value}", where=name, remedy=option.meaning)
+            raise ConfigError(f"{name} must be {bound}, not {value}", remedy=option.meaning)
     return value
 
 

@@ -72,6 +72,10 @@ def read_config(folder: RunFolder) -> dict:
         ) from error
 
 
+_SHOWN = 48
+"""Characters of a value that are worth showing; a digest is longer."""
+
+
 def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     """Settings that differ, one line each: ``training.steps: 500 → 1000``.
 
@@ -89,7 +93,9 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
 
 
 def _shown(value: object) -> str:
-    return "not set" if value is None else repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else f"{value[:12]}…")
+    return "not set" if value is None else str(value)
 
 
 def _plain(value: object) -> object:

@@ -114,7 +114,9 @@ class RunFolder:
             value = json.loads(self.read_text(name))
         except ValueError as error:
             raise RunFolderError(
-                f"{name} is damaged ({error})", where=str(self.path), remedy="Make it anew with `advect evaluate`."
+                f"{name} is damaged ({error})",
+                where=str(self.path),
+                remedy="Remove this file; `advect evaluate` makes it anew.",
             ) from error
         if not isinstance(value, dict):
             raise RunFolderError(f"{name} is damaged", where=str(self.path))

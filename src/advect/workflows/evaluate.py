@@ -6,6 +6,7 @@ the held-out rows' own conditions where the model has one.
 """
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -24,9 +25,9 @@ from advect.evaluation import (
     two_sample_suite,
 )
 from advect.flows import EmpiricalBase
-from advect.records import Metric, Status, Table
+from advect.records import Estimate, Metric, Status, Table
 from advect.run import Artefact
-from advect.training import generator_for
+from advect.training import generator_for, mix
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.score import Scored, score
@@ -34,6 +35,7 @@ from advect.workflows.transport import to_latent
 
 MAX_ROWS = 2000
 LIKELIHOOD_ROWS = 500
+SCORED_AT_ONCE = 25
 PATH_ROWS, PATH_TIMES = 500, 33
 # Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
 LIKELIHOOD_EFFORT = 16_000
@@ -47,11 +49,18 @@ def evaluate_rows(
     seed: int = 0,
     max_rows: int = MAX_ROWS,
     likelihood_rows: int | None = None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Figures on the test rows of a split, with the training rows as reference."""
     held_out = take_rows(table, split.test)
     return evaluate_table(
-        artefact, held_out, take_rows(table, split.train), seed=seed, max_rows=max_rows, likelihood_rows=likelihood_rows
+        artefact,
+        held_out,
+        take_rows(table, split.train),
+        seed=seed,
+        max_rows=max_rows,
+        likelihood_rows=likelihood_rows,
+        deadline=deadline,
     )
 
 
@@ -63,6 +72,7 @@ def evaluate_table(
     seed: int = 0,
     max_rows: int = MAX_ROWS,
     likelihood_rows: int | None = None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Figures on given held-out rows.
 
@@ -73,9 +83,11 @@ def evaluate_table(
         seed: Of every draw.
         max_rows: Rows in the two-sample metrics.
         likelihood_rows: Rows scored; by default up to 500, fewer in many dimensions.
+        deadline: ``time.monotonic()`` after which no further rows are scored; at least one block always is.
 
     Returns:
-        Plain values, ready for JSON: ``metrics``, ``columns``, ``transport``, ``likelihood``, ``sampling``.
+        Plain values, ready for JSON (a number that is not finite is None): ``metrics``, ``columns``, ``transport``,
+        ``likelihood``, ``sampling``.
 
     Raises:
         DataError: Fewer than two held-out rows.
@@ -92,18 +104,23 @@ def evaluate_table(
         seed=seed + 1,
     )
     real = _flat(artefact, real_table, generator)
-    samples = _flat(artefact, generated.table, generator)
+    if generated.usable.sum() < 2:
+        raise DataError(
+            f"{generated.failed} of {real_table.num_rows} samples have no value: the solver failed on them",
+            remedy="Train longer or with a smaller learning rate.",
+        )
+    samples = _flat(artefact, take_rows(generated.table, np.flatnonzero(generated.usable)), generator)
     train = _flat(artefact, _some(reference, 4 * max_rows, generator), generator)
     metrics = two_sample_suite(samples, real, train, generator=generator, max_rows=max_rows)
     columns: tuple[Metric, ...] = ()
     if not artefact.schema.image:  # a pixel is no column that anyone looks up
         names = [c.name for c in artefact.codec.coordinates]
         columns = column_suite(samples, real, train, names, generator=generator)
-    return {
+    evaluation = {
         "metrics": [asdict(m) for m in metrics],
         "columns": [asdict(m) for m in columns],
         "transport": _transport(artefact, generator),
-        "likelihood": _likelihood(artefact, held_out, reference, seed, likelihood_rows, generator),
+        "likelihood": _likelihood(artefact, held_out, reference, seed, likelihood_rows, deadline, generator),
         "sampling": {
             "solver": artefact.config["sampling"]["solver"],
             "steps": artefact.config["sampling"].get("steps"),
@@ -117,6 +134,7 @@ def evaluate_table(
         "reference_rows": reference.num_rows,
         "seed": seed,
     }
+    return finite(evaluation)
 
 
 @torch.no_grad()
@@ -155,6 +173,7 @@ def _likelihood(
     reference: Table,
     seed: int,
     likelihood_rows: int | None,
+    deadline: float | None,
     generator: torch.Generator,
 ) -> dict[str, Any]:
     """Mean held-out log-probability, beside a Gaussian fitted to the same coordinates."""
@@ -165,11 +184,29 @@ def _likelihood(
     count = likelihood_rows or min(LIKELIHOOD_ROWS, max(50, LIKELIHOOD_EFFORT // (width * draws)))
     rows = _some(held_out, count, generator)
     try:
-        scored = score(artefact, rows, importance_samples=draws, seed=seed)
+        scored = _score_until(artefact, rows, draws, seed, deadline)
     except UnsupportedError as error:
         return {"reason": str(error)}
+    rows = take_rows(rows, np.arange(len(scored.estimate.value)))
     gaussian = _gaussian_scores(artefact, rows, reference, draws, generator)
     return summary(scored, gaussian) | _kind(artefact)
+
+
+def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadline: float | None) -> Scored:
+    """Scores of the rows, or of as many as fit before the deadline."""
+    if deadline is None:
+        return score(artefact, rows, importance_samples=draws, seed=seed)
+    parts: list[Scored] = []
+    for first in range(0, rows.num_rows, SCORED_AT_ONCE):
+        block = take_rows(rows, np.arange(first, min(first + SCORED_AT_ONCE, rows.num_rows)))
+        parts.append(score(artefact, block, importance_samples=draws, seed=mix(seed, first)))
+        if time.monotonic() > deadline:
+            break
+    whole = {
+        name: torch.cat([getattr(part.estimate, name) for part in parts])
+        for name in ("value", "standard_error", "status")
+    }
+    return Scored(Estimate(**whole), parts[0].importance_samples, any(part.bound for part in parts))
 
 
 def summary(scored: Scored, gaussian: Tensor | None = None) -> dict[str, Any]:
@@ -189,10 +226,11 @@ def summary(scored: Scored, gaussian: Tensor | None = None) -> dict[str, Any]:
         "bound": scored.bound,
     }
     if gaussian is not None:
-        paired = (value - gaussian)[usable & torch.isfinite(gaussian)]
+        both = usable & torch.isfinite(gaussian)  # the same rows for both, or the two means do not compare
+        paired, other = (value - gaussian)[both], gaussian[both]
         result |= {
-            "gaussian": float(gaussian[torch.isfinite(gaussian)].mean()),
-            "gaussian_error": _standard_error(gaussian[torch.isfinite(gaussian)]),
+            "gaussian": float(other.mean()) if len(other) else math.nan,
+            "gaussian_error": _standard_error(other),
             "difference": float(paired.mean()) if len(paired) else math.nan,
             "difference_error": _standard_error(paired),
         }
@@ -220,6 +258,7 @@ def _gaussian_scores(
             for part in preprocessing(artefact):
                 mapped = part.encode(value)
                 value = mapped.value
+                assert mapped.log_abs_det_jacobian is not None
                 log_det = log_det + mapped.log_abs_det_jacobian.double()
         logs.append(gaussian_fit_log_prob(train, value.reshape(len(index), -1).double()) + log_det)
     return torch.logsumexp(torch.stack(logs), 0) - math.log(draws)
@@ -236,11 +275,16 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
     """The evaluation as lines of text: name and figure with floor and ceiling."""
     lines = []
     like = evaluation.get("likelihood", {})
-    if "mean" in like:
-        text = f"{like['mean']:.3f} ± {like['standard_error']:.3f} nats per row ({like['rows']} rows)"
-        if "gaussian" in like:
+    if like.get("mean") is not None:
+        spread = "" if like["standard_error"] is None else f" ± {like['standard_error']:.3f}"
+        text = f"{like['mean']:.3f}{spread} nats per row ({like['rows']} rows)"
+        if like.get("gaussian") is not None:
             text += f"; Gaussian fit {like['gaussian']:.3f}"
         lines.append(("log-likelihood", text))
+    elif "mean" in like:
+        lines.append(
+            ("log-likelihood", f"none: {like['failed_rows']} rows failed, {like['impossible_rows']} impossible")
+        )
     elif "reason" in like:
         lines.append(("log-likelihood", f"none: {like['reason']}"))
     for metric in evaluation.get("metrics", ()):

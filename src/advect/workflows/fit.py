@@ -4,17 +4,19 @@ The same command does the right thing whatever it finds: it starts, continues an
 done, or refuses with the list of settings that differ.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from advect.errors import RunFolderError
+from advect.errors import AdvectError, RunFolderError
 from advect.files import write_text
 from advect.run import (
     CONFIG,
     EVALUATION,
+    MODEL,
     REPORT,
     Artefact,
     FolderSink,
@@ -34,6 +36,9 @@ from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
+
+# Seconds of a budget that the report takes.
+REPORT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,7 @@ def train(
     for text in prepared.table.notes:
         listener.note(f"{prepared.table.origin}: {text}")
     if folder is not None and request.restart and folder.state in ("started", "finished"):
-        with folder.locked():  # nobody is training in it
-            aside = folder.move_aside()
-        listener.note(f"The old run was moved to {aside}.")
+        listener.note(f"The old run was moved to {folder.move_aside()}.")
     with folder.locked() if folder is not None else nullcontext():
         if folder is not None and folder.state in ("started", "finished"):
             prepared = _continue_settings(folder, prepared)
@@ -117,6 +120,8 @@ def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
         prepared = with_steps(prepared, steps)
         sections = prepared.sections
     changed = differences(_comparable(stored), _comparable(values(sections)))
+    if len(changed) > 1:  # the digest of the split follows from other settings
+        changed = [line for line in changed if not line.startswith("data.split")]
     if changed:
         raise RunFolderError(
             "a run with other settings is in this folder: " + "; ".join(changed),
@@ -127,9 +132,10 @@ def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
 
 
 def _comparable(config: Mapping) -> dict:
-    """What must not change when a run is continued; versions and threads may."""
+    """What must not change when a run is continued; versions and threads may, and the name of the same data."""
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
-    kept.get("data", {}).pop("path", None)
+    for name in ("path", "origin"):  # how a file is named does not matter, its content does
+        kept.get("data", {}).pop(name, None)
     kept.get("training", {}).pop("checkpoint_seconds", None)
     return kept
 
@@ -145,9 +151,11 @@ def _train(
     request = prepared.request
     sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
     checkpoint = None if folder is None else read_checkpoint(folder)
-    deadline = None
+    deadline = end = None
     if request.budget_seconds is not None:
-        if checkpoint is None:
+        end = started + request.budget_seconds - REPORT_SECONDS
+        # Once in the configuration the number of steps stays, also where a crash came before the first checkpoint.
+        if folder is None or folder.state == "empty":
             prepared = steps_for_budget(prepared, started, reserve=evaluate)
         deadline = started + request.budget_seconds - reserve_seconds(request.budget_seconds, evaluate)
     if checkpoint is None:
@@ -174,7 +182,7 @@ def _train(
             f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
             "timed steps."
         )
-    return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate)
+    return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate, end)
 
 
 def _finish(
@@ -184,6 +192,7 @@ def _finish(
     outcome: Outcome,
     listener: Listener,
     evaluate: bool,
+    end: float | None,
 ) -> TrainResult:
     # Training may have been on an accelerator; figures and later use start from the processor.
     prepared.built.core.to("cpu")
@@ -197,7 +206,7 @@ def _finish(
     )
     if folder is not None:
         write_artefact(folder, artefact)
-    return _figures(prepared, folder, artefact, listener, evaluate, "finished")
+    return _figures(prepared, folder, artefact, listener, evaluate, "finished", end)
 
 
 def _outcome_card(outcome: Outcome) -> dict:
@@ -224,22 +233,18 @@ def _figures(
     listener: Listener,
     evaluate: bool,
     state: str,
+    end: float | None = None,
 ) -> TrainResult:
-    """Held-out figures and the report; a failure here never loses the model."""
-    from advect.workflows.report import write_run_report
-
-    evaluation: Mapping = {}
+    """Held-out figures and the report; a failure here never loses the model, which is written already."""
     files: dict[str, Path] = {}
     if folder is not None:
-        files["model"] = folder.file("model.safetensors")
+        files["model"] = folder.file(MODEL)
     if evaluate and len(prepared.split.test) >= 2:
-        listener.phase("evaluating")
-        evaluation = evaluate_rows(artefact, prepared.table, prepared.split, seed=prepared.request.seed)
-        artefact = replace(artefact, evaluation=evaluation)
-        if folder is not None:
-            folder.write_json(EVALUATION, evaluation)
-            listener.phase("writing the report")
-            files |= write_run_report(folder, artefact, prepared.table, prepared.split, prepared.findings)
+        try:
+            artefact = _evaluated(prepared, folder, artefact, listener, files, end)
+        except AdvectError as error:
+            listener.note(f"The model is trained and kept, but its figures or report could not be made: {error}")
+    evaluation = artefact.evaluation if evaluate else {}
     outcome = artefact.config.get("outcome", {})
     return TrainResult(
         artefact=artefact,
@@ -254,16 +259,36 @@ def _figures(
     )
 
 
+def _evaluated(
+    prepared: Prepared,
+    folder: RunFolder | None,
+    artefact: Artefact,
+    listener: Listener,
+    files: dict[str, Path],
+    end: float | None,
+) -> Artefact:
+    """The artefact with its figures; what is written is added to ``files``. At ``end`` the report should begin."""
+    from advect.workflows.report import write_run_report
+
+    listener.phase("evaluating")
+    evaluation = evaluate_rows(artefact, prepared.table, prepared.split, seed=prepared.request.seed, deadline=end)
+    artefact = replace(artefact, evaluation=evaluation)
+    if folder is not None:
+        folder.write_json(EVALUATION, evaluation)
+        listener.phase("writing the report")
+        files |= write_run_report(folder, artefact, prepared.table, prepared.split, prepared.findings)
+    return artefact
+
+
 def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
     """Three commands worth trying after a training."""
-    data = prepared.sections["data"]
-    source = data["path"].value or data["origin"].value
+    run, source = shlex.quote(str(path)), shlex.quote(str(prepared.sections["data"]["origin"].value))
     ending = {"csv": "csv", "tsv": "tsv", "parquet": "parquet"}.get(prepared.schema.container, "npz")
     ending = "png" if prepared.schema.image else ending
     return (
-        f"advect sample {path} -n 1000 --out new.{ending}",
-        f"advect score {path} {source} --out scores.csv",
-        f"advect transport {path} {source} --to source --out latent.npz",
+        f"advect sample {run} -n 1000 --out new.{ending}",
+        f"advect score {run} {source} --out scores.csv",
+        f"advect transport {run} {source} --to source --out latent.npz",
     )
 
 

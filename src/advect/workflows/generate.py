@@ -70,13 +70,18 @@ class Generated:
         table: The rows, of the user's kind.
         nfe: Mean network evaluations per row.
         seconds: Time it took.
-        failed: Rows that have no value (all their columns are gaps).
+        usable: ``(rows,)`` bool: False for rows without a value (all their columns are gaps).
     """
 
     table: Table
     nfe: float
     seconds: float
-    failed: int
+    usable: np.ndarray
+
+    @property
+    def failed(self) -> int:
+        """How many rows have no value."""
+        return int((~self.usable).sum())
 
 
 def generate(
@@ -105,25 +110,29 @@ def generate(
     flow = choice.applied(artefact)
     vectors = condition_vectors(artefact, num_rows, condition, generator)
     started = time.perf_counter()
-    values, nfe, failed = _draw(flow, num_rows, vectors, generator)
+    values, nfe = _draw(flow, num_rows, vectors, generator)
+    usable = torch.isfinite(values).reshape(num_rows, -1).all(1).numpy()
     table = artefact.codec.decode(values)
     if artefact.condition is not None and vectors is not None:
         table = with_condition(table, artefact.condition, vectors)
-    return Generated(table, nfe, time.perf_counter() - started, failed)
+    return Generated(table, nfe, time.perf_counter() - started, usable)
 
 
 @torch.no_grad()
-def _draw(flow: Flow, num_rows: int, vectors: Tensor | None, generator: Generator) -> tuple[Tensor, float, int]:
-    parts, evaluations, failed = [], 0.0, 0
+def _draw(flow: Flow, num_rows: int, vectors: Tensor | None, generator: Generator) -> tuple[Tensor, float]:
+    values: Tensor | None = None
+    evaluations = 0.0
     for first in range(0, num_rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, num_rows - first)
         block = None if vectors is None else vectors[first : first + count]
         drawn = flow.draw(count, block, generator=generator)
-        parts.append(drawn.value.cpu())
+        if values is None:  # room for all rows, before the work that would fill it
+            values = torch.empty((num_rows, *drawn.value.shape[1:]), dtype=drawn.value.dtype)
+        values[first : first + count] = drawn.value
         if drawn.nfe is not None:
             evaluations += float(drawn.nfe.double().sum())
-        failed += int((~torch.isfinite(drawn.value.reshape(count, -1)).all(1)).sum())
-    return torch.cat(parts), evaluations / num_rows, failed
+    assert values is not None
+    return values, evaluations / num_rows
 
 
 def condition_vectors(artefact: Artefact, num_rows: int, condition: Any, generator: Generator) -> Tensor | None:

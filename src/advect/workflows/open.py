@@ -8,7 +8,7 @@ from torch import Tensor
 from advect.data import Codec
 from advect.errors import RunFolderError
 from advect.flows import EmpiricalBase, Flow
-from advect.methods import Blueprint, Parts, build, full_flow
+from advect.methods import Blueprint, Parts, build_flow, full_flow
 from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
 from advect.transforms import Precision, empty_preprocess
 
@@ -57,9 +57,9 @@ def rebuild(
     source = None
     if "source" in config["data"]:
         source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
-    built = build(blueprint, source=source, parts=parts)
+    core = build_flow(blueprint, source=source, parts=parts)
     preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
-    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
+    flow = full_flow(core, preprocess, Precision(tuple(codec.event_shape)))
     load_weights(flow, tensors, where)
     return flow.eval()
 

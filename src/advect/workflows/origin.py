@@ -31,9 +31,10 @@ def fingerprint(data: Any, table: Table) -> str:
 
 
 def content_hash(table: Table) -> str:
-    """SHA-256 over names and values."""
+    """SHA-256 over names and values, those of side columns (labels, weights) included."""
     digest = hashlib.sha256()
-    for name, column in zip(table.names, table.columns, strict=True):
+    sides = sorted(table.sides.items())
+    for name, column in [*zip(table.names, table.columns, strict=True), *sides]:
         digest.update(name.encode("utf-8", "surrogatepass"))
         plain = column if column.dtype.kind != "O" else np.array([repr(value) for value in column])
         digest.update(np.ascontiguousarray(plain).tobytes())

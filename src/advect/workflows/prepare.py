@@ -110,10 +110,14 @@ def prepare(request: TrainRequest) -> Prepared:
         condition=condition,
         built=built,
         flow=flow,
-        train=data_rows(table, split.train, codec, condition, preprocess, request, device),
-        validate=data_rows(table, split.validation, codec, condition, preprocess, request, device)
-        if len(split.validation)
-        else None,
+        train=_training_rows(
+            data_rows(table, split.train, codec, condition, preprocess, request, device), request.weights
+        ),
+        validate=_validation(
+            data_rows(table, split.validation, codec, condition, preprocess, request, device)
+            if len(split.validation)
+            else None
+        ),
         training=training,
         blueprint=blueprint,
         sections=resolved(request, table, schema, split, source_table, blueprint, training, device),
@@ -177,15 +181,34 @@ def _source(table: Table, codec: Codec, preprocess: Bijection, seed: int) -> Bas
         return EmpiricalBase(preprocess.encode(coded.values, log_det=False).value.float())
 
 
+def _validation(rows: DataRows | None) -> DataRows | None:
+    """Validation rows, or None where all of them have weight zero: their loss would say nothing."""
+    return rows if rows is not None and _has_weight(rows) else None
+
+
+def _training_rows(rows: DataRows, name: str | None) -> DataRows:
+    """Training rows, unless all of them have weight zero."""
+    if not _has_weight(rows):
+        raise DataError("all training rows have weight zero", where=f"column {name!r}")
+    return rows
+
+
+def _has_weight(rows: DataRows) -> bool:
+    return rows.weight is None or float(rows.weight.sum()) > 0
+
+
 def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | None:
     if name is None:
         return None
     found = find_array(table, name)
     if found is None:
         raise unknown_name("column", name, [*table.names, *table.sides], where="--weights")
-    weight = torch.as_tensor(np.asarray(found, dtype=np.float64), dtype=torch.float32, device=device)
-    if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not float(weight.sum()) > 0:
-        raise DataError("weights must be finite, not negative, and not all zero", where=f"column {name!r}")
+    try:
+        weight = torch.as_tensor(np.asarray(found, dtype=np.float64), dtype=torch.float32, device=device)
+    except (TypeError, ValueError) as error:
+        raise DataError("weights must be numbers", where=f"{table.origin}, column {name!r}") from error
+    if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+        raise DataError("weights must be finite and not negative", where=f"{table.origin}, column {name!r}")
     return weight
 
 

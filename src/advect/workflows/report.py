@@ -113,7 +113,7 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
 
 def _likelihood(artefact: Artefact) -> Likelihood | None:
     like = artefact.evaluation.get("likelihood", {})
-    if "mean" not in like or like["mean"] is None:
+    if like.get("mean") is None or like["standard_error"] is None:
         return None
     discrete = like["importance_samples"] if not artefact.codec.exact else None
     bits = None
@@ -190,7 +190,7 @@ def check_destination(destination: Path, *, pictures: bool = True) -> None:
     endings = (*WRITABLE, ".png") if pictures else WRITABLE
     if not destination.name.lower().endswith(endings):
         raise ConfigError(
-            f"the ending {destination.suffix or 'of a file without one'} is not known",
+            f"files ending in {destination.suffix or 'nothing'!r} cannot be written here",
             where=f"--out {destination}",
             remedy=f"Use one of {', '.join(endings)}.",
         )

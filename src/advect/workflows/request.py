@@ -1,7 +1,7 @@
 """What a user asks of `train` and `fit`: one record, checked once."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class TrainRequest:
         if self.budget_seconds is not None and not self.budget_seconds > 0:
             raise ConfigError(f"the budget must be positive, not {self.budget_seconds:g} s", where="--budget")
         if self.batch_size is not None and self.batch_size < 2:
-            raise ConfigError(f"batch_size must be at least 2, not {self.batch_size}", where="--batch-size")
+            raise ConfigError(f"a batch needs at least 2 rows, not {self.batch_size}", where="--batch-size")
         if self.seed < 0:
             raise ConfigError(f"the seed must not be negative, not {self.seed}", where="--seed")
         for name in ("validation", "test"):
@@ -116,25 +116,28 @@ _DEFAULTS = {
 }
 
 
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a word"),
+}
+
+
 def _of_kind(name: str, value: Any, default: Any) -> Any:
     """The value if it is of the kind of the default; a list counts as a tuple, a whole number as a number.
 
     Raises:
         ConfigError: It is of another kind.
     """
-    kind = type(default)
-    accepted = {float: (int, float), tuple: (tuple, list)}.get(kind, (kind,))
-    strange = kind is tuple and isinstance(value, accepted) and not all(isinstance(v, int | float) for v in value)
-    if not isinstance(value, accepted) or strange or (isinstance(value, bool) and kind is not bool):
-        word = {
-            bool: "true or false",
-            int: "a whole number",
-            float: "a number",
-            str: "a word",
-            tuple: "a list of numbers",
-        }[kind]
+    if isinstance(default, tuple):
+        if not isinstance(value, tuple | list) or not all(isinstance(v, int | float) for v in value):
+            raise ConfigError(f"{name} must be a list of numbers, not {value!r}", where=name)
+        return tuple(value)
+    accepted, word = _KINDS[type(default)]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise ConfigError(f"{name} must be {word}, not {value!r}", where=name)
-    return tuple(value) if kind is tuple else value
+    return value
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,13 @@ class Sorted:
     settings: Mapping[str, Any]
 
 
-def sort_settings(method: str, settings: Mapping[str, Any]) -> Sorted:
+def sort_settings(method: str, settings: Mapping[str, Any], *, known: Iterable[str] = ()) -> Sorted:
     """Give each named setting to the record that owns it.
+
+    Args:
+        method: Whose options are meant.
+        settings: Values by name.
+        known: Further names that the caller takes, to be offered for a misspelt one.
 
     Raises:
         UnknownNameError: Nothing has a setting of this name; the nearest is offered.
@@ -162,7 +170,7 @@ def sort_settings(method: str, settings: Mapping[str, Any]) -> Sorted:
     for name, value in settings.items():
         owner = next((o for o, names in owners.items() if name in names), None)
         if owner is None:
-            raise unknown_name("setting", name, sorted(set().union(*owners.values())))
+            raise unknown_name("setting", name, sorted(set(known).union(*owners.values()) - {"settings"}))
         result[owner][name] = value if owner == "options" else _of_kind(name, value, _DEFAULTS[name])
     return Sorted(**result)
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from advect.data import PreparedRows
-from advect.errors import ConfigError
+from advect.errors import ConfigError, UnsupportedError
+from advect.flows import EmpiricalBase
 from advect.records import Estimate, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
@@ -67,6 +68,11 @@ def score(
     if importance_samples is not None and importance_samples < 1:
         raise ConfigError(
             f"importance samples must be at least 1, not {importance_samples}", where="importance_samples"
+        )
+    if isinstance(artefact.flow.base, EmpiricalBase):
+        raise UnsupportedError(
+            "this model's source is a data set, which has no density, so rows cannot be scored",
+            remedy="Move rows with transport, or train without a source to score them.",
         )
     codec = artefact.codec
     draws = importance_samples or (1 if codec.exact else DEFAULT_IMPORTANCE_SAMPLES)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from advect.data import with_condition
 from advect.errors import ConfigError, unknown_name
-from advect.flows import EmpiricalBase
+from advect.flows import EmpiricalBase, Flow
 from advect.records import Mapped, Table
 from advect.run import Artefact
 from advect.training import generator_for
@@ -52,16 +53,27 @@ def transport(artefact: Artefact, table: Table, *, to: str = "source", seed: int
     condition = None if artefact.condition is None else artefact.condition.encode(table).float()
     two_populations = isinstance(artefact.flow.base, EmpiricalBase)
     generator = generator_for(seed, SCORE)
+    status = torch.zeros(table.num_rows, dtype=torch.int8)
+    if to == "source" or two_populations:
+        coded = artefact.codec.encode(table, generator=generator, dtype=torch.float64)
+        status = coded.status.to(torch.int8)
     if to == "source":
-        values = artefact.codec.encode(table, generator=generator, dtype=torch.float64).values
-        moved = artefact.flow.encode(values, condition, log_det=False)
+        moved = artefact.flow.encode(coded.values, condition, log_det=False)
         result = from_latent(artefact, moved) if two_populations else latent_table(moved.value, latent_names(artefact))
     else:
-        latent = to_latent(artefact, table, generator) if two_populations else latent_rows(artefact, table)
-        moved = artefact.flow.decode(latent, condition, log_det=False)
+        latent = _scaled(artefact, coded.values) if two_populations else latent_rows(artefact, table)
+        moved = _careful(artefact).decode(latent, condition, log_det=False)
         result = artefact.codec.decode(moved.value.cpu())
+    if artefact.condition is not None and condition is not None:  # so that the rows can be moved back
+        result = with_condition(result, artefact.condition, condition)
     nfe = float(moved.nfe.double().mean()) if moved.nfe is not None and len(moved.nfe) else 0.0
-    return Transported(result, moved.status.cpu(), nfe)
+    return Transported(result, torch.maximum(status, moved.status.cpu().to(torch.int8)), nfe)
+
+
+def _careful(artefact: Artefact) -> Flow:
+    """The flow with the solver of likelihoods in both directions: given rows are moved exactly, not sampled."""
+    ode = artefact.flow.ode
+    return artefact.flow if ode is None else artefact.flow.with_options(solver=ode.likelihood_solver)
 
 
 def latent_names(artefact: Artefact) -> tuple[str, ...]:
@@ -70,20 +82,26 @@ def latent_names(artefact: Artefact) -> tuple[str, ...]:
 
 
 def latent_rows(artefact: Artefact, table: Table) -> Tensor:
-    """A table of latent columns as ``(rows, *event)`` float32.
+    """A table of latent columns, beside which conditions may stand, as ``(rows, *event)`` float32.
 
     Raises:
-        ConfigError: The wrong number of columns.
+        ConfigError: The wrong number of columns, or columns that are no numbers.
     """
     width = len(artefact.codec.coordinates)
-    if len(table.columns) != width:
+    given = {column.name for column in artefact.schema.condition}
+    columns = [c for name, c in zip(table.names, table.columns, strict=True) if name not in given]
+    if len(columns) != width or any(c.dtype.kind not in "biuf" for c in columns):
+        found = f"{len(columns)} were given" if len(columns) != width else "some hold text"
         raise ConfigError(
-            f"{width} latent columns are needed and {len(table.columns)} were given",
+            f"{width} latent columns of numbers are needed and {found}",
             where=table.origin,
             remedy="Give latent rows as `advect transport … --to source` writes them.",
         )
-    columns = [torch.as_tensor(c.astype("float64")) for c in table.columns]
-    return torch.stack(columns, 1).reshape(-1, *artefact.codec.event_shape).float()
+    return (
+        torch.stack([torch.as_tensor(c.astype("float64")) for c in columns], 1)
+        .reshape(-1, *artefact.codec.event_shape)
+        .float()
+    )
 
 
 def preprocessing(artefact: Artefact) -> list[Bijection]:
@@ -95,7 +113,10 @@ def preprocessing(artefact: Artefact) -> list[Bijection]:
 
 def to_latent(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:
     """Rows of the data's kind in latent coordinates."""
-    value = artefact.codec.encode(table, generator=generator, dtype=torch.float64).values
+    return _scaled(artefact, artefact.codec.encode(table, generator=generator, dtype=torch.float64).values)
+
+
+def _scaled(artefact: Artefact, value: Tensor) -> Tensor:
     for part in preprocessing(artefact):
         value = part.encode(value, log_det=False).value
     return value

@@ -1,0 +1,245 @@
+"""The table of methods: every row builds, explains itself, checks its options and starts at a Gaussian fit."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advect.errors import ConfigError, UnknownNameError
+from advect.flows import EmpiricalBase
+from advect.methods import METHODS, Blueprint, Parts, build, explanation, full_flow, get_method, resolve_options
+from advect.paths import GaussianPath
+from advect.records import Batch
+from advect.solvers import make_solver
+from advect.training import generator_for
+
+# Every name of the table of DESIGN.md; a row may only carry one of these.
+FIELD_NAMES = {
+    *"planar radial sylvester nice realnvp glow maf iaf nsf nsf-ar flowpp umnn residual".split(),
+    *"cnf rnode ot-flow fm i-cfm rf ot-cfm sb-cfm sf2m vp subvp ve cosine edm ddpm vae gan".split(),
+}
+SHAPES = [(2,), (1, 8, 8), ()]
+WORDS = ("title", "map", "couples", "path", "objective", "equation", "paper", "cost", "avoid")
+
+methods = pytest.mark.parametrize("name", METHODS)
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def blueprint(name: str, shape: tuple[int, ...] = (2,), **more) -> Blueprint:
+    settings = {"network": "residual-1x8", "event_shape": shape, **more}
+    return Blueprint(name, resolve_options(get_method(name), settings.pop("options", {})), **settings)
+
+
+def gaussian_rows(num_rows: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Correlated Gaussian rows with a mean of their own."""
+    generator = torch.Generator().manual_seed(3)
+    width = math.prod(shape)
+    mix = torch.eye(width) + 0.3 * torch.randn(width, width, generator=generator) / max(width, 1) ** 0.5
+    rows = torch.randn(num_rows, width, generator=generator) @ mix.T + torch.linspace(-0.5, 0.5, width)
+    return rows.reshape(num_rows, *shape)
+
+
+@methods
+def test_names_are_those_of_the_field(name):
+    """Trap A3: one meaning each, and the key is the name."""
+    assert name in FIELD_NAMES
+    assert METHODS[name].name == name
+
+
+def test_the_methods_of_the_main_job_are_there():
+    assert {"fm", "i-cfm", "rf", "ot-cfm", "sb-cfm"} <= set(METHODS)
+    titles = [row.title for row in METHODS.values()]
+    assert len(set(titles)) == len(titles)
+
+
+@methods
+def test_no_word_is_missing(name):
+    row = METHODS[name]
+    for word in WORDS:
+        assert getattr(row, word).strip(), word
+    explained = explanation(name)
+    assert all(value for value in explained.values()), explained
+    assert set(explained["options"]) == set(row.options)
+    for key, option in row.options.items():
+        assert option.meaning.endswith("."), key
+        assert repr(option.default) in explained["options"][key]
+    # The words tell of the objects the code runs on, not of others.
+    assert explained["equation"] == row.equation
+    assert any(ch.isdigit() for ch in row.paper)
+
+
+@methods
+def test_defaults_are_valid_and_may_be_given(name):
+    row = METHODS[name]
+    defaults = {key: option.default for key, option in row.options.items()}
+    assert resolve_options(row, {}) == resolve_options(row, defaults) == defaults
+
+
+@methods
+def test_options_are_checked(name):
+    row = METHODS[name]
+    with pytest.raises(UnknownNameError, match="no option"):
+        resolve_options(row, {"zzz": 1})
+    for key, option in row.options.items():
+        with pytest.raises(UnknownNameError, match=f"Did you mean '{key}'"):
+            resolve_options(row, {key + "s": option.default})
+        wrong = [None, [], object()] + ([1.0, "yes"] if isinstance(option.default, bool) else [])
+        if isinstance(option.default, float):
+            wrong += [-0.1, math.nan, math.inf, "0.1", True] + ([0.0] if option.exclusive else [])
+        if isinstance(option.default, str):
+            wrong += [1, True]
+        for value in wrong:
+            with pytest.raises(ConfigError, match=key):
+                resolve_options(row, {key: value})
+        if isinstance(option.default, float):
+            assert resolve_options(row, {key: 1})[key] == 1.0
+            assert isinstance(resolve_options(row, {key: 1})[key], float)
+
+
+@methods
+def test_unknown_times_are_refused(name):
+    with pytest.raises(UnknownNameError, match="Did you mean 'uniform'"):
+        build(blueprint(name, options={"times": "unifrom"}))
+
+
+def test_unknown_method():
+    with pytest.raises(UnknownNameError, match="Did you mean 'ot-cfm'"):
+        get_method("ot-cmf")
+
+
+@shapes
+@methods
+def test_every_row_builds_trains_and_speaks(name, shape):
+    """Trap M14: methods × verbs, on every event shape."""
+    rows = gaussian_rows(32, shape)
+    built = build(blueprint(name, shape), latent=rows)
+    generator = torch.Generator().manual_seed(0)
+    x0 = built.core.base.sample(32, generator=generator)
+    pairs = built.coupling.draw(x0, rows, condition=None, generator=generator)
+    loss = built.objective(built.core, Batch(x1=rows[pairs.index1], x0=x0[pairs.index0]), generator=generator)
+    assert loss.shape == (32,)
+    assert torch.isfinite(loss).all()
+    loss.mean().backward()
+    moved = [p for p in built.core.parameters() if p.grad is not None and bool((p.grad != 0).any())]
+    assert moved
+    with torch.no_grad():
+        drawn = built.core.sample(5, generator=generator)
+        assert drawn.shape == (5, *shape)
+        assert torch.isfinite(built.core.log_prob(drawn)).all()
+        # There and back by the adaptive solver at 1e-5, in float32.
+        exact = built.core.with_options(solver=make_solver("dopri5", tolerance=1e-5))
+        assert torch.allclose(exact.decode(exact.encode(drawn).value).value, drawn, atol=1e-3)
+        assert built.core.trajectory(3, torch.tensor([0.0, 1.0])).shape == (2, 3, *shape)
+
+
+def fitted_law(rows: torch.Tensor) -> torch.distributions.MultivariateNormal:
+    flat = rows.reshape(len(rows), -1).double()
+    centred = flat - flat.mean(0)
+    return torch.distributions.MultivariateNormal(flat.mean(0), centred.T @ centred / len(flat))
+
+
+@shapes
+@methods
+def test_untrained_model_is_the_gaussian_fit(name, shape):
+    """Trap O4: density and samples of an untrained model are those of a Gaussian fitted to the training rows."""
+    rows = gaussian_rows(20_000, shape)
+    flow = build(blueprint(name, shape), latent=rows).core.eval()
+    law = fitted_law(rows)
+    with torch.no_grad():
+        given = flow.log_prob(rows[:20]).double()
+        samples = flow.sample(4000, generator=torch.Generator().manual_seed(1)).reshape(4000, -1).double()
+    # Solver at 1e-5 in float32 over d coordinates; the fit shrinks the covariance by order d / rows of itself.
+    width = max(1, math.prod(shape))
+    assert torch.allclose(given, law.log_prob(rows[:20].reshape(20, -1).double()), atol=2e-3 + 1e-3 * width, rtol=1e-3)
+    # Means: sd/√n; variances of a Gaussian: √(2/n) of themselves. Five of them; 24 steps of the sampler add far less.
+    spread = law.covariance_matrix.diagonal()
+    assert ((samples.mean(0) - law.mean).abs() < 5 * (spread / 4000).sqrt()).all()
+    assert ((samples.var(0) - spread).abs() < 5 * spread * (2 / 4000) ** 0.5 + 0.01 * spread).all()
+    if width == 2:
+        truth = law.covariance_matrix[0, 1] / spread.prod().sqrt()
+        assert abs(torch.corrcoef(samples.T)[0, 1] - truth) < 5 / 4000**0.5
+
+
+@methods
+def test_without_baseline_the_network_stands_alone(name):
+    flow = build(blueprint(name, baseline=False), latent=gaussian_rows(50, (2,))).core
+    assert flow.ode.field.baseline is None
+
+
+@methods
+def test_another_source(name):
+    """Trap P3: a path whose noise is the source takes no other source; the others do."""
+    base = EmpiricalBase(gaussian_rows(40, (2,)))
+    if METHODS[name].any_source:
+        built = build(blueprint(name), source=base, latent=gaussian_rows(50, (2,)))
+        assert built.core.base is base
+        assert built.core.ode.field.baseline is None  # a Gaussian start presumes a Gaussian source
+    else:
+        with pytest.raises(ConfigError, match=f"{name} conditions on the data alone.*standard-normal source only"):
+            build(blueprint(name), source=base)
+
+
+def test_flow_matching_refuses_a_source():
+    assert not METHODS["fm"].any_source
+    assert {name for name, row in METHODS.items() if not row.any_source} >= {"fm"}
+    for name, row in METHODS.items():
+        path = row.make_path(resolve_options(row, {}))
+        assert bool(getattr(path, "requires_gaussian_source", False)) == (not row.any_source), name
+
+
+def test_own_path_that_needs_gaussian_noise_refuses_a_source():
+    path = GaussianPath(lambda t, x1: t * x1, lambda t, x1: 1 - t, given="data")
+    base = EmpiricalBase(gaussian_rows(40, (2,)))
+    with pytest.raises(ConfigError, match="standard-normal source only"):
+        build(blueprint("i-cfm"), source=base, parts=Parts(path=path))
+    pair = GaussianPath(lambda t, z: t * z.x1 + (1 - t) * z.x0, lambda t, z: 0.1)
+    assert build(blueprint("fm"), source=base, parts=Parts(path=pair)).objective.path is pair
+
+
+def test_own_parts_take_the_place_of_the_rows():
+    path = GaussianPath(lambda t, z: t * z.x1 + (1 - t) * z.x0, lambda t, z: 0.1)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, t, x, condition):
+            return self.weight * x
+
+    network = Network()
+    built = build(blueprint("i-cfm"), parts=Parts(path=path, network=network))
+    assert built.objective.path is path
+    assert built.core.ode.field.network is network
+    assert built.core.ode.field.baseline is None
+    alone = build(blueprint("i-cfm"), latent=gaussian_rows(50, (2,)), parts=Parts(network=network))
+    assert alone.core.ode.field.baseline is not None
+
+
+@given(seed=st.integers(0, 2**31))
+def test_seed_decides_the_weights(seed):
+    def weights(number):
+        flow = build(blueprint("i-cfm", baseline=False), seed=number).core
+        return torch.cat([p.flatten() for p in flow.parameters()])
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert torch.equal(weights(seed), weights(seed))
+    assert not torch.equal(weights(seed), weights(seed + 1))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_condition_dropout_reaches_the_objective_where_there_is_a_condition():
+    with_one = build(blueprint("i-cfm", condition_features=3, condition_dropout=0.25))
+    assert with_one.objective.condition_dropout == 0.25
+    assert build(blueprint("i-cfm", condition_dropout=0.25)).objective.condition_dropout == 0.0
+
+
+def test_full_flow_shares_the_weights():
+    core = build(blueprint("i-cfm")).core
+    whole = full_flow(core)
+    assert {id(p) for p in whole.parameters()} == {id(p) for p in core.parameters()}
+    z = torch.randn(4, 2, generator=generator_for(0))
+    assert torch.equal(whole.decode(z).value, core.decode(z).value)
