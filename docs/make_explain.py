@@ -8,7 +8,7 @@ pages with what this script makes.
 
 from pathlib import Path
 
-from advect.methods import METHODS, Method, resolve_options
+from advect.methods import METHODS, Method, Option, resolve_options
 
 FOLDER = Path(__file__).resolve().parent / "explain"
 
@@ -86,13 +86,13 @@ def sentence_case(title: str) -> str:
     return f"{small} {rest}" if rest else small
 
 
-def meaning(option: object) -> str:
+def meaning(option: Option) -> str:
     """What an option means, with its range where it is a number."""
-    default, text = option.default, option.meaning  # type: ignore[attr-defined]
+    default, text = option.default, option.meaning
     if isinstance(default, bool) or not isinstance(default, int | float):
         return text
-    bound = "above" if option.exclusive else "at least"  # type: ignore[attr-defined]
-    return f"{text} {bound.capitalize()} {option.minimum:g}."  # type: ignore[attr-defined]
+    bound = "above" if option.exclusive else "at least"
+    return f"{text} {bound.capitalize()} {option.minimum:g}."
 
 
 def snippet(method: Method) -> str:

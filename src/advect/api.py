@@ -234,9 +234,13 @@ class Model:
         states = self.artefact.flow.trajectory(num_rows, grid, vectors, generator=generator)
         return states.double().cpu().numpy()
 
-    def evaluate(self, data: Any, reference: Any, *, seed: int = 0) -> Mapping:
-        """Figures on held-out rows, with training rows as reference for floor and Gaussian fit."""
-        return evaluate_table(self.artefact, read_table(data), read_table(reference), seed=seed)
+    def evaluate(self, data: Any, reference: Any, condition: Any = None, *, seed: int = 0) -> Mapping:
+        """Figures on held-out rows, with training rows as reference for floor and Gaussian fit.
+
+        ``condition`` has one value per held-out row, where the condition is not among the columns.
+        """
+        held_out = self._given(read_table(data), condition)
+        return evaluate_table(self.artefact, held_out, read_table(reference), seed=seed)
 
     def save(self, path: str | Path) -> Path:
         """Write the model as a run folder that `load` and the command open.

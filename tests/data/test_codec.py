@@ -447,7 +447,7 @@ def test_a_constant_with_gaps_is_an_indicator():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.int64])
 def test_whole_valued_pixels_are_dequantised_and_come_back(dtype):
     random = np.random.Generator(np.random.PCG64(0))
-    pixels = random.integers(0, 17, (20, 1, 4, 4)).astype(dtype)
+    pixels = random.integers(0, 101, (20, 1, 4, 4)).astype(dtype)
     pixels[:, 0, 0, 0] = 0  # a border that never changes stays a pixel
     table = image_table(pixels)
     codec = fitted(table)
@@ -464,6 +464,26 @@ def test_whole_valued_pixels_are_dequantised_and_come_back(dtype):
     assert codec.decode(coded.values).image
 
 
+def test_pixels_of_few_levels_are_levels():
+    """Each pixel has frequencies of its own, and levels count from the smallest grey."""
+    random = np.random.Generator(np.random.PCG64(0))
+    pixels = random.integers(3, 20, (50, 1, 2, 2))
+    pixels[:, 0, 0, 0] = 3
+    pixels[0, 0, 1] = [3, 19]
+    table = image_table(pixels)
+    codec = Codec.from_dict(fitted(table).to_dict())
+    assert codec.event_shape == (1, 2, 2)
+    assert {(c.scaling, c.cells) for c in codec.coordinates} == {("cumulative", 17)}
+    assert codec.probabilities[0][0] > 0.8 > codec.probabilities[1][0]
+    assert all(abs(float(p.sum()) - 1) < 1e-12 for p in codec.probabilities.values())
+    coded = codec.encode(table, generator=seeded())
+    assert torch.equal(coded.values.floor(), torch.from_numpy(pixels - 3).float())
+    assert_same(codec.decode(coded.values), table)
+    stranger = pixels[:2].copy()
+    stranger[1, 0, 1, 1] = 25
+    assert codec.encode(image_table(stranger), generator=seeded()).status.tolist() == [0, 2]
+
+
 def test_real_pixels_are_left_alone():
     pixels = np.linspace(-1, 1, 48, dtype=np.float32).reshape(4, 3, 2, 2)
     table = image_table(pixels)
@@ -478,7 +498,7 @@ def test_real_pixels_are_left_alone():
 
 def test_pixels_of_another_kind():
     pixels = np.zeros((2, 1, 2, 2))
-    pixels[0] = 3
+    pixels[0] = 200
     codec = fitted(image_table(pixels))
     given_pixels = np.full((3, 1, 2, 2), 2.0)
     given_pixels[1, 0, 1, 1] = 0.5

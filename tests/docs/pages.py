@@ -30,8 +30,8 @@ class Block:
 
     @property
     def printed(self) -> str | None:
-        """What a ``python`` block claims to print: its lines that begin with ``#>``; None where it claims nothing."""
-        claims = [line[2:].removeprefix(" ") for line in self.text.splitlines() if line.startswith("#>")]
+        """What a ``python`` block claims to print: its lines that begin with ``# →``; None where it claims nothing."""
+        claims = [line[4:] for line in self.text.splitlines() if line.startswith("# → ")]
         return "\n".join(claims) if claims else None
 
 

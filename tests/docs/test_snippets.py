@@ -1,6 +1,6 @@
 """Every snippet of the documentation runs: python blocks are executed, ``$ advect`` lines must end with exit code 0.
 
-The blocks of one page share a namespace and a folder, in the order of the page. Lines ``#> …`` in a python block are
+The blocks of one page share a namespace and a folder, in the order of the page. Lines ``# → …`` in a python block are
 what it prints, and are compared.
 """
 

@@ -31,10 +31,10 @@ def sample(
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination, write_samples
 
-    if out is not None:
-        check_destination(out)
-    choice = SolverChoice(solver, steps, tol, guidance)
     artefact = open_run(run)
+    if out is not None:
+        check_destination(out, pictures=artefact.schema.image)
+    choice = SolverChoice(solver, steps, tol, guidance)
     drawn = generate(artefact, rows, condition=condition, choice=choice, seed=seed)
     if out is not None:
         write_samples(drawn.table, out, artefact.schema)

@@ -24,14 +24,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from advect.data.align import ARRAYS, align, bounds
+from advect.data.align import align, bounds
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import stack_numbers
-from advect.data.levels import ColumnCode, cast, fit_code, read_column, restore_column
+from advect.data.levels import ColumnCode, cast, fit_code, read_column, restore_column, smoothed
 from advect.data.prepared import Fill, PreparedRows
 from advect.data.schema import only_keys, schema_from_dict, schema_to_dict
 from advect.errors import ConfigError, DataError, ShapeError
-from advect.records import Coded, Coordinate, Finding, Schema, Status, Table
+from advect.records import Coded, Column, Coordinate, Finding, Schema, Status, Table
+
+MOST_PIXEL_LEVELS = 32  # 5 bits: up to here a picture's grey levels are modelled as levels
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Codec:
 
     Attributes:
         schema: Kinds, bounds, categories.
-        codes: One per modelled column; empty for pictures, whose pixels are taken as they are.
+        codes: One per modelled column. For pictures of few levels (``MOST_PIXEL_LEVELS``) one per pixel; empty for
+            other pictures, whose pixels are taken as they are.
     """
 
     schema: Schema
@@ -53,9 +56,9 @@ class Codec:
         Raises:
             DataError: Columns that do not fit the schema.
         """
-        if schema.image:
-            return Codec(schema, ())
         columns, _ = align(table, schema)
+        if schema.image:
+            return Codec(schema, _pixel_codes(schema.columns[0], columns))
         codes = []
         for column, values in zip(schema.columns, columns, strict=True):
             numbers, outside = read_column(values, column, table.origin)
@@ -66,7 +69,8 @@ class Codec:
     def coordinates(self) -> tuple[Coordinate, ...]:
         """One record per coordinate of the flattened event."""
         if self.schema.image:
-            return tuple(Coordinate(c.name, i, "value", "pixel") for i, c in enumerate(self.schema.columns))
+            scaling, cells = ("cumulative", len(self.codes[0].probabilities)) if self.codes else ("pixel", 0)
+            return tuple(Coordinate(c.name, i, "value", scaling, cells) for i, c in enumerate(self.schema.columns))
         result: list[Coordinate] = []
         for i, (column, code) in enumerate(zip(self.schema.columns, self.codes, strict=True)):
             if code.form != "constant":
@@ -170,9 +174,8 @@ class Codec:
         only_keys(stored, ("schema", "codes"), (), "codec")
         schema = schema_from_dict(stored["schema"])
         codes = tuple(ColumnCode.from_dict(code) for code in stored["codes"])
-        expected = 0 if schema.image else len(schema.columns)
-        if len(codes) != expected:
-            raise DataError(f"the stored codec has rules for {len(codes)} columns, expected {expected}")
+        if len(codes) != len(schema.columns) and not (schema.image and not codes):
+            raise DataError(f"the stored codec has rules for {len(codes)} columns, expected {len(schema.columns)}")
         return Codec(schema, codes)
 
     def _prepare(self, columns: Sequence[np.ndarray], table: Table, dtype: torch.dtype) -> PreparedRows:
@@ -215,6 +218,10 @@ class Codec:
         if first.kind == "integer":
             noisy = torch.arange(pixels.shape[1])
             outside = (pixels != np.floor(pixels)).any(1)
+        if self.codes:  # levels count from the smallest
+            low, high = bounds(first)
+            outside = outside | (pixels < low).any(1) | (pixels > high).any(1)
+            pixels = np.clip(pixels, low, high) - low
         whole = first.kind == "integer" and not outside.any()
         compact = whole and pixels.size > 0 and pixels.min() >= 0 and pixels.max() <= 255
         stored = np.uint8 if compact else (np.float32 if dtype == torch.float32 else np.float64)
@@ -240,7 +247,7 @@ class Codec:
     def _decode_pixels(self, flat: np.ndarray, broken: np.ndarray) -> tuple[np.ndarray, ...]:
         first = self.schema.columns[0]
         low, high = bounds(first)
-        pixels = np.where(broken[:, None], low, flat)
+        pixels = np.where(broken[:, None], low, flat + low if self.codes else flat)
         whole = np.floor(pixels) if first.kind == "integer" else pixels
         pixels = cast(whole.clip(low, high), np.repeat(broken[:, None], flat.shape[1], axis=1), first)
         return tuple(pixels[:, j] for j in range(pixels.shape[1]))
@@ -252,8 +259,27 @@ class Codec:
             )
 
     def _refuse_gaps_in_arrays(self, columns: Sequence[np.ndarray], table: Table) -> None:
-        """NaN means missing in a table only; an array or a picture that holds one is damaged."""
-        if not self.schema.image and table.container not in ARRAYS:
+        """NaN means missing in a table only; a picture that holds one is damaged. Arrays were refused at the door."""
+        if not self.schema.image:
             return
         for name, values in zip(self.schema.names, columns, strict=True):
             refuse_non_finite(values[:, None], [name], table.origin)
+
+
+def _pixel_codes(pixel: Column, columns: Sequence[np.ndarray]) -> tuple[ColumnCode, ...]:
+    """One rule per pixel where pictures have few levels; none otherwise.
+
+    With few levels most pixels of many pictures stand at one of them (paper white, ink black). Scaled as they are, the
+    uniform noise on that level is a narrow step which a smooth field blurs over its neighbours; through their own
+    cumulative distribution they are standard normal like every other coordinate.
+    """
+    if pixel.kind != "integer" or pixel.minimum is None or pixel.maximum is None:
+        return ()
+    cells = int(pixel.maximum - pixel.minimum) + 1
+    if cells > MOST_PIXEL_LEVELS or cells < 2:
+        return ()
+    levels = [(column - pixel.minimum).astype(np.int64) for column in columns]
+    return tuple(
+        ColumnCode("levels", "cumulative", probabilities=smoothed(np.bincount(level, minlength=cells)))
+        for level in levels
+    )

@@ -232,8 +232,8 @@ def _find(table: Table, column: Column) -> np.ndarray:
     raise DataError(
         f"the condition {column.name!r} is missing",
         where=table.origin,
-        remedy="The model was trained with it: give it as a column of that name."
-        + (f" Is {guess!r} meant?" if guess else ""),
+        remedy=(f"Is {guess!r} meant? " if guess else "")
+        + "The model was trained with it: give it as a column of that name.",
     )
 
 

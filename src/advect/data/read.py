@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advect.data.archives import read_npy, read_npz
 from advect.data.arrays import from_array, from_tensor
-from advect.data.builtin import read_builtin
+from advect.data.builtin import BUILTINS, read_builtin
 from advect.data.delimited import read_delimited
 from advect.data.frames import from_frame, is_frame, read_parquet
 from advect.errors import DataError
@@ -105,7 +105,11 @@ def _split_key(text: str) -> tuple[str, str | None]:
 def _is_path(text: str) -> bool:
     separators = {os.sep, os.altsep or os.sep}
     return (
-        os.path.isfile(text) or any(s in text for s in separators) or ending_of(Path(text)) is not None or "." in text
+        os.path.isfile(text)
+        or (os.path.isdir(text) and text not in BUILTINS)
+        or any(s in text for s in separators)
+        or ending_of(Path(text)) is not None
+        or "." in text
     )
 
 

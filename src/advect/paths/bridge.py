@@ -1,7 +1,7 @@
 """The Brownian bridge between paired ends, the path of SB-CFM and [SF]²M.
 
 p_t(x|x0, x1) = N((1−t)x0 + t x1, σ²t(1−t) I) with u = (1−2t)/(2t(1−t)) (x − μ) + x1 − x0 (Tong et al. 2302.00482,
-equation 21). For a drawn point, x − μ = σ√(t(1−t)) ε, so the target is σ(1−2t)/(2√(t(1−t))) ε + x1 − x0: its second
+table 1). For a drawn point, x − μ = σ√(t(1−t)) ε, so the target is σ(1−2t)/(2√(t(1−t))) ε + x1 − x0: its second
 moment grows like 1/t at both ends. Training therefore weights the loss by t(1−t) (`time_weight`), after which the
 target's variance is σ²(1−2t)²/4 at most. At the exact ends the law is a point and the ε-term is left out, which is
 its mean: u = x1 − x0, score 0.

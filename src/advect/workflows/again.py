@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from advect.data import Split, check_table, read_table, split_rows
-from advect.errors import DataError
+from advect.errors import AdvectError, DataError
 from advect.records import Table
 from advect.run import EVALUATION, Artefact, RunFolder
 from advect.workflows.evaluate import evaluate_rows, evaluate_table
@@ -31,7 +31,7 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
     known = path if path is not None else data["origin"]
     try:
         table = read_table(known, key=data.get("key"))
-    except DataError as error:
+    except AdvectError as error:
         if path is not None:
             raise
         raise DataError(

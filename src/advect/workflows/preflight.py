@@ -12,6 +12,7 @@ from advect.workflows.request import TrainRequest
 from advect.workflows.trainer import make_trainer, steps_for_budget
 
 TIMED_STEPS = 2
+NOTABLE_REMAINDER = 1e-3  # of x0, or of noise, at the data end: less is below what a training resolves
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,33 @@ def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
         f"{len(split.train)} train, {len(split.validation)} validate, {len(split.test)} held out",
         model=f"{method.title} ({method.name}), network {prepared.blueprint.network} with {parameters:,} parameters, "
         f"{len(prepared.codec.coordinates)} coordinates, on {prepared.device}",
-        findings=prepared.findings + _coupling_findings(prepared, trainer.batches.report),
+        findings=(
+            *prepared.findings,
+            *_path_findings(prepared.built.objective),
+            *_coupling_findings(prepared, trainer.batches.report),
+        ),
         steps=prepared.training.steps,
         seconds_per_step=per_step,
         seconds=per_step * prepared.training.steps,
         config=render(prepared.sections, head="What this run would be trained with."),
     )
+
+
+def _path_findings(objective: object) -> tuple[Finding, ...]:
+    """What the path leaves at the data end; it is then part of the model, and said."""
+    end = getattr(getattr(objective, "path", None), "end", None)
+    if end is None:
+        return ()
+    weights = end()
+    left = []
+    if abs(weights.source) > NOTABLE_REMAINDER:
+        left.append(f"{weights.source:.3g} of the source row")
+    if weights.noise > NOTABLE_REMAINDER:
+        left.append(f"noise of standard deviation {weights.noise:.3g}")
+    if not left:
+        return ()
+    message = f"at t = 1 the path leaves {' and '.join(left)} (standardised units)"
+    return (Finding("path end", "path", message, "learned as part of the model: samples are blurred by as much"),)
 
 
 def _coupling_findings(prepared: Prepared, report: Mapping[str, float]) -> tuple[Finding, ...]:

@@ -81,7 +81,7 @@ def prepare(request: TrainRequest) -> Prepared:
     """
     options = resolve_options(get_method(request.method), request.options)
     device = choose_device(request.device)
-    table = read_table(request.data, key=request.key)
+    table = _without(read_table(request.data, key=request.key), request.weights)
     schema = infer_schema(table, condition=request.condition)
     schema = _as_continuous(schema) if request.continuous else schema
     refuse_unusable(table, schema)
@@ -97,7 +97,8 @@ def prepare(request: TrainRequest) -> Prepared:
 
     blueprint = _blueprint(request, options, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
-    built = replace(built, core=built.core.to(device))
+    start = source.points if isinstance(source, EmpiricalBase) else None
+    built = replace(built, core=built.core.to(device), coupling=built.coupling.prepare(start, latent))
     flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
     training = _training(request)
     return Prepared(
@@ -195,6 +196,21 @@ def _training_rows(rows: DataRows, name: str | None) -> DataRows:
 
 def _has_weight(rows: DataRows) -> bool:
     return rows.weight is None or float(rows.weight.sum()) > 0
+
+
+def _without(table: Table, weights: str | None) -> Table:
+    """The table with its column of row weights set aside: weights are used, not modelled."""
+    if weights is None or weights not in table.names or table.image:
+        return table
+    kept = [i for i, name in enumerate(table.names) if name != weights]
+    return replace(
+        table,
+        names=tuple(table.names[i] for i in kept),
+        columns=tuple(table.columns[i] for i in kept),
+        dtypes=tuple(table.dtypes[i] for i in kept),
+        event_shape=(len(kept),),
+        sides={**table.sides, weights: table.columns[table.names.index(weights)]},
+    )
 
 
 def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | None:

@@ -53,21 +53,23 @@ def transport(artefact: Artefact, table: Table, *, to: str = "source", seed: int
     condition = None if artefact.condition is None else artefact.condition.encode(table).float()
     two_populations = isinstance(artefact.flow.base, EmpiricalBase)
     generator = generator_for(seed, SCORE)
-    status = torch.zeros(table.num_rows, dtype=torch.int8)
-    if to == "source" or two_populations:
-        coded = artefact.codec.encode(table, generator=generator, dtype=torch.float64)
-        status = coded.status.to(torch.int8)
-    if to == "source":
-        moved = artefact.flow.encode(coded.values, condition, log_det=False)
-        result = from_latent(artefact, moved) if two_populations else latent_table(moved.value, latent_names(artefact))
+    if to == "target" and not two_populations:
+        moved = _careful(artefact).decode(latent_rows(artefact, table), condition, log_det=False)
+        status, result = moved.status.cpu(), artefact.codec.decode(moved.value.cpu())
     else:
-        latent = _scaled(artefact, coded.values) if two_populations else latent_rows(artefact, table)
-        moved = _careful(artefact).decode(latent, condition, log_det=False)
-        result = artefact.codec.decode(moved.value.cpu())
+        coded = artefact.codec.encode(table, generator=generator, dtype=torch.float64)
+        if to == "source":
+            moved = artefact.flow.encode(coded.values, condition, log_det=False)
+            latent = latent_table(moved.value, latent_names(artefact))
+            result = from_latent(artefact, moved) if two_populations else latent
+        else:
+            moved = _careful(artefact).decode(_scaled(artefact, coded.values), condition, log_det=False)
+            result = artefact.codec.decode(moved.value.cpu())
+        status = torch.maximum(coded.status.to(torch.int8), moved.status.cpu().to(torch.int8))
     if artefact.condition is not None and condition is not None:  # so that the rows can be moved back
         result = with_condition(result, artefact.condition, condition)
     nfe = float(moved.nfe.double().mean()) if moved.nfe is not None and len(moved.nfe) else 0.0
-    return Transported(result, torch.maximum(status, moved.status.cpu().to(torch.int8)), nfe)
+    return Transported(result, status, nfe)
 
 
 def _careful(artefact: Artefact) -> Flow:
