@@ -299,15 +299,22 @@ class Model:
             raise ConfigError("a condition was given, and this model has none", where="condition")
         if hasattr(condition, "columns"):
             given = read_table(condition, min_rows=1)
+            _refuse_other_length(given.num_rows, num_rows)
             return dict(zip(given.names, given.columns, strict=True))
         values = condition if isinstance(condition, np.ndarray) else np.asarray(condition)
-        values = np.broadcast_to(values, (num_rows, *values.shape[1:])) if values.ndim == 0 else values
+        values = np.broadcast_to(values, (num_rows,)) if values.ndim == 0 else values
+        _refuse_other_length(len(values), num_rows)
         flat = values.reshape(num_rows, -1)
         if flat.shape[1] != len(names):
             raise ConfigError(
                 f"{len(names)} condition columns are needed, {flat.shape[1]} were given", where="condition"
             )
         return {name: flat[:, i] for i, name in enumerate(names)}
+
+
+def _refuse_other_length(found: int, num_rows: int) -> None:
+    if found != num_rows:
+        raise ConfigError(f"{found} conditions were given for {num_rows} rows", where="condition")
 
 
 def _given_back(table: Table, container: str) -> Any:
@@ -339,8 +346,7 @@ def _with_given(data: Any, condition: Any) -> tuple[Any, tuple[str, ...]]:
             return table, tuple(condition)
     table = read_table(data)
     values = np.asarray(condition)
-    if len(values) != table.num_rows:
-        raise ConfigError(f"{len(values)} conditions were given for {table.num_rows} rows", where="condition")
+    _refuse_other_length(len(values), table.num_rows)
     flat = values.reshape(len(values), -1)
     names = (_GIVEN,) if flat.shape[1] == 1 else tuple(f"{_GIVEN}{i}" for i in range(flat.shape[1]))
     sides = {name: flat[:, i] for i, name in enumerate(names)}

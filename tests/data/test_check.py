@@ -167,7 +167,7 @@ def test_the_mixed_table_is_usable():
         ),
         ({"a": np.array([0.5, 1.5]), "b": np.array([None, None], dtype=object)}, {}, "nothing but gaps"),
         ({"a": np.array([0.5, 2.0, -math.inf])}, {}, r"infinite value in row 2 .*'a'"),
-        ({"a": np.array([0.5, 1.5, math.nan])}, {"container": "numpy"}, r"NaN in row 2 .*'a'"),
+        ({"x0": np.array([0.5, 1.5, math.nan])}, {"container": "numpy"}, r"NaN in row 2 .*'x0'"),
         ({"a": np.array([0.5, -1e31])}, {}, r"-1e\+31 in row 1 .*too large"),
         ({"a": np.array([1e-32, 2e-32])}, {}, "too little for 32-bit"),
     ],

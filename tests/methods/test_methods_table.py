@@ -17,8 +17,40 @@ from advect.training import generator_for
 
 # Every name of the table of DESIGN.md; a row may only carry one of these.
 FIELD_NAMES = {
-    *"planar radial sylvester nice realnvp glow maf iaf nsf nsf-ar flowpp umnn residual".split(),
-    *"cnf rnode ot-flow fm i-cfm rf ot-cfm sb-cfm sf2m vp subvp ve cosine edm ddpm vae gan".split(),
+    *[
+        "planar",
+        "radial",
+        "sylvester",
+        "nice",
+        "realnvp",
+        "glow",
+        "maf",
+        "iaf",
+        "nsf",
+        "nsf-ar",
+        "flowpp",
+        "umnn",
+        "residual",
+    ],
+    *[
+        "cnf",
+        "rnode",
+        "ot-flow",
+        "fm",
+        "i-cfm",
+        "rf",
+        "ot-cfm",
+        "sb-cfm",
+        "sf2m",
+        "vp",
+        "subvp",
+        "ve",
+        "cosine",
+        "edm",
+        "ddpm",
+        "vae",
+        "gan",
+    ],
 }
 SHAPES = [(2,), (1, 8, 8), ()]
 WORDS = ("title", "map", "couples", "path", "objective", "equation", "paper", "cost", "avoid")
@@ -231,10 +263,13 @@ def test_seed_decides_the_weights(seed):
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_condition_dropout_reaches_the_objective_where_there_is_a_condition():
-    with_one = build(blueprint("i-cfm", condition_features=3, condition_dropout=0.25))
-    assert with_one.objective.condition_dropout == 0.25
-    assert build(blueprint("i-cfm", condition_dropout=0.25)).objective.condition_dropout == 0.0
+@pytest.mark.parametrize("features", [0, 3])
+def test_condition_dropout_reaches_the_objective(features):
+    built = build(blueprint("i-cfm", condition_features=features, condition_dropout=0.25))
+    assert built.objective.condition_dropout == 0.25
+    for wrong in (-0.1, 1.5, math.nan):
+        with pytest.raises(ConfigError, match="condition_dropout"):
+            build(blueprint("i-cfm", condition_features=features, condition_dropout=wrong))
 
 
 def test_full_flow_shares_the_weights():

@@ -61,7 +61,7 @@ def test_what_is_no_finished_run_is_refused_with_the_reason(tmp_path):
         folder.require_finished()
     (folder.path / CONFIG).touch()
     folder.require_run()
-    with pytest.raises(RunFolderError, match="not finished.*same `advect train` command"):
+    with pytest.raises(RunFolderError, match=r"not finished.*same `advect train` command"):
         folder.require_finished()
     (folder.path / MODEL).touch()
     folder.require_finished()
@@ -115,7 +115,7 @@ def test_the_lock_is_released_by_an_error(tmp_path):
 
 def test_unwritable_places(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunFolderError, match="cannot be written.*--out"), RunFolder(tmp_path / "file" / "run").locked():
+    with pytest.raises(RunFolderError, match=r"cannot be written.*--out"), RunFolder(tmp_path / "file" / "run").locked():
         pass
 
 
@@ -192,7 +192,8 @@ def test_any_setting_survives(settings):
 
 def test_every_setting_says_where_it_came_from():
     text = render(
-        {"training": {"steps": Setting(5, "optimiser steps", "given"), "budget": Setting(None, "wall time")}}, head="Head"
+        {"training": {"steps": Setting(5, "optimiser steps", "given"), "budget": Setting(None, "wall time")}},
+        head="Head",
     )
     assert text.splitlines() == [
         "# Head",

@@ -1,6 +1,7 @@
 """Averaged weights (trap O8), the learning rate, and the settings of the loop."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     rates = [learning_rate(step, config) for step in range(1000)]
     assert rates[:50] == pytest.approx([0.2 * (s + 1) / 50 for s in range(50)])
     assert rates[50] == 0.2
-    assert all(a > b > 0 for a, b in zip(rates[50:], rates[51:], strict=False))
+    assert all(a > b > 0 for a, b in pairwise(rates[50:]))
     assert rates[525] == pytest.approx(0.1)  # half-way down the cosine
     assert rates[-1] == pytest.approx(0.2 * 0.5 * (1 - math.cos(math.pi / 950)))
     # A short run warms up for a tenth of its steps, not for all of them.

@@ -97,9 +97,7 @@ def test_coupling_weights_multiply_row_weights():
     assert batches.report == {"halves": 1.0}
 
     plain = Batches(rows_of(torch.ones(6, 1)), 6, 0, StandardNormal((1,)), Halves())
-    assert torch.equal(
-        plain.pair(plain.draw_rows(0, generator_for(0)), generator_for(1)).weight, torch.full((6,), 0.5)
-    )
+    assert torch.equal(plain.pair(plain.draw_rows(0, generator_for(0)), generator_for(1)).weight, torch.full((6,), 0.5))
 
 
 def test_objectives_without_a_source_get_none():

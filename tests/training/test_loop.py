@@ -351,7 +351,11 @@ def test_one_generator_serves_one_step():
             return squares(flow, batch)
 
         trainer = Trainer(
-            Number(), objective, Batches(rows_of(torch.ones(8)), 4, 0), TrainingConfig(steps=5, batch_size=4), Recorder()
+            Number(),
+            objective,
+            Batches(rows_of(torch.ones(8)), 4, 0),
+            TrainingConfig(steps=5, batch_size=4),
+            Recorder(),
         )
         trainer.run()
     assert len(seen["a"]) == 5

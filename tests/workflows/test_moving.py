@@ -184,7 +184,7 @@ def test_wrong_conditions_are_refused(on_classes, on_moons):
 def test_guidance_changes_samples(on_classes, on_moons):
     plain, none, strong = (
         matrix_xy(generate(on_classes, 300, condition="left", choice=SolverChoice(guidance=w)).table)
-        for w in (None or 0.0, 0.0, 3.0)
+        for w in (0, 0.0, 3.0)
     )
     assert np.array_equal(plain, none)
     # Guidance pushes a class away from the whole, which lies to its right.
@@ -213,7 +213,7 @@ def test_scores_know_their_condition(on_classes):
 
 def test_there_and_back(on_moons):
     """Encode and transport use the adaptive solver at 1e-5 in both directions."""
-    data = read_table(moons(80, seed=3))
+    data = read_table(moons()[:80])  # rows of the data: others may lie beyond its bounds, where decoding ends
     there = transport(on_moons, data, to="source")
     assert there.table.names == ("z0", "z1")
     assert there.status.tolist() == [0] * 80
@@ -263,7 +263,7 @@ def test_wrong_rows_and_directions(on_moons, on_mixed):
 def between():
     """From one Gaussian to another: the optimal map moves every row by the difference of the means."""
     random = np.random.default_rng(3)
-    source, target = random.standard_normal((500, 2)), random.standard_normal((500, 2)) + [4.0, -2.0]
+    source, target = random.standard_normal((500, 2)), random.standard_normal((500, 2)) + np.array([4.0, -2.0])
     artefact = run(target, source=source, method="ot-cfm", steps=300, batch_size=64,
                    training={"learning_rate": 5e-3}).artefact  # fmt: skip
     return artefact, source, target
@@ -282,9 +282,14 @@ def test_transport_back(between):
     artefact, source, target = between
     back = matrix(transport(artefact, read_table(target), to="source").table)
     assert back.mean(0) == pytest.approx([0, 0], abs=0.3)
+    # Source rows have no bounds of the data's: most of them lie outside the range of the target.
+    assert np.mean((back < target.min(0)).any(1)) > 0.3
     there = transport(artefact, read_table(source[:50]), to="target").table
+    moved = matrix(there)
+    inside = ((moved > target.min(0)) & (moved < target.max(0))).all(1)  # target rows end at the bounds of the data
+    assert inside.sum() > 40
     again = matrix(transport(artefact, there, to="source").table)
-    assert again == pytest.approx(source[:50], abs=5e-3)
+    assert again[inside] == pytest.approx(source[:50][inside], abs=5e-3)
 
 
 def test_samples_start_from_source_rows(between):

@@ -160,8 +160,7 @@ def test_discrete_columns_draw_fresh_noise_each_time():
 
 def test_conditions_and_weights_stay_with_their_rows():
     table = mixed()
-    prepared = prepare(request(table, condition=("place",), weights="rooms_weight") if False else request(
-        table, condition=("place",)))  # fmt: skip
+    prepared = prepare(request(table, condition=("place",)))
     encoded = prepared.condition.encode(table).float()[prepared.split.train]
     assert torch.equal(prepared.train.condition, encoded)
     assert "place" not in [c.name for c in prepared.schema.columns]
@@ -200,9 +199,16 @@ def test_every_default_is_written_down():
     """Trap O12: batch, average, clip and schedule are in the configuration."""
     config = values(prepare(request(moons())).sections)
     assert config["method"] == "i-cfm"
-    assert {"steps", "batch_size", "learning_rate", "warmup_steps", "decay", "gradient_clip", "ema_decay", "betas"} <= set(
-        config["training"]
-    )
+    assert {
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "warmup_steps",
+        "decay",
+        "gradient_clip",
+        "ema_decay",
+        "betas",
+    } <= set(config["training"])
     assert {"sha256", "rows", "columns", "split", "validation", "test"} <= set(config["data"])
     assert {"solver", "steps"} <= set(config["sampling"])
     assert {"solver", "tolerance"} <= set(config["likelihood"])

@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy import stats
 
-from advect.errors import ConfigError, DataError, UnsupportedError
+from advect.data import read_table, split_rows, take_rows
+from advect.errors import ConfigError, DataError, ShapeError, UnsupportedError
 from advect.records import Estimate, Status, Table
 from advect.workflows.again import evaluate_run, find_data
 from advect.workflows.evaluate import evaluate_rows, evaluate_table, figures, summary
 from advect.workflows.open import open_run
 from advect.workflows.score import Scored, combine, score, score_table
 from tests.workflows.tiny import QUICK, mixed, moons, run
-from advect.data import read_table, take_rows
 
 # Steps this small leave the start in place: the Gaussian fit of the training rows in latent coordinates.
 UNTRAINED = {"steps": 1, "training": {"learning_rate": 1e-12, "warmup_steps": 0}}
@@ -70,17 +70,17 @@ def on_moons():
 
 @pytest.fixture(scope="module")
 def on_mixed():
-    return run(mixed()).artefact
+    return run(mixed(), settings={"likelihood_tolerance": 1e-4}).artefact  # a little quicker
 
 
 def test_density_is_in_the_units_of_the_user():
     """The untrained model is the Gaussian fit, in kilometres and grams alike: SciPy says the same."""
-    data = moons(500) * [1000.0, 0.01] + [5e5, -3.0]
+    data = moons(3000) * [1000.0, 0.1] + [5e5, -3.0]
     result = run(data, **UNTRAINED)
     train = data[_train_rows(result)]
     law = stats.multivariate_normal(train.mean(0), np.cov(train.T, bias=True))
     scored = score(result.artefact, read_table(data[:50]))
-    # Solver at 1e-5 in float32; the fit shrinks the covariance by order d/n = 0.5 % of itself.
+    # Solver at 1e-5 in float32; the fit shrinks the covariance by order d/n, a tenth of a percent of itself.
     assert scored.estimate.value.numpy() == pytest.approx(law.logpdf(data[:50]), abs=0.02)
     assert scored.estimate.standard_error.tolist() == [0.0] * 50
     assert scored.estimate.status.tolist() == [Status.OK] * 50
@@ -89,8 +89,6 @@ def test_density_is_in_the_units_of_the_user():
 
 
 def _train_rows(result) -> np.ndarray:
-    from advect.data import split_rows
-
     data = result.artefact.config["data"]
     seed = result.artefact.config["seed"]
     return split_rows(data["rows"], seed=seed, validation=data["validation"], test=data["test"]).train
@@ -160,26 +158,30 @@ def test_masses_of_a_discrete_table_sum_to_one():
         (2,),
         table.dtypes,
     )
-    estimate = score(artefact, every, importance_samples=200).estimate
-    mass = estimate.value.exp()
-    error = float((mass * estimate.standard_error).square().sum().sqrt())
+    # Many copies of each row in one call: the mean of unbiased estimates is one, and shows its own error.
+    copies = 60
+    repeated = take_rows(every, np.repeat(np.arange(12), copies))
+    estimate = score(artefact, repeated, importance_samples=4).estimate
+    draws = estimate.value.exp().reshape(12, copies)
+    mass, spread = draws.mean(1), draws.std(1) / copies**0.5
+    error = float(spread.square().sum().sqrt())
     assert float(mass.sum()) == pytest.approx(1, abs=5 * error + 1e-3)
     assert error < 0.02
     # And each is near how often it occurs: the fit of 240 rows, five standard errors of their counts.
     seen = np.array([np.mean([x == a and y == b for x, y in zip(*table.columns, strict=True)]) for a, b in rows])
     assert (np.abs(mass.numpy() - seen) < 5 * np.sqrt(seen / 240) + 0.03).all()
-    gaps = [place is None for place, _ in rows]
+    gaps = np.repeat([place is None for place, _ in rows], copies)
     assert (estimate.status.numpy() == np.where(gaps, Status.IMPUTED, Status.OK)).all()
 
 
 def test_more_draws_give_a_smaller_error_around_the_same_value(on_mixed):
     table = take_rows(mixed(), np.arange(12))
-    few = score(on_mixed, table, importance_samples=20).estimate
-    many = score(on_mixed, table, importance_samples=320, seed=1).estimate
-    # The errors are estimates themselves; a quarter is expected where weights have a variance.
-    assert float(many.standard_error.median()) < 0.5 * float(few.standard_error.median())
+    few = score(on_mixed, table, importance_samples=3).estimate
+    many = score(on_mixed, table, importance_samples=27, seed=1).estimate
+    # A third is expected where weights have a variance; errors from three draws are rough themselves.
+    assert float(many.standard_error.median()) < 0.7 * float(few.standard_error.median())
     spread = torch.hypot(few.standard_error, many.standard_error)
-    assert ((few.value - many.value).abs() < 6 * spread + 0.2).all()
+    assert ((few.value - many.value).abs() < 6 * spread + 0.5).all()
 
 
 def test_draws_follow_the_seed(on_mixed):
@@ -217,7 +219,7 @@ def test_far_rows_have_low_densities_and_no_surprises(on_moons):
 
 
 def test_rows_that_do_not_fit_are_refused(on_moons, on_mixed):
-    with pytest.raises(DataError, match="3 columns|2 columns"):
+    with pytest.raises(ShapeError, match="rows of 2 columns are expected, rows of 3"):
         score(on_moons, read_table(np.zeros((5, 3))))
     with pytest.raises(DataError, match="price"):
         score(on_mixed, Table(("rooms",), (np.ones(3),), "csv", (1,), ("float64",)))
@@ -228,7 +230,7 @@ def test_rows_that_do_not_fit_are_refused(on_moons, on_mixed):
 
 def test_a_source_without_density_is_a_reason_not_a_number():
     artefact = run(moons(), source=moons(seed=3)).artefact
-    with pytest.raises(UnsupportedError, match="set of rows, which has no density"):
+    with pytest.raises(UnsupportedError, match="data set, which has no density"):
         score(artefact, read_table(moons(5)))
     evaluation = evaluate_table(artefact, read_table(moons(60, seed=7)), read_table(moons()))
     assert "no density" in evaluation["likelihood"]["reason"]
@@ -268,6 +270,8 @@ def test_evaluation_is_plain_json(kind, on_moons, on_mixed):
     names = [metric["name"] for metric in evaluation["metrics"]]
     assert len(names) == len(set(names)) > 4
     for metric in evaluation["metrics"]:
+        if metric["name"] in ("rows compared", "non-finite share"):  # counts, which need nothing beside them
+            continue
         assert metric["floor"] is not None, metric["name"]
         assert metric["ceiling"] is not None, metric["name"]
     like = evaluation["likelihood"]
@@ -302,10 +306,11 @@ def test_the_data_of_a_run_are_found_again_or_refused(tmp_path):
     assert table.num_rows == 100
     assert split.digest() == artefact.config["data"]["split"]
     first = evaluate_run(tmp_path / "run")
-    assert open_run(tmp_path / "run").evaluation == first == evaluate_rows(artefact, table, split)
+    assert open_run(tmp_path / "run").evaluation == first
+    again = evaluate_rows(artefact, table, split)
+    assert {k: v for k, v in again.items() if k != "sampling"} == {k: v for k, v in first.items() if k != "sampling"}
 
-    given = evaluate_run(tmp_path / "run", moons(40, seed=2)) if False else evaluate_run(
-        tmp_path / "run", tmp_path / "rows.csv")  # fmt: skip
+    given = evaluate_run(tmp_path / "run", tmp_path / "rows.csv")
     assert given["held_out_rows"] == 100
 
     np.savetxt(tmp_path / "rows.csv", moons(100, seed=1), delimiter=",", header="a,b", comments="")

@@ -122,9 +122,10 @@ def test_a_finished_run_says_so_and_is_left_alone(tmp_path):
     again = run(moons(), out=tmp_path / "run", listener=ear)
     assert (again.state, again.step) == ("already finished", 40)
     assert bytes_of(tmp_path / "run") == before
-    assert generate(again.artefact, 5).table.columns[0].tolist() == generate(
-        open_run(tmp_path / "run"), 5
-    ).table.columns[0].tolist()
+    assert (
+        generate(again.artefact, 5).table.columns[0].tolist()
+        == generate(open_run(tmp_path / "run"), 5).table.columns[0].tolist()
+    )
 
 
 def test_figures_that_a_crash_cut_off_are_made_up_for(tmp_path):

@@ -7,7 +7,9 @@ sentences are wrapped between words; elsewhere a table is tab-separated lines an
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,22 @@ def say_error(message: str) -> None:
 
 def say(text: str) -> None:
     """A line on standard error."""
-    _console(stderr=True).print(Text(text))
+    _console(stderr=True).print(Text(_hanging(text, _console(stderr=True))))
+
+
+def show_text(text: str) -> None:
+    """A sentence on standard output."""
+    show(_hanging(text, _console(stderr=False)))
+
+
+def _hanging(text: str, console: Console) -> str:
+    """Text wrapped to the terminal, further lines two columns in; one line where there is no terminal."""
+    if not console.is_terminal:
+        return text
+    lead = text[: len(text) - len(text.lstrip())]
+    return textwrap.fill(
+        text, max(console.width, 20), subsequent_indent=lead + "  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def show(text: str = "") -> None:
@@ -93,11 +110,25 @@ def show_pairs(pairs: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
 
 
 def show_rows(table: "Table") -> None:
-    """The first rows of a table, and how many more there are."""
+    """The first rows of a table, on a terminal the first columns that fit, and how many more rows there are."""
     shown = min(SHOWN_ROWS, table.num_rows)
-    show_table(table.names, [[_cell(column[i]) for column in table.columns] for i in range(shown)])
+    cells = [[_cell(column[i]) for column in table.columns] for i in range(shown)]
+    fit = _columns_that_fit([table.names, *cells])
+    more = len(table.names) - fit
+    heads = [*table.names[:fit], *([f"and {more} more columns"] if more else [])]
+    show_table(heads, [[*row[:fit], *([""] if more else [])] for row in cells])
     if table.num_rows > shown:
         say(f"The first {shown} of {table.num_rows} rows; --out FILE writes them all.")
+
+
+def _columns_that_fit(rows: Sequence[Sequence[str]]) -> int:
+    """How many of the columns a line of the terminal holds; all of them where there is none."""
+    console = _console(stderr=False)
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    if not console.is_terminal or sum(widths) <= console.width + 2:
+        return len(widths)
+    room = console.width - len(f"and {len(widths)} more columns")
+    return max(1, sum(total <= room for total in accumulate(widths)))
 
 
 def columns_json(table: "Table") -> dict[str, list]:

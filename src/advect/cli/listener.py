@@ -50,7 +50,10 @@ class TerminalListener:
             return
         text = progress_line(progress)
         if self._live:
-            sys.stderr.write(_OVERWRITE + text[: width() - 1])  # a line that wraps could not be written over
+            room = width() - 1  # a line that wraps could not be written over
+            while len(text) > room and ", " in text:
+                text = text.rpartition(", ")[0]
+            sys.stderr.write(_OVERWRITE + text[:room])
             sys.stderr.flush()
             self._line_is_open = True
             return
@@ -58,6 +61,10 @@ class TerminalListener:
         if tenth > self._tenth or progress.step == progress.steps:
             self._tenth = tenth
             say(text)
+
+    def close(self) -> None:
+        """Nothing more will come: end the live line."""
+        self._end_line()
 
     def _end_line(self) -> None:
         if self._line_is_open:
@@ -70,11 +77,12 @@ def progress_line(progress: "Progress") -> str:
     shares = sorted(progress.shares.items(), key=lambda item: -item[1])
     where = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3] if share >= 0.05)
     rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
-    done = progress.step == progress.steps
-    return (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate} steps/s  "
-        f"{'done' if done else duration(progress.seconds_left) + ' left'}  {where}"
-    )
+    left = "done" if progress.step == progress.steps else f"{_coarse(progress.seconds_left)} left"
+    return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate} steps/s  {left}  {where}"
+
+
+def _coarse(seconds: float) -> str:
+    return "under 1 s" if seconds < 1 else duration(seconds)
 
 
 def show_preflight(preflight: "Preflight", line: Callable[[str], None]) -> None:

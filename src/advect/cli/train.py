@@ -1,13 +1,14 @@
 """``advect train``."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from advect.cli.codes import DONE, INTERRUPTED
-from advect.cli.console import duration, say, show, show_json, show_pairs
+from advect.cli.console import duration, say, show, show_json, show_pairs, show_text
 from advect.cli.listener import TerminalListener, show_preflight
 from advect.cli.options import Count, Json, Seed, flag, seconds
 from advect.errors import ConfigError
@@ -87,7 +88,7 @@ def _dry_run(request: "TrainRequest", json: bool, started: float) -> int:
         facts = vars(plan) | {"findings": [vars(f) for f in plan.findings], "run": request.out, "run_state": state}
         show_json(facts)
         return DONE
-    show_preflight(plan, show)
+    show_preflight(plan, show_text)
     show(f"Run folder {request.out}: {_FOLDER_WORDS[state]}")
     show()
     show(plan.config.rstrip())
@@ -110,7 +111,8 @@ def _run(request: "TrainRequest", json: bool, started: float) -> int:
     try:
         with stop_on_signals() as stop:
             listener = TerminalListener(quiet=json, on_phase=stop.phase)
-            result = run_training(request, listener=listener, stop=stop, started=started)
+            with closing(listener):
+                result = run_training(request, listener=listener, stop=stop, started=started)
     except KeyboardInterrupt:
         say("Interrupted. What was written before stays; the same command continues.")
         return INTERRUPTED

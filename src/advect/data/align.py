@@ -20,6 +20,14 @@ UNKNOWN = -2
 ARRAYS = ("npy", "npz", "numpy", "torch")
 
 
+def is_plain_array(table: Table) -> bool:
+    """Whether the rows came as an array without column names, where NaN is damage and not a gap.
+
+    A structured array has named fields: it is a table, and its gaps are NaN.
+    """
+    return table.container in ARRAYS and table.names == default_names(len(table.names))
+
+
 def align(table: Table, schema: Schema) -> tuple[list[np.ndarray], tuple[Finding, ...]]:
     """The table's arrays in the schema's order, and a finding for columns left aside.
 

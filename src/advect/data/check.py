@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from advect.data.align import bounds
+from advect.data.align import bounds, is_plain_array
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import as_floats, is_gap
 from advect.data.levels import HEAVY_TAILS, column_form, excess_kurtosis
@@ -93,7 +93,7 @@ def _modelled(table: Table, schema: Schema) -> Iterable[tuple[Column, np.ndarray
 
 def _refuse_values(column: Column, numbers: np.ndarray, table: Table) -> None:
     where = f"{table.origin}, column {column.name!r}"
-    gaps_allowed = not table.image  # plain arrays with NaN were refused when they were read
+    gaps_allowed = not is_plain_array(table) and not table.image
     refuse_non_finite(numbers[:, None], [column.name], table.origin, gaps_allowed=gaps_allowed)
     if column.minimum is None or column.maximum is None:
         return

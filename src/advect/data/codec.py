@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from advect.data.align import align, bounds
+from advect.data.align import align, bounds, is_plain_array
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import stack_numbers
 from advect.data.levels import ColumnCode, cast, fit_code, read_column, restore_column, smoothed
@@ -259,8 +259,8 @@ class Codec:
             )
 
     def _refuse_gaps_in_arrays(self, columns: Sequence[np.ndarray], table: Table) -> None:
-        """NaN means missing in a table only; a picture that holds one is damaged. Arrays were refused at the door."""
-        if not self.schema.image:
+        """NaN means missing in a table only; an array or a picture that holds one is damaged."""
+        if not self.schema.image and not is_plain_array(table):
             return
         for name, values in zip(self.schema.names, columns, strict=True):
             refuse_non_finite(values[:, None], [name], table.origin)

@@ -159,5 +159,5 @@ def _nearest_file(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"The folder {folder} does not exist either."
-    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1)
+    near = difflib.get_close_matches(path.name, [p.name for p in folder.iterdir()], n=1, cutoff=0.75)
     return f"Did you mean {folder / near[0]}?" if near else "Check the name."

@@ -114,8 +114,7 @@ def build(
     coupling = parts.coupling if parts.coupling is not None else method.make_coupling(blueprint.options)
     core = build_flow(blueprint, seed=seed, source=source, latent=latent, parts=parts)
     times = make_times(blueprint.options.get("times", "uniform"))
-    dropout = blueprint.condition_dropout if blueprint.condition_features else 0.0
-    objective = VelocityMatching(path, times=times, condition_dropout=dropout)
+    objective = VelocityMatching(path, times=times, condition_dropout=blueprint.condition_dropout)
     return Built(core, objective, coupling)
 
 

@@ -41,7 +41,7 @@ def render(sections: Sections, *, head: str) -> str:
             if setting.value is None:
                 lines.append(f"# {name}: not set. {setting.meaning}")
                 continue
-            entry = tomli_w.dumps({name: _plain(setting.value)}).strip().replace("\n", " ")
+            entry = f"{_toml_key(name)} = {_toml(_plain(setting.value))}"
             remark = "; ".join(part for part in (setting.origin, setting.meaning) if part)
             lines.append(f"{entry}  # {remark}".replace("\r", " "))
     return "\n".join(lines) + "\n"
@@ -96,6 +96,17 @@ def _shown(value: object) -> str:
     if isinstance(value, str):
         return repr(value if len(value) <= _SHOWN else f"{value[:12]}…")
     return "not set" if value is None else str(value)
+
+
+def _toml(value: object) -> str:
+    """A value on one line; `tomli_w` would spread a list over several."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")
+
+
+def _toml_key(name: str) -> str:
+    return tomli_w.dumps({name: 0}).strip().removesuffix(" = 0")
 
 
 def _plain(value: object) -> object:

@@ -12,7 +12,7 @@ from torch import Tensor
 from advect.errors import RunFolderError
 from advect.files import atomic_path
 
-FORMAT = "advect-1"
+KEY, FORMAT = "advect", "advect-1"
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping[str, object]) -> Path:
@@ -22,7 +22,8 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping
     """
     # safetensors refuses tensors that share storage or are strided; a contiguous copy on the CPU is neither.
     flat = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    header = {"format": FORMAT, "card": json.dumps(card)}
+    # One entry: several would be written in an order that changes from run to run, and with it the file's bytes.
+    header = {KEY: json.dumps({"format": FORMAT, "card": card})}
     with atomic_path(path, suffix=".safetensors") as temporary:
         save_file(flat, temporary, metadata=header)
     return Path(path)
@@ -37,14 +38,14 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     path = Path(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:
-            header = stream.metadata() or {}
-            if header.get("format") != FORMAT:
+            header = json.loads((stream.metadata() or {}).get(KEY, "{}"))
+            if not isinstance(header, dict) or "card" not in header or header.get("format") != FORMAT:
                 raise RunFolderError(
-                    f"format {header.get('format')!r} is not known to this version (it reads {FORMAT!r})",
+                    f"its format is not known to this version, which reads {FORMAT!r}",
                     where=str(path),
                     remedy="Use the version of advect that wrote it, or a newer one.",
                 )
-            card = json.loads(header["card"])
+            card = header["card"]
             if not isinstance(card, dict):
                 raise ValueError("its card is no object")
             return {name: stream.get_tensor(name) for name in stream.keys()}, card  # noqa: SIM118 - not a mapping

@@ -80,6 +80,8 @@ class Trainer:
         )
         self.state = TrainingState(flow, optimizer, WeightAverage(flow, config.ema_decay))
         self.parameters = parameters
+        # Their global generators are seeded and put back as the processor's is.
+        self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
         self._cached_validation: list[Batch] | None = None
 
@@ -97,7 +99,7 @@ class Trainer:
         reason = "finished"
         # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
         # the caller's state is put back afterwards.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=self._accelerators):
             self.flow.train()
             self._clock.start(self.state.step)
             while self.state.step < self.config.steps:
@@ -130,7 +132,7 @@ class Trainer:
         """Seconds per step, measured on ``num_steps`` steps whose effects are undone."""
         tensors = {k: v.clone() for k, v in self.state.tensors().items()}
         numbers = self.state.numbers()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=self._accelerators):
             self.flow.train()
             self._train_step()  # the first step also pays for one-time set-up
             started = time.perf_counter()

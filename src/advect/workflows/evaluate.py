@@ -35,7 +35,7 @@ from advect.workflows.transport import to_latent
 
 MAX_ROWS = 2000
 LIKELIHOOD_ROWS = 500
-SCORED_AT_ONCE = 25
+SCORED_AT_ONCE = 8
 PATH_ROWS, PATH_TIMES = 500, 33
 # Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
 LIKELIHOOD_EFFORT = 16_000
@@ -288,7 +288,7 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
     elif "reason" in like:
         lines.append(("log-likelihood", f"none: {like['reason']}"))
     for metric in evaluation.get("metrics", ()):
-        text = f"{metric['value']:.4g}"
+        text = "undefined here" if metric["value"] is None else f"{metric['value']:.4g}"
         if metric["floor"] is not None:
             spread = f" ± {metric['floor_error']:.2g}" if metric["floor_error"] is not None else ""
             text += f" (floor {metric['floor']:.4g}{spread}"

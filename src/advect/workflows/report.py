@@ -1,16 +1,19 @@
 """The report of a run: fills the page's record from what the run folder and the data hold."""
 
+import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from advect.data import Split, take_rows, write_table
+from advect.data import BUILTINS, Split, take_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_writable
-from advect.methods import get_method
+from advect.methods import Blueprint, get_method
 from advect.records import Finding, Metric, Schema, Table
 from advect.report import (
     DataSummary,
@@ -22,7 +25,7 @@ from advect.report import (
     write_report,
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
-from advect.training import generator_for
+from advect.training import TrainingConfig, generator_for
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 
@@ -60,7 +63,7 @@ def _content(
 ) -> ReportContent:
     config, evaluation = artefact.config, artefact.evaluation
     method = get_method(config["method"])
-    metrics = tuple(Metric(**m) for m in evaluation.get("metrics", ()))
+    metrics = tuple(_metric(m) for m in evaluation.get("metrics", ()))
     likelihood = _likelihood(artefact)
     return ReportContent(
         title=f"{table.origin}, learned by {method.name}",
@@ -92,23 +95,52 @@ def _content(
 
 
 def command_line(folder: RunFolder, artefact: Artefact) -> str:
-    """The command that makes this run again."""
+    """The command that makes this run again; whatever differs from a default is named in it."""
     config = artefact.config
-    data = config["data"]
-    parts = [
-        "advect train",
-        str(data.get("path", data["origin"])),
-        "--method",
-        config["method"],
-        "--out",
-        str(folder.path),
-    ]
+    data, training = config["data"], config["training"]
+    parts = ["advect", "train", _data_argument(data), "--method", config["method"], "--out", str(folder.path)]
     for column in data.get("condition", ()):
         parts += ["--condition", column]
-    if "source" in data:
-        parts += ["--source", str(data["source"])]
-    parts += ["--steps", str(config["training"]["steps"]), "--seed", str(config["seed"])]
-    return " ".join(f"'{p}'" if " " in p and not p.startswith("advect ") else p for p in parts)
+    for name in ("source", "weights"):
+        if name in data:
+            parts += [f"--{name}", str(data[name])]
+    if ":" not in config["model"]["network"]:  # a network of the user's own has no name
+        parts += ["--network", config["model"]["network"]]
+    for name in ("steps", "batch_size"):
+        parts += [f"--{name.replace('_', '-')}", str(training[name])]
+    for name, value in _unusual(config).items():
+        parts += ["--set", f"{name}={json.dumps(value)}"]
+    return shlex.join([*parts, "--seed", str(config["seed"])])
+
+
+def _data_argument(data: Mapping) -> str:
+    """The rows as the command names them; ``DATA`` for rows that were given from Python."""
+    if "path" in data:
+        return f"{data['path']}:{data['key']}" if "key" in data else data["path"]
+    return data["origin"] if data["origin"] in BUILTINS else "DATA"
+
+
+def _unusual(config: Mapping) -> dict[str, object]:
+    """Settings for ``--set`` that are not what they are by default."""
+    plain, loop, method = Blueprint.__dataclass_fields__, TrainingConfig.__dataclass_fields__, config["method"]
+    defaults = {name: option.default for name, option in get_method(method).options.items()}
+    stored = {name: value for name, value in config.get("options", {}).items() if name in defaults}
+    for name in ("condition_dropout", "baseline"):
+        defaults[name], stored[name] = plain[name].default, config["model"][name]
+    for name in ("solver", "tolerance"):
+        key = f"likelihood_{name}"
+        defaults[key], stored[key] = plain[key].default, config["likelihood"][name]
+    for name, value in config["training"].items():
+        if name in loop and name not in ("steps", "batch_size"):
+            default = loop[name].default
+            defaults[name], stored[name] = list(default) if isinstance(default, tuple) else default, value
+    return {name: value for name, value in stored.items() if value != defaults[name]}
+
+
+def _metric(stored: Mapping) -> Metric:
+    """A metric as it was kept; JSON has no NaN, so a value that could not be computed is None there."""
+    known: dict[str, Any] = {**stored, "value": math.nan if stored["value"] is None else stored["value"]}
+    return Metric(**known)
 
 
 def _likelihood(artefact: Artefact) -> Likelihood | None:

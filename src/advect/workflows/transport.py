@@ -1,11 +1,12 @@
 """Moving given rows through a model: data to source (`encode`) and source to data (`decode`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import with_condition
+from advect.data import Codec, with_condition
 from advect.errors import ConfigError, unknown_name
 from advect.flows import EmpiricalBase, Flow
 from advect.records import Mapped, Table
@@ -125,8 +126,18 @@ def _scaled(artefact: Artefact, value: Tensor) -> Tensor:
 
 
 def from_latent(artefact: Artefact, moved: Mapped) -> Table:
-    """Latent rows as a table of the data's kind."""
+    """Latent rows as a table of the data's kind, whose numbers need not lie where those of the data do."""
     value = moved.value
     for part in reversed(preprocessing(artefact)):
         value = part.decode(value, log_det=False).value
-    return artefact.codec.decode(value.cpu())
+    return _unbounded(artefact.codec).decode(value.cpu())
+
+
+def _unbounded(codec: Codec) -> Codec:
+    """The codec for another population: its numbers are not clipped to what was observed in the data."""
+    ends = {"real": float(np.finfo(np.float64).max), "whole": 2.0**62}
+    columns = list(codec.schema.columns)
+    for i, code in enumerate(codec.codes):
+        if code.form in ends:
+            columns[i] = replace(columns[i], minimum=-ends[code.form], maximum=ends[code.form])
+    return replace(codec, schema=replace(codec.schema, columns=tuple(columns)))
