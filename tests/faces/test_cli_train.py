@@ -6,6 +6,9 @@ import tomllib
 import numpy as np
 import pandas as pd
 
+from advect.run import RunFolder
+from advect.workflows.open import open_run
+from advect.workflows.report import command_line
 from tests.faces.made_runs import QUICK, TRAIN, cloud, digests, only_json, refuse, succeed, table
 
 
@@ -42,6 +45,11 @@ def test_the_same_command_again_says_that_it_is_done(here, capsys):
     assert "finished" in out
     assert "log-likelihood" in out
     assert digests(here) == before
+
+
+def test_the_command_in_the_report_is_the_command(here, capsys):
+    out, _ = succeed(command_line(RunFolder("run"), open_run("run")).removeprefix("advect "), capsys)
+    assert "finished" in out
 
 
 def test_how_the_data_is_named_does_not_matter(here, capsys):

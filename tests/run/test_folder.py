@@ -115,7 +115,10 @@ def test_the_lock_is_released_by_an_error(tmp_path):
 
 def test_unwritable_places(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunFolderError, match=r"cannot be written.*--out"), RunFolder(tmp_path / "file" / "run").locked():
+    with (
+        pytest.raises(RunFolderError, match=r"cannot be written.*--out"),
+        RunFolder(tmp_path / "file" / "run").locked(),
+    ):
         pass
 
 

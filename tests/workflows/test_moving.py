@@ -171,14 +171,14 @@ def test_wrong_conditions_are_refused(on_classes, on_moons):
     for given, message in (("middle", "left"), ("lable=left", "label"), ({"lable": "left"}, "label")):
         with pytest.raises(UnknownNameError, match=message):
             generate(on_classes, 5, condition=given)
+    two = np.array(["left", "right"], dtype=object)
     with pytest.raises(ConfigError, match="2 conditions were given for 5 rows"):
-        two = np.array(["left", "right"], dtype=object)
         generate(on_classes, 5, condition=Table(("label",), (two,), "csv", (1,), ("str",)))
     with pytest.raises(ConfigError, match="this model has none"):
         generate(on_moons, 5, condition="left")
+    without = Table(("x", "y"), classes().columns[:2], "csv", (2,), ("float64",) * 2)
     with pytest.raises(AdvectError, match="label"):
-        score(on_classes, take_rows(Table(("x", "y"), classes().columns[:2], "csv", (2,), ("float64",) * 2),
-                                    np.arange(5)))  # fmt: skip
+        score(on_classes, without)
 
 
 def test_guidance_changes_samples(on_classes, on_moons):
@@ -250,8 +250,8 @@ def test_wrong_rows_and_directions(on_moons, on_mixed):
         transport(on_moons, read_table(moons(5)), to="sorce")
     with pytest.raises(ConfigError, match="2 latent columns"):
         transport(on_moons, read_table(np.zeros((4, 3))), to="target")
+    text = np.array(["a", "b"], dtype=object)
     with pytest.raises(ConfigError, match="some hold text"):
-        text = np.array(["a", "b"], dtype=object)
         transport(on_moons, Table(("z0", "z1"), (text, text), "csv", (2,), ("str", "str")), to="target")
     strange = take_rows(mixed(), np.arange(6))
     strange.columns[2][2] = "moon"

@@ -18,6 +18,7 @@ app = App(
     help_epilogue="advect VERB --help tells more. To begin: advect train moons --steps 1000",
     version=lambda: version("advect"),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `run` answers it
 )
 VERBS = (
     train.train,

@@ -8,7 +8,7 @@ from advect.data.containers import to_container
 from advect.data.prepared import PreparedRows
 from advect.data.read import read_table
 from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
-from advect.data.select import take_rows, with_condition
+from advect.data.select import some_rows, take_rows, with_condition
 from advect.data.split import Split, split_rows
 from advect.data.write import write_table
 
@@ -25,6 +25,7 @@ __all__ = [
     "refuse_unusable",
     "schema_from_dict",
     "schema_to_dict",
+    "some_rows",
     "split_rows",
     "take_rows",
     "to_container",

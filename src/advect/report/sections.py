@@ -79,7 +79,7 @@ def _image_pictures(data: DataSummary, real: Table | None, samples: Table | None
             source = data_uri(png_bytes(image), "image/png")
             cards.append(Card(source, alt, image.width, image.height, heading=who))
     return Pictures(
-        "The first held-out pictures, and the first samples: not chosen, in the order they came.", tuple(cards)
+        "Held-out pictures drawn at random, and the first samples: none were chosen.", tuple(cards)
     )
 
 

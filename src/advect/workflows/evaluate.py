@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import Split, take_rows
+from advect.data import Split, some_rows, take_rows
 from advect.errors import DataError, UnsupportedError
 from advect.evaluation import (
     column_suite,
@@ -95,7 +95,7 @@ def evaluate_table(
     if held_out.num_rows < 2:
         raise DataError(f"{held_out.num_rows} held-out rows cannot be compared with anything", where=held_out.origin)
     generator = generator_for(seed, EVALUATE)
-    real_table = _some(held_out, max_rows, generator)
+    real_table = some_rows(held_out, max_rows, generator)
     generated = generate(
         artefact,
         real_table.num_rows,
@@ -110,7 +110,7 @@ def evaluate_table(
             remedy="Train longer or with a smaller learning rate.",
         )
     samples = _flat(artefact, take_rows(generated.table, np.flatnonzero(generated.usable)), generator)
-    train = _flat(artefact, _some(reference, 4 * max_rows, generator), generator)
+    train = _flat(artefact, some_rows(reference, 4 * max_rows, generator), generator)
     metrics = two_sample_suite(samples, real, train, generator=generator, max_rows=max_rows)
     columns: tuple[Metric, ...] = ()
     if not artefact.schema.image:  # a pixel is no column that anyone looks up
@@ -153,14 +153,6 @@ def _transport(artefact: Artefact, generator: torch.Generator) -> dict[str, floa
     }
 
 
-def _some(table: Table, count: int, generator: torch.Generator) -> Table:
-    """At most ``count`` rows, chosen by the generator."""
-    if table.num_rows <= count:
-        return table
-    chosen = torch.randperm(table.num_rows, generator=generator)[:count].sort().values
-    return take_rows(table, chosen.numpy())
-
-
 @torch.no_grad()
 def _flat(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:
     latent = to_latent(artefact, table, generator)
@@ -182,7 +174,7 @@ def _likelihood(
     width = len(artefact.codec.coordinates)
     draws = 1 if artefact.codec.exact else 4
     count = likelihood_rows or min(LIKELIHOOD_ROWS, max(50, LIKELIHOOD_EFFORT // (width * draws)))
-    rows = _some(held_out, count, generator)
+    rows = some_rows(held_out, count, generator)
     try:
         scored = _score_until(artefact, rows, draws, seed, deadline)
     except UnsupportedError as error:
@@ -247,7 +239,7 @@ def _gaussian_scores(
     """The same estimate with a Gaussian fit in latent coordinates in place of the flow: preprocessing for both."""
     from advect.workflows.transport import preprocessing
 
-    train = _flat(artefact, _some(reference, 20_000, generator), generator)
+    train = _flat(artefact, some_rows(reference, 20_000, generator), generator)
     prepared = artefact.codec.prepare(rows, dtype=torch.float64)
     index = torch.arange(rows.num_rows)
     logs = []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.data import BUILTINS, Split, take_rows, write_table
+from advect.data import BUILTINS, Split, some_rows, take_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_writable
 from advect.methods import Blueprint, get_method
@@ -38,8 +38,8 @@ def write_run_report(
 ) -> dict[str, Path]:
     """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name."""
     real = take_rows(table, split.test if len(split.test) else split.train)
-    rows = min(SHOWN_ROWS, real.num_rows)
-    real = take_rows(real, np.arange(rows))
+    real = some_rows(real, SHOWN_ROWS, generator_for(int(artefact.config["seed"]), SAMPLE, 2))
+    rows = real.num_rows
     condition = real if artefact.condition is not None else None
     samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
     files = {
