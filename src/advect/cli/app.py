@@ -14,8 +14,8 @@ from advect.errors import AdvectError
 
 app = App(
     name="advect",
-    help="Flow-based generative models: learn a distribution, draw new samples, score rows, move populations.",
-    help_epilogue="advect VERB --help tells more. To begin: advect train moons --steps 1000",
+    help="Flow-based generative models: learn a distribution, draw new samples, score rows, move populations.\n\n"
+    "advect VERB --help tells more. To begin: advect train moons --steps 1000",
     version=lambda: version("advect"),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `run` answers it
@@ -33,7 +33,7 @@ VERBS = (
     look.doctor,
 )
 for place, verb in enumerate(VERBS):
-    app.command(verb, sort_key=place, help_epilogue="")
+    app.command(verb, sort_key=place)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -45,8 +45,9 @@ def refusal(error: CycloptsError, verbs: Sequence[str]) -> AdvectError:
             names = [name for argument in error.argument_collection for name in argument.names if name.startswith("-")]
             return ConfigError(f"`{command}` has no option {token}", remedy=f"{_meant(nearest(token, names))}{see}")
         case MissingArgumentError(argument=argument) if argument is not None:
-            if error.keyword or not argument.field_info.is_positional:
-                return ConfigError(f"{error.keyword or argument.name} needs a value", remedy=see)
+            keyword = getattr(error, "keyword", None)  # cyclopts 4 does not tell
+            if keyword or not argument.field_info.is_positional:
+                return ConfigError(f"{keyword or argument.name} needs a value", remedy=see)
             name = argument.name.lstrip("-").upper()
             return ConfigError(f"`{command}` needs {name}: {_help(argument)}", remedy=see)
         case RepeatArgumentError(token=token):

@@ -78,9 +78,7 @@ def _image_pictures(data: DataSummary, real: Table | None, samples: Table | None
             alt = f"A grid of {count} pictures, {who}. Black is {number(bounds[0])}, white {number(bounds[1])}."
             source = data_uri(png_bytes(image), "image/png")
             cards.append(Card(source, alt, image.width, image.height, heading=who))
-    return Pictures(
-        "Held-out pictures drawn at random, and the first samples: none were chosen.", tuple(cards)
-    )
+    return Pictures("Held-out pictures drawn at random, and the first samples: none were chosen.", tuple(cards))
 
 
 def _table_pictures(real: Table | None, samples: Table | None) -> Pictures:
