@@ -143,7 +143,7 @@ def build_flow(
     baseline = method.make_baseline(blueprint.options, shape, latent) if blueprint.baseline and plain else None
     if baseline is not None:
         baseline = baseline.float()
-        if isinstance(network, FieldNetwork):
+        if parts.network is None and isinstance(network, FieldNetwork):
             network.start_at_zero()
     ode = ContinuousMap(
         VelocityField(network, baseline=baseline),

@@ -28,7 +28,7 @@ from advect.training import generator_for
 from advect.workflows.prepare import SCORE
 
 DEFAULT_IMPORTANCE_SAMPLES = 4
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -96,23 +96,24 @@ def score(
 def _score_block(
     artefact: Artefact, prepared: PreparedRows, index: Tensor, condition: Tensor | None, draws: int, seed: int
 ) -> Estimate:
-    logs, errors, status, nfe = [], [], None, 0
-    for number in range(draws):
-        generator = generator_for(seed, SCORE, number, int(index[0]))
-        coded = prepared.draw(index, generator)
-        scored = artefact.flow.score(coded.values, condition, generator=generator)
-        logs.append(scored.value.double().cpu() - coded.log_proposal.double())
-        errors.append(scored.standard_error.double().cpu())
-        worst = torch.maximum(scored.status.cpu().to(torch.int8), coded.status.to(torch.int8))
-        status = worst if status is None else torch.maximum(status, worst)
-        if scored.nfe is not None:
-            nfe = nfe + scored.nfe.cpu()
-    value, error = combine(torch.stack(logs), torch.stack(errors))
-    assert status is not None
+    # All draws in one solve: few rows with several draws cost little more than one.
+    coded = [prepared.draw(index, generator_for(seed, SCORE, number, int(index[0]))) for number in range(draws)]
+    values = torch.cat([draw.values for draw in coded])
+    given = None if condition is None else condition.repeat(draws, *([1] * (condition.ndim - 1)))
+    scored = artefact.flow.score(values, given, generator=generator_for(seed, SCORE, draws, int(index[0])))
+
+    def by_draw(column: Tensor) -> Tensor:
+        return column.cpu().reshape(draws, len(index))
+
+    proposal = torch.stack([draw.log_proposal for draw in coded]).double()
+    value, error = combine(by_draw(scored.value).double() - proposal, by_draw(scored.standard_error).double())
+    statuses = torch.cat([by_draw(scored.status), torch.stack([draw.status for draw in coded]).to(torch.int8)])
+    status = statuses.amax(0).to(torch.int8)
+    nfe = torch.zeros(len(index), dtype=torch.long) if scored.nfe is None else by_draw(scored.nfe).sum(0)
     # A value that cannot occur has probability zero: that is an answer, with a status beside it.
     value = torch.where(status == Status.OUTSIDE_SUPPORT, torch.full_like(value, -math.inf), value)
     error = torch.where(torch.isinf(value), torch.zeros_like(error), error)
-    return Estimate(value, error, status, torch.as_tensor(nfe).expand(len(index)).clone())
+    return Estimate(value, error, status, nfe)
 
 
 def combine(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
