@@ -48,7 +48,7 @@ PROTOCOL_STREAM = 2302  # apart from the streams of the training loop
 CHECK_TOLERANCE = 1e-6  # relative; two exact solvers on float64 costs differ by rounding only
 
 
-def settings_of(task: str, method: str, seed: int, steps: int) -> dict[str, Any]:
+def settings_of(task: str, method: str, seed: int, steps: int, average: float = 0.0) -> dict[str, Any]:
     """Everything that decides a cell's figures; the code below reads its numbers from here."""
     return {
         "task": task,
@@ -74,7 +74,7 @@ def settings_of(task: str, method: str, seed: int, steps: int) -> dict[str, Any]
         "weight_decay": 1e-5,
         "betas": [0.9, 0.999],
         "gradient_clip": 0.0,
-        "ema_decay": 0.0,
+        "ema_decay": average,
         "validation_every": 1_000,
         "validation_draws": VALIDATION_DRAWS,
         "tested_weights": "best validation loss",
@@ -83,14 +83,17 @@ def settings_of(task: str, method: str, seed: int, steps: int) -> dict[str, Any]
     }
 
 
-def plan(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], steps: int) -> list[Cell]:
+def plan(
+    tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], steps: int, average: float = 0.0
+) -> list[Cell]:
     """The cells of a run: method by method, and inside a method seed by seed, so that partial tables are level."""
+    extra = f" --average {average}" if average else ""
     return [
         Cell(
             name=f"{task}-{method}-{seed}",
             work="benchmarks.transport_2d:run_cell",
-            settings=settings_of(task, method, seed, steps),
-            command=f"{COMMAND} --tasks {task} --methods {method} --seeds {seed} --steps {steps}",
+            settings=settings_of(task, method, seed, steps, average),
+            command=f"{COMMAND} --tasks {task} --methods {method} --seeds {seed} --steps {steps}{extra}",
         )
         for method in METHODS
         if method in methods
@@ -246,20 +249,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: 42 43 44")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps; anything but 20000 is no result")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
+    parser.add_argument(
+        "--average", type=float, default=0.0, help="test averaged weights, with this decay per step (published: none)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the results; the table is OUT.md")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread and about 5 GB each")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
+    # Averaged weights are another protocol, so their cells lie in a folder of their own.
+    out = given.out or (RESULTS.with_name(f"{RESULTS.name}_averaged") if given.average else RESULTS)
+    table = out.with_name(f"{out.name}.md")
 
     def tabulate() -> None:
-        write_table(table, read_records(given.out), tasks=TASKS, methods=METHODS, seeds=SEEDS, steps=STEPS)
+        write_table(table, read_records(out), tasks=TASKS, methods=METHODS, seeds=SEEDS, steps=STEPS)
 
     try:
         failed = []
         if not given.table:
-            cells = plan(given.tasks, given.methods, given.seeds, given.steps)
-            failed = run_queue(cells, given.out, jobs=given.jobs, say=_say, on_result=tabulate)
+            cells = plan(given.tasks, given.methods, given.seeds, given.steps, given.average)
+            failed = run_queue(cells, out, jobs=given.jobs, say=_say, on_result=tabulate)
         tabulate()
     except AdvectError as error:
         print(error, file=sys.stderr)

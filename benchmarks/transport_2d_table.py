@@ -208,6 +208,11 @@ def _notes(rows: Mapping[tuple[str, str], Sequence[Record]], steps: int) -> list
         + (_noise(found) or "not known before a second seed")
         + ".",
         *(f"- Departure: {text}" for text in DEPARTURES),
+        *(
+            f"- Departure: the weights that are tested are averages over the steps (decay {decay:g}); the published "
+            "ones are not. At a constant rate the raw weights wander, and W2 with them."
+            for decay in sorted({record["settings"]["ema_decay"] for record in found} - {0.0})
+        ),
     ]
     for kind in sorted({_made_on(record) for record in found}):
         lines.append(f"- Made on {kind}. Seconds are wall clock on a shared machine, CPU s the processor's own.")
