@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 
 demo: .venv/demo.done
 	$(BIN)/advect train digits --method ot-cfm --out demo/digits --budget 2m
-	$(BIN)/advect sample demo/digits -n 64 --out demo/digits/samples.png
+	$(BIN)/advect sample demo/digits -n 64 --out demo/digits/drawn.png
 
 test: lint types contracts unit
 

@@ -52,8 +52,8 @@ DEPARTURES = (
     "ot-cfm takes batches, and so couplings, of 256 rows (published: 512): as many steps see half the rows.",
     "ot-cfm pairs the rows of a batch by a permutation; the published training drew its pairs from the plan with "
     "replacement.",
-    "Batches run through the epochs without a short last one; weights are chosen every 1000 steps on 4096 fixed draws "
-    "from 1000 validation rows (published: after every epoch, of 20 steps).",
+    "Batches run through the epochs without a short last one; weights are chosen after every epoch of 20 steps, as "
+    "published, but on 4096 fixed draws from 1000 validation rows.",
     "Each seed draws its own training, validation and test rows; points of the moons lie at random along the arcs.",
 )
 
