@@ -5,7 +5,7 @@
 A record never grows with a flag: a field that does not apply is None. Shapes are written as ``(batch, *event)``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -337,6 +337,3 @@ class Progress:
     rate: float
     seconds_left: float
     shares: Mapping[str, float] = field(default_factory=dict)
-
-
-Names = Sequence[str]
