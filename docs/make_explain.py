@@ -28,7 +28,6 @@ def pages() -> dict[str, str]:
 
 def page(method: Method) -> str:
     """The page of one method."""
-    path = method.make_path(resolve_options(method, {}))
     others = ", ".join(f"[{name}]({name}.md)" for name in METHODS if name != method.name)
     parts = [
         NOTICE,
@@ -47,8 +46,7 @@ def page(method: Method) -> str:
             ],
         ),
         "## Where it starts and ends",
-        f"With the default options the path starts at `{path.start()}` and ends at `{path.end()}`. "
-        "What is left of x0 or of noise at the end belongs to the model: its samples carry it.",
+        method.recipe.ends(resolve_options(method, {})),
         SOURCES[method.any_source],
         "## When not to use it",
         f"Avoid it when: {method.avoid}.",

@@ -217,7 +217,7 @@ def test_flow_matching_refuses_a_source():
     assert not METHODS["fm"].any_source
     assert {name for name, row in METHODS.items() if not row.any_source} >= {"fm"}
     for name, row in METHODS.items():
-        path = row.make_path(resolve_options(row, {}))
+        path = row.recipe.make_path(resolve_options(row, {}))
         assert bool(getattr(path, "requires_gaussian_source", False)) == (not row.any_source), name
 
 

@@ -3,8 +3,11 @@
 `METHODS` holds the rows, `build` makes a flow, its objective and its coupling from one; after it only objects travel.
 """
 
-from advect.methods.build import Blueprint, Built, Parts, build, build_flow, full_flow
-from advect.methods.row import Method, Option, Options
+from advect.methods.blueprint import Blueprint, Built, Parts
+from advect.methods.build import build, build_flow, full_flow
+from advect.methods.option import Option, Options
+from advect.methods.recipe import Recipe
+from advect.methods.row import Method
 from advect.methods.table import METHODS, explanation, get_method, resolve_options
 
 __all__ = [
@@ -15,6 +18,7 @@ __all__ = [
     "Option",
     "Options",
     "Parts",
+    "Recipe",
     "build",
     "build_flow",
     "explanation",

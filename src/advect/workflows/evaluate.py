@@ -122,9 +122,7 @@ def evaluate_table(
         "transport": _transport(artefact, generator),
         "likelihood": _likelihood(artefact, held_out, reference, seed, likelihood_rows, deadline, generator),
         "sampling": {
-            "solver": artefact.config["sampling"]["solver"],
-            "steps": artefact.config["sampling"].get("steps"),
-            "tolerance": artefact.config["sampling"].get("tolerance"),
+            **{name: artefact.config.get("sampling", {}).get(name) for name in ("solver", "steps", "tolerance")},
             "nfe": generated.nfe,
             "rows": real_table.num_rows,
             "rows_per_second": real_table.num_rows / max(generated.seconds, 1e-9),

@@ -53,6 +53,12 @@ class SolverChoice:
             flow = flow.with_options(guidance=self.guidance)
         if self.name is None and self.steps is None and self.tolerance is None:
             return flow
+        if flow.ode is None:
+            raise ConfigError(
+                "this model is made of discrete layers: there is no ODE to solve",
+                where="--solver, --steps, --tol",
+                remedy="Leave them out; its samples are exact.",
+            )
         stored = artefact.config["sampling"]
         name = self.name
         if name is None:

@@ -71,7 +71,8 @@ def blueprint_from(config: Mapping) -> Blueprint:
         RunFolderError: A setting is missing.
     """
     try:
-        model, sampling, likelihood = config["model"], config["sampling"], config["likelihood"]
+        # A map without an ODE has no solvers.
+        model, sampling, likelihood = config["model"], config.get("sampling", {}), config.get("likelihood", {})
         return Blueprint(
             method=config["method"],
             options=config.get("options", {}),
@@ -81,11 +82,11 @@ def blueprint_from(config: Mapping) -> Blueprint:
             condition_dropout=model["condition_dropout"],
             # A path or coupling of the user's own leaves no Gaussian start, see `methods.build`.
             baseline=model["baseline"] and "path" not in model and "coupling" not in model,
-            solver=sampling["solver"],
+            solver=sampling.get("solver"),
             steps=sampling.get("steps"),
             tolerance=sampling.get("tolerance"),
-            likelihood_solver=likelihood["solver"],
-            likelihood_tolerance=likelihood["tolerance"],
+            likelihood_solver=likelihood.get("solver"),
+            likelihood_tolerance=likelihood.get("tolerance"),
         )
     except KeyError as error:
         raise RunFolderError(f"the configuration lacks {error}", remedy="The run folder is damaged.") from error

@@ -22,7 +22,6 @@ from advect.data import (
 from advect.errors import DataError, unknown_name
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_options
-from advect.networks import resolve_network
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
 from advect.training import DataRows, TrainingConfig, generator_for
@@ -98,7 +97,8 @@ def prepare(request: TrainRequest) -> Prepared:
     blueprint = _blueprint(request, options, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
     start = source.points if isinstance(source, EmpiricalBase) else None
-    built = replace(built, core=built.core.to(device), coupling=built.coupling.prepare(start, latent))
+    coupling = None if built.coupling is None else built.coupling.prepare(start, latent)
+    built = replace(built, core=built.core.to(device), coupling=coupling)
     flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
     training = _training(request)
     return Prepared(
@@ -232,11 +232,12 @@ def _blueprint(
     request: TrainRequest, options: dict[str, Any], codec: Codec, condition: ConditionCodec | None, num_rows: int
 ) -> Blueprint:
     features = condition.width if condition else 0
+    recipe = get_method(request.method).recipe
     own = request.parts.network
     network = (
         f"{type(own).__module__}:{type(own).__qualname__}"
         if own is not None
-        else resolve_network(request.network, event_shape=codec.event_shape, num_rows=num_rows)
+        else recipe.resolve_network(request.network, event_shape=codec.event_shape, num_rows=num_rows)
     )
     for name in request.settings:
         if name not in Blueprint.__dataclass_fields__:
@@ -248,11 +249,11 @@ def _blueprint(
         event_shape=tuple(codec.event_shape),
         condition_features=features,
     )
-    return replace(plain, **request.settings)
+    return replace(plain, **{**recipe.settings, **request.settings})
 
 
 def _training(request: TrainRequest) -> TrainingConfig:
-    given = dict(request.training)
+    given = {**get_method(request.method).recipe.training, **request.training}
     given["steps"] = request.steps or given.get("steps", DEFAULT_STEPS)
     given["batch_size"] = request.batch_size or given.get("batch_size", 256)
     given["seed"] = request.seed

@@ -122,17 +122,19 @@ def _data_argument(data: Mapping) -> str:
 
 def _unusual(config: Mapping) -> dict[str, object]:
     """Settings for ``--set`` that are not what they are by default."""
-    plain, loop, method = Blueprint.__dataclass_fields__, TrainingConfig.__dataclass_fields__, config["method"]
-    defaults = {name: option.default for name, option in get_method(method).options.items()}
+    method = get_method(config["method"])
+    plain = {name: f.default for name, f in Blueprint.__dataclass_fields__.items()} | dict(method.recipe.settings)
+    loop = {name: f.default for name, f in TrainingConfig.__dataclass_fields__.items()} | dict(method.recipe.training)
+    defaults = {name: option.default for name, option in method.options.items()}
     stored = {name: value for name, value in config.get("options", {}).items() if name in defaults}
     for name in ("condition_dropout", "baseline"):
-        defaults[name], stored[name] = plain[name].default, config["model"][name]
-    for name in ("solver", "tolerance"):
+        defaults[name], stored[name] = plain[name], config["model"][name]
+    for name, value in config.get("likelihood", {}).items():
         key = f"likelihood_{name}"
-        defaults[key], stored[key] = plain[key].default, config["likelihood"][name]
+        defaults[key], stored[key] = plain[key], value
     for name, value in config["training"].items():
         if name in loop and name not in ("steps", "batch_size"):
-            default = loop[name].default
+            default = loop[name]
             defaults[name], stored[name] = list(default) if isinstance(default, tuple) else default, value
     return {name: value for name, value in stored.items() if value != defaults[name]}
 
@@ -187,6 +189,8 @@ def _trajectories(artefact: Artefact) -> np.ndarray | None:
     columns = artefact.schema.columns
     if len(columns) != 2 or any(c.kind != "continuous" for c in columns) or len(artefact.codec.coordinates) != 2:
         return None
+    if artefact.flow.ode is None:
+        return None
     generator = generator_for(int(artefact.config["seed"]), SAMPLE, 1)
     condition = None
     if artefact.condition is not None:
@@ -198,7 +202,7 @@ def _trajectories(artefact: Artefact) -> np.ndarray | None:
 
 def _notes(artefact: Artefact) -> tuple[str, ...]:
     notes = []
-    path = artefact.config["options"].get("sigma", 0.0)
+    path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
     failed = artefact.evaluation.get("sampling", {}).get("failed_rows", 0)

@@ -52,6 +52,22 @@ def resolved(
         },
         "model": _model(request, blueprint),
         "training": _training(request, training),
+        **_solvers(blueprint),
+        "environment": {
+            "device": Setting(str(device), "where it was trained", "derived"),
+            "threads": Setting(torch.get_num_threads(), "torch threads; part of what fixes the bits", "derived"),
+            "advect": Setting(version("advect"), "", "derived"),
+            "torch": Setting(torch.__version__, "", "derived"),
+            "python": Setting(platform.python_version(), "", "derived"),
+        },
+    }
+
+
+def _solvers(blueprint: Blueprint) -> dict[str, dict[str, Setting]]:
+    """How the ODE is solved; nothing for maps without one."""
+    if blueprint.solver is None:
+        return {}
+    return {
         "sampling": {
             "solver": Setting(blueprint.solver, "used by sample"),
             "steps": Setting(blueprint.steps, "of a fixed-step solver"),
@@ -60,13 +76,6 @@ def resolved(
         "likelihood": {
             "solver": Setting(blueprint.likelihood_solver, "used by score, encode and transport"),
             "tolerance": Setting(blueprint.likelihood_tolerance, "its tolerance"),
-        },
-        "environment": {
-            "device": Setting(str(device), "where it was trained", "derived"),
-            "threads": Setting(torch.get_num_threads(), "torch threads; part of what fixes the bits", "derived"),
-            "advect": Setting(version("advect"), "", "derived"),
-            "torch": Setting(torch.__version__, "", "derived"),
-            "python": Setting(platform.python_version(), "", "derived"),
         },
     }
 

@@ -18,10 +18,11 @@ BUDGET_MARGIN = 0.9
 
 def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
     """The loop over the prepared rows."""
-    core, config = prepared.built.core, prepared.training
+    core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
+    source = None if coupling is None else core.base
 
     def batches(rows: DataRows, seed: int) -> Batches:
-        return Batches(rows, config.batch_size, seed, core.base, prepared.built.coupling)
+        return Batches(rows, config.batch_size, seed, source, coupling)
 
     validation = None if prepared.validate is None else batches(prepared.validate, config.seed + 1)
     return Trainer(

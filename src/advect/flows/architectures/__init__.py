@@ -1,0 +1,1 @@
+"""Named architectures: functions that only assemble maps of `advect.transforms`, one per method name."""

@@ -1,0 +1,108 @@
+"""The recipe of flow matching: an ODE whose velocity is regressed on that of a path between coupled ends."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
+from advect.methods.blueprint import Blueprint, Parts
+from advect.methods.option import Options
+from advect.networks import FieldNetwork, make_network, resolve_network
+from advect.objectives import VelocityMatching, make_times
+from advect.solvers import make_solver
+from advect.typing import Base, Coupling, Objective, Path
+
+
+@dataclass(frozen=True)
+class Matching:
+    """See `methods.recipe.Recipe`.
+
+    Attributes:
+        make_path: Builds the conditional path from the options.
+        make_coupling: Builds the coupling from the options.
+        make_baseline: Builds the Gaussian velocity an untrained model starts from, fitted to latent rows, or in the
+            form into which weights are loaded when there are none.
+        any_source: Whether the source may be something other than a standard normal.
+    """
+
+    make_path: Callable[[Options], Path]
+    make_coupling: Callable[[Options], Coupling]
+    make_baseline: Callable[[Options, tuple[int, ...], Tensor | None], nn.Module]
+    any_source: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def ends(self, options: Options) -> str:
+        """Where the path starts and ends."""
+        path: Any = self.make_path(options)
+        return (
+            f"With the default options the path starts at `{path.start()}` and ends at `{path.end()}`. What is left of "
+            "x0 or of noise at the end belongs to the model: its samples carry it."
+        )
+
+    def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:
+        """See `networks.resolve_network`."""
+        return resolve_network(name, event_shape=event_shape, num_rows=num_rows)
+
+    def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
+        """A path whose noise is its source takes no other source."""
+        path = self._path(blueprint, parts)
+        if source is None or not getattr(path, "requires_gaussian_source", False):
+            return None
+        if parts.path is None:
+            return (
+                f"{blueprint.method} conditions on the data alone: its path takes the source rows for its noise, "
+                "which is valid for a standard-normal source only"
+            )
+        return (
+            f"The path {type(path).__name__} is conditioned on the data alone: it takes the source rows for its "
+            "noise, which is valid for a standard-normal source only"
+        )
+
+    def objective(self, blueprint: Blueprint, parts: Parts) -> Objective:
+        """Velocity regression along the path."""
+        times = make_times(blueprint.options.get("times", "uniform"))
+        return VelocityMatching(
+            self._path(blueprint, parts), times=times, condition_dropout=blueprint.condition_dropout
+        )
+
+    def coupling(self, blueprint: Blueprint, parts: Parts) -> Coupling:
+        """The row's coupling, or the user's."""
+        return parts.coupling if parts.coupling is not None else self.make_coupling(blueprint.options)
+
+    def flow(
+        self, blueprint: Blueprint, *, seed: int, source: Base | None, latent: Tensor | None, parts: Parts
+    ) -> Flow:
+        """An ODE with a network on top of a Gaussian start."""
+        shape = blueprint.event_shape
+        network = parts.network or make_network(
+            blueprint.network,
+            event_shape=shape,
+            condition_features=blueprint.condition_features,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        # A Gaussian start presumes a Gaussian source and the row's own path and coupling.
+        plain = source is None and parts.coupling is None and parts.path is None
+        baseline = self.make_baseline(blueprint.options, shape, latent) if blueprint.baseline and plain else None
+        if baseline is not None:
+            baseline = baseline.float()
+            if parts.network is None and isinstance(network, FieldNetwork):
+                network.start_at_zero()
+        ode = ContinuousMap(VelocityField(network, baseline=baseline), event_shape=shape, **solvers_of(blueprint))
+        return Flow(source if source is not None else StandardNormal(shape), ode)
+
+    def _path(self, blueprint: Blueprint, parts: Parts) -> Path:
+        return parts.path if parts.path is not None else self.make_path(blueprint.options)
+
+
+def solvers_of(blueprint: Blueprint) -> dict[str, Any]:
+    """The two solvers of an ODE map from the settings."""
+    assert blueprint.solver is not None
+    assert blueprint.likelihood_solver is not None
+    return {
+        "solver": make_solver(blueprint.solver, steps=blueprint.steps, tolerance=blueprint.tolerance),
+        "likelihood_solver": make_solver(blueprint.likelihood_solver, tolerance=blueprint.likelihood_tolerance),
+    }

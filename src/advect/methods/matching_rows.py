@@ -1,0 +1,130 @@
+"""The rows of flow matching: which path, coupling and Gaussian start a name stands for, with their words."""
+
+from torch import Tensor, nn
+
+from advect.couplings import Assignment, Classwise, Entropic, Independent
+from advect.flows import GaussianBaseline, OptimalGaussianBaseline
+from advect.methods.matching import Matching
+from advect.methods.option import Option, Options
+from advect.methods.row import Method
+from advect.paths import AffinePath, BrownianBridge, Linear, Lipman, LipmanPath
+from advect.typing import Path, Schedule
+
+_TIMES = Option("uniform", "Density of the training times: uniform, logit-normal or stratified.")
+_SIGMA = Option(0.0, "Constant standard deviation of the path around the straight line, in standardised units.")
+
+
+def _linear(options: Options) -> Path:
+    return AffinePath(Linear(), sigma=options["sigma"])
+
+
+def _independent_start(schedule: Schedule, shape: tuple[int, ...], latent: Tensor | None) -> nn.Module:
+    """The marginal velocity to a Gaussian fit when source and data rows are paired at random."""
+    return GaussianBaseline.standard(shape, schedule) if latent is None else GaussianBaseline.fit(latent, schedule)
+
+
+def _optimal_start(shape: tuple[int, ...], latent: Tensor | None) -> nn.Module:
+    """The velocity of the optimal map to a Gaussian fit."""
+    return OptimalGaussianBaseline.standard(shape) if latent is None else OptimalGaussianBaseline.fit(latent)
+
+
+MATCHING: tuple[Method, ...] = (
+    Method(
+        name="fm",
+        title="Flow matching (Lipman)",
+        map="ODE",
+        couples="independent, Gaussian source",
+        path="p_t(x|x1) = N(t·x1, (1 − (1 − s)t)² I)",
+        objective="velocity regression",
+        equation="E‖v(t, x_t) − (x1 − (1 − s)x0)‖²  with  x_t = t·x1 + (1 − (1 − s)t)·x0",
+        paper="Lipman et al. 2022, Flow Matching for Generative Modeling (2210.02747), theorem 3 with the OT path",
+        cost="one network evaluation and its gradient per step",
+        avoid="the source is not a standard normal, or samples must come from very few evaluations",
+        recipe=Matching(
+            make_path=lambda o: LipmanPath(sigma_min=o["sigma_min"]),
+            make_coupling=lambda o: Independent(),
+            make_baseline=lambda o, shape, latent: _independent_start(Lipman(o["sigma_min"]), shape, latent),
+            any_source=False,
+        ),
+        options={"sigma_min": Option(1e-4, "Standard deviation s of the path at the data."), "times": _TIMES},
+    ),
+    Method(
+        name="i-cfm",
+        title="Independent conditional flow matching",
+        map="ODE",
+        couples="independent",
+        path="p_t(x|x0,x1) = N((1 − t)x0 + t·x1, σ² I)",
+        objective="velocity regression",
+        equation="E‖v(t, x_t) − (x1 − x0)‖²",
+        paper="Tong et al. 2023, Improving and Generalizing Flow-Based Generative Models (2302.00482), table 1",
+        cost="one network evaluation and its gradient per step",
+        avoid="samples must come from very few evaluations, or the map itself matters: its paths cross and bend",
+        recipe=Matching(
+            make_path=_linear,
+            make_coupling=lambda o: Independent(),
+            make_baseline=lambda o, shape, latent: _independent_start(Linear(), shape, latent),
+        ),
+        options={"sigma": _SIGMA, "times": _TIMES},
+    ),
+    Method(
+        name="rf",
+        title="Rectified flow (first)",
+        map="ODE",
+        couples="independent",
+        path="x_t = (1 − t)x0 + t·x1",
+        objective="velocity regression",
+        equation="E‖v(t, x_t) − (x1 − x0)‖²",
+        paper="Liu et al. 2022, Flow Straight and Fast (2209.03003)",
+        cost="one network evaluation and its gradient per step",
+        avoid="as i-cfm, whose case σ = 0 it is",
+        recipe=Matching(
+            make_path=lambda o: AffinePath(Linear(), sigma=0.0),
+            make_coupling=lambda o: Independent(),
+            make_baseline=lambda o, shape, latent: _independent_start(Linear(), shape, latent),
+        ),
+        options={"times": _TIMES},
+    ),
+    Method(
+        name="ot-cfm",
+        title="Optimal-transport conditional flow matching",
+        map="ODE",
+        couples="optimal transport inside each batch, inside each class of a discrete condition",
+        path="p_t(x|x0,x1) = N((1 − t)x0 + t·x1, σ² I)",
+        objective="velocity regression",
+        equation="E‖v(t, x_t) − (x1 − x0)‖²  with (x0, x1) from the batch's exact assignment on |x0 − x1|²",
+        paper="Tong et al. 2023, Improving and Generalizing Flow-Based Generative Models (2302.00482), table 1",
+        cost="as i-cfm, plus one exact assignment per step",
+        avoid="the condition is continuous (the pairing is then independent and says so), or batches are huge",
+        recipe=Matching(
+            make_path=_linear,
+            make_coupling=lambda o: Classwise(Assignment(replacement=o["replacement"])),
+            make_baseline=lambda o, shape, latent: _optimal_start(shape, latent),
+        ),
+        options={
+            "sigma": _SIGMA,
+            "times": _TIMES,
+            "replacement": Option(False, "Draw pairs from the plan with replacement, as published tables did."),
+        },
+    ),
+    Method(
+        name="sb-cfm",
+        title="Schrödinger-bridge conditional flow matching",
+        map="ODE",
+        couples="entropic optimal transport with regulariser 2σ², inside each class of a discrete condition",
+        path="p_t(x|x0,x1) = N((1 − t)x0 + t·x1, σ² t(1 − t) I)",
+        objective="velocity regression, weighted by t(1 − t)",
+        equation="E t(1 − t)‖v(t, x_t) − (1 − 2t)/(2t(1 − t))·(x_t − μ_t) − (x1 − x0)‖²",
+        paper="Tong et al. 2023, Improving and Generalizing Flow-Based Generative Models (2302.00482), table 1",
+        cost="as i-cfm, plus a log-domain Sinkhorn solve per step",
+        avoid="σ is small against the data (the plan converges slowly), or sharp samples matter most",
+        recipe=Matching(
+            make_path=lambda o: BrownianBridge(sigma=o["sigma"]),
+            make_coupling=lambda o: Classwise(Entropic.for_bridge(o["sigma"])),
+            make_baseline=lambda o, shape, latent: _independent_start(Linear(), shape, latent),
+        ),
+        options={
+            "sigma": Option(1.0, "Noise of the bridge, in standardised units.", exclusive=True),
+            "times": _TIMES,
+        },
+    ),
+)

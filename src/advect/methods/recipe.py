@@ -1,0 +1,68 @@
+"""How a row of the table becomes objects: one recipe per way to build and train a map.
+
+`Matching` regresses the velocity of an ODE along a path, `DiscreteLikelihood` fits discrete bijections and
+`ContinuousLikelihood` an ODE by maximum likelihood. A row holds a recipe filled with its own parts; nothing asks for
+its name.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from advect.flows import Flow
+from advect.methods.blueprint import Blueprint, Parts
+from advect.methods.option import Options
+from advect.typing import Base, Coupling, Objective
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """What every recipe offers.
+
+    Attributes:
+        any_source: Whether the source may be something other than a standard normal.
+        training: Defaults of the loop that differ from `TrainingConfig`'s.
+        settings: Defaults of the model that differ from `Blueprint`'s.
+    """
+
+    @property
+    def any_source(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """See above."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See above."""
+        ...
+
+    def ends(self, options: Options) -> str:
+        """One sentence on what stands at t = 0 and t = 1, for the explanation of the row."""
+        ...
+
+    def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:
+        """The name of the network with its sizes; ``auto`` is the recipe's choice."""
+        ...
+
+    def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
+        """Why this source or these parts cannot be used, or None."""
+        ...
+
+    def objective(self, blueprint: Blueprint, parts: Parts) -> Objective:
+        """The loss per row."""
+        ...
+
+    def coupling(self, blueprint: Blueprint, parts: Parts) -> Coupling | None:
+        """How source and data rows are paired; None where the objective needs no source rows."""
+        ...
+
+    def flow(
+        self, blueprint: Blueprint, *, seed: int, source: Base | None, latent: Tensor | None, parts: Parts
+    ) -> Flow:
+        """The flow in latent coordinates, fitted to ``latent`` where it starts at a Gaussian fit."""
+        ...
