@@ -1,21 +1,243 @@
 """The rows of discrete normalizing flows: invertible layers fitted by maximum likelihood, with their words."""
 
-
-
-
-
-
-
+from advect.flows.architectures.autoregressive import iaf, maf, nsf_ar, umnn
+from advect.flows.architectures.coupling import flowpp, nice, nsf, realnvp
+from advect.flows.architectures.image import glow, realnvp_image
+from advect.flows.architectures.lowrank import planar, radial, sylvester
+from advect.flows.architectures.residual import residual
+from advect.methods.discrete import DiscreteLikelihood, PictureAssembly, VectorAssembly
 from advect.methods.option import Option
-from advect.methods.row import Method
+from advect.methods.row import NONE, Method
 
-NO_COUPLING, NO_PATH = "none: likelihood looks at data rows only", "none: the map is a chain of layers"
-LIKELIHOOD = "maximum likelihood"
+OBJECTIVE = "maximum likelihood"
 EQUATION = "−E log p(x)  with  log p(x) = log N(z; 0, I) + log |det ∂z/∂x|,  z = encode(x)"
+
+_BINS = Option(8, "Bins of each spline.", minimum=2)
+_BOUND = Option(5.0, "Half the box of the splines, in standard deviations; outside they are straight.", exclusive=True)
+_SCALE = Option(3.0, "Largest log-scale of one layer, in nats.", exclusive=True)
+_MIXING = Option("lu", "What stands between layers: lu, permutation or none.", choices=("lu", "permutation", "none"))
 
 
 def _layers(default: int) -> Option:
     return Option(default, "Number of layers.", minimum=1)
 
 
-DISCRETE: tuple[Method, ...] = ()
+LOW_RANK = (
+    Method(
+        name="planar",
+        title="Planar flow",
+        map="layers z = x + u·tanh(w·x + b), low-rank Jacobian",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Rezende & Mohamed 2015, Variational Inference with Normalizing Flows (1505.05770), eq. 10–12",
+        cost="a dot product per layer; sampling solves one scalar equation per layer",
+        avoid="there are more than a few coordinates: every layer bends along one direction only",
+        recipe=DiscreteLikelihood(VectorAssembly(planar, ("layers",))),
+        options={"layers": _layers(32)},
+    ),
+    Method(
+        name="radial",
+        title="Radial flow",
+        map="layers that contract or expand around a centre, low-rank Jacobian",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Rezende & Mohamed 2015, Variational Inference with Normalizing Flows (1505.05770), eq. 13–14",
+        cost="a distance per layer; sampling solves one scalar equation per layer",
+        avoid="there are more than a few coordinates: every layer acts around one centre only",
+        recipe=DiscreteLikelihood(VectorAssembly(radial, ("layers",))),
+        options={"layers": _layers(32)},
+    ),
+    Method(
+        name="sylvester",
+        title="Sylvester flow",
+        map="layers z = x + Q R tanh(R̃ Qᵀ x + b), determinant identity of Sylvester",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="van den Berg et al. 2018, Sylvester Normalizing Flows (1803.05649), eq. 7–14",
+        cost="a few products with small matrices per layer; sampling solves d scalar equations per layer",
+        avoid="sampling must be fast, or the condition decides much: it moves the bends only",
+        recipe=DiscreteLikelihood(VectorAssembly(sylvester, ("layers", "variant"))),
+        options={
+            "layers": _layers(16),
+            "variant": Option(
+                "householder",
+                "How the directions are kept orthogonal: orthogonal, householder or triangular.",
+                choices=("orthogonal", "householder", "triangular"),
+            ),
+        },
+    ),
+)
+
+COUPLING = (
+    Method(
+        name="nice",
+        title="NICE",
+        map="additive couplings, which keep volume, then one scale per coordinate",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Dinh et al. 2015, NICE: Non-linear Independent Components Estimation (1410.8516), §3",
+        cost="one small network per layer, both ways",
+        avoid="the density has sharp or separate parts: volume cannot change inside",
+        recipe=DiscreteLikelihood(VectorAssembly(nice, ("layers", "mixing", "log_scale_bound"))),
+        options={"layers": _layers(8), "mixing": Option("none", _MIXING.meaning, choices=_MIXING.choices)}
+        | {"log_scale_bound": _SCALE},
+    ),
+    Method(
+        name="realnvp",
+        title="Real NVP",
+        map="affine couplings with mixing between them; on pictures multi-scale with checkerboard and channel masks",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Dinh et al. 2017, Density estimation using Real NVP (1605.08803), eq. 7–8 and §3.6",
+        cost="one small network per layer, both ways",
+        avoid="the density has sharp or separate parts: splines (nsf) bend more per layer",
+        recipe=DiscreteLikelihood(
+            VectorAssembly(realnvp, ("layers", "mixing", "log_scale_bound")),
+            PictureAssembly(realnvp_image, ("scales", "couplings")),
+        ),
+        options={
+            "layers": _layers(8),
+            "mixing": _MIXING,
+            "log_scale_bound": _SCALE,
+            "scales": Option(3, "Resolutions of a picture, at most.", minimum=1),
+            "couplings": Option(3, "Couplings of each mask at each resolution of a picture.", minimum=2),
+        },
+    ),
+    Method(
+        name="glow",
+        title="Glow",
+        map="steps of ActNorm, invertible 1×1 convolution and affine coupling on pictures, multi-scale",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Kingma & Dhariwal 2018, Glow: Generative Flow with Invertible 1×1 Convolutions (1807.03039), table 1",
+        cost="one small convolutional network per step, both ways",
+        avoid="the rows are no pictures (use realnvp or nsf)",
+        recipe=DiscreteLikelihood(None, PictureAssembly(glow, ("scales", "steps_per_scale"))),
+        options={
+            "scales": Option(3, "Resolutions of a picture, at most.", minimum=1),
+            "steps_per_scale": Option(4, "Steps at each resolution.", minimum=1),
+        },
+    ),
+    Method(
+        name="nsf",
+        title="Neural spline flow (coupling)",
+        map="couplings by rational-quadratic splines with mixing between them",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Durkan et al. 2019, Neural Spline Flows (1906.04032), eq. 4–8",
+        cost="one small network and one spline per layer, both ways",
+        avoid="every nanosecond of sampling counts (realnvp), or the last tenth of a nat does (nsf-ar)",
+        recipe=DiscreteLikelihood(VectorAssembly(nsf, ("layers", "mixing", "bins", "bound"))),
+        options={"layers": _layers(6), "mixing": _MIXING, "bins": _BINS, "bound": _BOUND},
+    ),
+    Method(
+        name="flowpp",
+        title="Flow++",
+        map="couplings by the distribution functions of logistic mixtures, with mixing between them",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Ho et al. 2019, Flow++ (1902.00275), eq. 7–8",
+        cost="one small network per layer; sampling inverts every mixture numerically",
+        avoid="sampling must be fast",
+        recipe=DiscreteLikelihood(VectorAssembly(flowpp, ("layers", "mixing", "components"))),
+        options={
+            "layers": _layers(6),
+            "mixing": _MIXING,
+            "components": Option(8, "Logistics in each mixture.", minimum=1),
+        },
+    ),
+)
+
+AUTOREGRESSIVE = (
+    Method(
+        name="maf",
+        title="Masked autoregressive flow",
+        map="each coordinate shifted and scaled by those before it, the order reversed between layers",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Papamakarios et al. 2017, Masked Autoregressive Flow (1705.07057), eq. 3–4",
+        cost="one masked network per layer; sampling goes through the coordinates one by one",
+        avoid="sampling must be fast in many coordinates, or the density has separate parts (nsf-ar)",
+        recipe=DiscreteLikelihood(VectorAssembly(maf, ("layers",))),
+        options={"layers": _layers(5)},
+    ),
+    Method(
+        name="iaf",
+        title="Inverse autoregressive flow",
+        map="a masked autoregressive flow turned round: fast sampling, slow scoring",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow (1606.04934), eq. 10",
+        cost="training and scoring go through the coordinates one by one; sampling is one pass per layer",
+        avoid="training on data in many coordinates: maf is the same family in the cheap direction",
+        recipe=DiscreteLikelihood(VectorAssembly(iaf, ("layers",))),
+        options={"layers": _layers(5)},
+    ),
+    Method(
+        name="nsf-ar",
+        title="Neural spline flow (autoregressive)",
+        map="each coordinate through a rational-quadratic spline given by those before it",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Durkan et al. 2019, Neural Spline Flows (1906.04032), eq. 4–8",
+        cost="one masked network and one spline per layer; sampling goes through the coordinates one by one",
+        avoid="sampling must be fast in many coordinates",
+        recipe=DiscreteLikelihood(VectorAssembly(nsf_ar, ("layers", "bins", "bound"))),
+        options={"layers": _layers(5), "bins": _BINS, "bound": _BOUND},
+    ),
+    Method(
+        name="umnn",
+        title="Unconstrained monotonic neural network flow",
+        map="each coordinate through the integral of a positive network given by those before it",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Wehenkel & Louppe 2019, Unconstrained Monotonic Neural Networks (1908.05164), eq. 1 and §4",
+        cost="a quadrature of a small network per coordinate and layer; sampling inverts it numerically",
+        avoid="time matters: splines (nsf-ar) reach as far for less",
+        recipe=DiscreteLikelihood(VectorAssembly(umnn, ("layers",))),
+        options={"layers": _layers(3)},
+    ),
+)
+
+RESIDUAL = (
+    Method(
+        name="residual",
+        title="Residual flow",
+        map="blocks z = x + g(x) with g contractive",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Chen et al. 2019, Residual Flows for Invertible Generative Modeling (1906.02735), eq. 6–8",
+        cost="an exact Jacobian per block in few coordinates, an unbiased series above; sampling iterates to a fixed point",
+        avoid="time matters: splines are faster both ways; its worth is freedom from any split of coordinates",
+        recipe=DiscreteLikelihood(VectorAssembly(residual, ("layers",))),
+        options={"layers": _layers(8)},
+    ),
+)
+
+DISCRETE: tuple[Method, ...] = (*LOW_RANK, *COUPLING, *AUTOREGRESSIVE, *RESIDUAL)

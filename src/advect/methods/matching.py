@@ -16,6 +16,13 @@ from advect.solvers import make_solver
 from advect.typing import Base, Coupling, Objective, Path
 
 
+_SOURCES = {
+    True: "Any rows may take the place of Gaussian noise: `--source DATA`, in Python `advect.fit(X, source=rows)`.",
+    False: "The path is conditioned on the data alone and its noise *is* the source, so the source must be a standard "
+    "normal; `--source` is refused.",
+}
+
+
 @dataclass(frozen=True)
 class Matching:
     """See `methods.recipe.Recipe`.
@@ -32,15 +39,17 @@ class Matching:
     make_coupling: Callable[[Options], Coupling]
     make_baseline: Callable[[Options, tuple[int, ...], Tensor | None], nn.Module]
     any_source: bool = True
+    has_tractable_density: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def ends(self, options: Options) -> str:
-        """Where the path starts and ends."""
+    def ends(self, options: Options) -> tuple[str, ...]:
+        """Where the path starts and ends, and whether any rows may be its source."""
         path: Any = self.make_path(options)
         return (
-            f"With the default options the path starts at `{path.start()}` and ends at `{path.end()}`. What is left of "
-            "x0 or of noise at the end belongs to the model: its samples carry it."
+            f"With the default options the path starts at `{path.start()}` and ends at `{path.end()}`. "
+            "What is left of x0 or of noise at the end belongs to the model: its samples carry it.",
+            _SOURCES[self.any_source],
         )
 
     def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:

@@ -21,10 +21,17 @@ class Recipe(Protocol):
     """What every recipe offers.
 
     Attributes:
+        has_tractable_density: Whether training goes through the flow's own density, so that it can also be fitted to
+            an unnormalised log-density without rows.
         any_source: Whether the source may be something other than a standard normal.
         training: Defaults of the loop that differ from `TrainingConfig`'s.
         settings: Defaults of the model that differ from `Blueprint`'s.
     """
+
+    @property
+    def has_tractable_density(self) -> bool:
+        """See above."""
+        ...
 
     @property
     def any_source(self) -> bool:
@@ -41,8 +48,8 @@ class Recipe(Protocol):
         """See above."""
         ...
 
-    def ends(self, options: Options) -> str:
-        """One sentence on what stands at t = 0 and t = 1, for the explanation of the row."""
+    def ends(self, options: Options) -> tuple[str, ...]:
+        """What stands at the two ends and what may take the source's place: paragraphs for the row's page."""
         ...
 
     def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:

@@ -7,6 +7,9 @@ from advect.methods.option import Option
 from advect.methods.recipe import Recipe
 
 
+NONE = "–"
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of the table.
@@ -15,8 +18,8 @@ class Method:
         name: What users write.
         title: The field's name for it.
         map: The kind of map.
-        couples: The coupling in words.
-        path: The path in symbols.
+        couples: The coupling in words; a dash where the row has none.
+        path: The path in symbols; a dash where the row has none.
         objective: The objective in words.
         equation: What is minimised.
         paper: Where it comes from.
@@ -38,6 +41,12 @@ class Method:
     avoid: str
     recipe: Recipe
     options: Mapping[str, Option] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The row in one sentence; a dash stands for what it does not have."""
+        between = "" if self.path == NONE else f": {self.path}, coupling {self.couples}"
+        return f"{self.title}{between}, trained by {self.objective}."
 
     @property
     def any_source(self) -> bool:

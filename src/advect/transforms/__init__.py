@@ -5,12 +5,20 @@
 part of a flow's map and its densities stay in the user's units. `Precision` changes the dtype on the way.
 """
 
+from advect.transforms.actnorm import ActNorm
 from advect.transforms.affine import Standardise
 from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_status
 from advect.transforms.compose import Compose
 from advect.transforms.cumulative import Cumulative
+from advect.transforms.flatten import Flattened
+from advect.transforms.linear import Invertible1x1, LULinear, Permutation, whitening
+from advect.transforms.monotone import Monotone, Moved
+from advect.transforms.orthogonal import Householder, QRLinear
+from advect.transforms.planar import Planar
 from advect.transforms.precision import Precision
 from advect.transforms.preprocess import Asinh, Columnwise, empty_preprocess, fit_preprocess
+from advect.transforms.radial import Radial
+from advect.transforms.sylvester import Sylvester
 
 __all__ = [
     "ANY_CONDITION",
