@@ -10,6 +10,7 @@ from advect.evaluation.classifier import Accuracy, classifier_accuracy
 from advect.evaluation.columns import correlation_error, kolmogorov_smirnov
 from advect.evaluation.energy import energy_distance
 from advect.evaluation.gaussian import GaussianFit
+from advect.evaluation.importance import ImportanceDiagnostics, importance_diagnostics, importance_draws
 from advect.evaluation.likelihood import (
     LogProbSummary,
     gaussian_fit_log_prob,
@@ -26,12 +27,15 @@ __all__ = [
     "Accuracy",
     "Floor",
     "GaussianFit",
+    "ImportanceDiagnostics",
     "LogProbSummary",
     "classifier_accuracy",
     "column_suite",
     "correlation_error",
     "energy_distance",
     "gaussian_fit_log_prob",
+    "importance_diagnostics",
+    "importance_draws",
     "kolmogorov_smirnov",
     "median_bandwidths",
     "mmd_squared",

@@ -7,22 +7,38 @@ field of a data set.
 
 from advect.flows.base import EmpiricalBase, StandardNormal
 from advect.flows.baseline import GaussianBaseline, OptimalGaussianBaseline, fit_gaussian
+from advect.flows.bases import ConditionalNormal, DiagonalNormal, FullNormal, StudentT, Uniform
 from advect.flows.continuous import ContinuousMap
+from advect.flows.distribution import FlowDistribution
 from advect.flows.empirical import EmpiricalField, empirical_flow
 from advect.flows.flow import Flow
 from advect.flows.guidance import Guided
+from advect.flows.mixture import GaussianMixture
+from advect.flows.product import Product, Wrapped
+from advect.flows.stages import layers, stages
 from advect.flows.velocity import VelocityField
 
 __all__ = [
+    "ConditionalNormal",
     "ContinuousMap",
+    "DiagonalNormal",
     "EmpiricalBase",
     "EmpiricalField",
     "Flow",
+    "FlowDistribution",
+    "FullNormal",
     "GaussianBaseline",
+    "GaussianMixture",
     "Guided",
     "OptimalGaussianBaseline",
+    "Product",
     "StandardNormal",
+    "StudentT",
+    "Uniform",
     "VelocityField",
+    "Wrapped",
     "empirical_flow",
     "fit_gaussian",
+    "layers",
+    "stages",
 ]

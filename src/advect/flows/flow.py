@@ -19,8 +19,10 @@ from torch import Generator, Tensor, nn
 from advect.errors import ConfigError, ShapeError, UnsupportedError
 from advect.flows.base import check_num_rows
 from advect.flows.continuous import ContinuousMap
+from advect.flows.distribution import FlowDistribution
 from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
+from advect.transforms.bijection import ANY_CONDITION
 from advect.typing import Base, Bijection
 
 CHUNK_NUMBERS = 2**17  # numbers in one chunk: a few MB of activations, where matrix products run fastest
@@ -100,11 +102,12 @@ class Flow(nn.Module):
         self._check_rows(x)
         codes, densities = [], []
         for rows, given in self._chunks(x, condition):
-            codes.append(self.map.encode(rows, given, log_det=True, generator=generator))
+            codes.append(self.map.encode(rows, self._for_map(given), log_det=True, generator=generator))
             densities.append(self._density(codes[-1].value, given, codes[-1], sign=1.0))
         density, code = torch.cat(densities), _join(codes)
         error = torch.zeros_like(density) if code.standard_error is None else code.standard_error
-        return Estimate(density, error, code.status, code.nfe)
+        outside = torch.isneginf(density).to(code.status.dtype) * int(Status.OUTSIDE_SUPPORT)  # of map or base
+        return Estimate(density, error, torch.maximum(code.status, outside), code.nfe)
 
     def sample_and_log_prob(
         self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
@@ -113,10 +116,14 @@ class Flow(nn.Module):
         z = self.base.sample(check_num_rows(num_rows), condition, generator=generator)
         values, densities = [], []
         for rows, given in self._chunks(z, condition):
-            drawn = self.map.decode(rows, given, log_det=True, generator=generator)
+            drawn = self.map.decode(rows, self._for_map(given), log_det=True, generator=generator)
             values.append(drawn.value)
             densities.append(self._density(rows, given, drawn, sign=-1.0))
         return torch.cat(values), torch.cat(densities)
+
+    def distribution(self, condition: Tensor | None = None, *, validate_args: bool | None = None) -> FlowDistribution:
+        """The flow as a `torch.distributions.Distribution`; conditions ``(*batch, *condition)`` are its batch."""
+        return FlowDistribution(self, condition, validate_args)
 
     def encode(
         self,
@@ -169,7 +176,7 @@ class Flow(nn.Module):
             if isinstance(start, Tensor)
             else self.base.sample(check_num_rows(start), condition, generator=generator)
         )
-        before, ode, after = self._split_at_ode("trajectory")
+        before, ode, after = self.split_at_ode("trajectory")
         pieces = []
         for rows, given in self._chunks(z, condition):
             inner = after.decode(rows, _if_taken(after, given), log_det=False).value
@@ -187,7 +194,7 @@ class Flow(nn.Module):
         Raises:
             UnsupportedError: If the map has no ODE.
         """
-        return self._split_at_ode("velocity")[1].field(t, x, condition)
+        return self.split_at_ode("velocity")[1].field(t, x, condition)
 
     @property
     def ode(self) -> ContinuousMap | None:
@@ -201,7 +208,7 @@ class Flow(nn.Module):
         Raises:
             UnsupportedError: If the map has no ODE.
         """
-        self._split_at_ode(f"with_options({', '.join(options)})")
+        self.split_at_ode(f"with_options({', '.join(options)})")
         changed = _replace_ode(self.map, lambda ode: ode.with_options(**options))
         copy = Flow(self.base, changed, event_shape=self.event_shape, chunk_rows=self.chunk_rows)
         copy.training = self.training
@@ -216,7 +223,12 @@ class Flow(nn.Module):
         generator: Generator | None,
     ) -> Mapped:
         chunks = self._chunks(rows, condition)
-        return _join([verb(x, given, log_det=log_det, generator=generator) for x, given in chunks])
+        return _join([verb(x, self._for_map(given), log_det=log_det, generator=generator) for x, given in chunks])
+
+    def _for_map(self, condition: Tensor | None) -> Tensor | None:
+        """The condition; None for a map that takes none over a base that does, which then is what uses it."""
+        used_by_base = getattr(self.base, "condition_shape", None) is not None
+        return None if used_by_base and getattr(self.map, "condition_shape", ANY_CONDITION) is None else condition
 
     def _density(self, z: Tensor, condition: Tensor | None, code: Mapped, sign: float) -> Tensor:
         """Log base(z) ± log-determinant, with the rows outside the support at −∞."""
@@ -244,7 +256,7 @@ class Flow(nn.Module):
                 remedy="Give rows of the shape the flow was made for.",
             )
 
-    def _split_at_ode(self, asked: str) -> tuple[Compose, ContinuousMap, Compose]:
+    def split_at_ode(self, asked: str) -> tuple[Compose, ContinuousMap, Compose]:
         """What encode does before the ODE, the ODE, and what it does after it."""
         members = list(_flatten(self.map))
         places = [(i, member) for i, member in enumerate(members) if isinstance(member, ContinuousMap)]

@@ -4,7 +4,9 @@ An objective is called as ``objective(flow, batch, generator=…) -> loss (batch
 knows its density, weights are functions of the drawn time, and the target comes in one record with its point.
 """
 
+from advect.objectives.likelihood import MaximumLikelihood, RegularisedLikelihood
 from advect.objectives.matching import VelocityMatching, drop_condition, mean_event
+from advect.objectives.reverse import ReverseKL
 from advect.objectives.times import (
     TIME_SAMPLERS,
     LogitNormalTimes,
@@ -26,7 +28,10 @@ __all__ = [
     "BridgeWeight",
     "ImportanceWeight",
     "LogitNormalTimes",
+    "MaximumLikelihood",
     "ProductWeight",
+    "RegularisedLikelihood",
+    "ReverseKL",
     "StratifiedTimes",
     "TimeSampler",
     "UniformTimes",

@@ -18,19 +18,37 @@ from advect.transforms.planar import Planar
 from advect.transforms.precision import Precision
 from advect.transforms.preprocess import Asinh, Columnwise, empty_preprocess, fit_preprocess
 from advect.transforms.radial import Radial
+from advect.transforms.support import Box, Circle, Positive, Simplex
 from advect.transforms.sylvester import Sylvester
 
 __all__ = [
     "ANY_CONDITION",
+    "ActNorm",
     "Asinh",
     "Bijection",
+    "Box",
+    "Circle",
     "Columnwise",
     "Compose",
     "Cumulative",
+    "Flattened",
+    "Householder",
+    "Invertible1x1",
+    "LULinear",
+    "Monotone",
+    "Moved",
+    "Permutation",
+    "Planar",
+    "Positive",
     "Precision",
+    "QRLinear",
+    "Radial",
+    "Simplex",
     "Standardise",
+    "Sylvester",
     "empty_preprocess",
     "fit_preprocess",
     "mapped",
+    "whitening",
     "worst_status",
 ]

@@ -1,0 +1,131 @@
+"""Coupling layers: some coordinates stay and say how the others move.
+
+    z_kept = x_kept,   z_moved = τ(x_moved; θ(x_kept, c)),   log |det ∂z/∂x| = Σ log τ'      (Dinh et al. 2015, 1410.8516, §3.2)
+
+The Jacobian is triangular whatever θ is, and both directions cost one pass. Coordinates are taken by index, not by
+masks: no work is done on numbers that would be multiplied by zero.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advect.errors import ConfigError
+from advect.networks.conditioner import Conditioner
+from advect.records import Mapped, Status
+from advect.transforms.bijection import Bijection, mapped
+from advect.transforms.monotone import Monotone, Moved
+
+
+class Coupling(Bijection):
+    """The coordinates ``moved`` go through ``function``, with parameters from those ``kept`` and the condition.
+
+    Args:
+        kept: Indices that stay. May be empty; see `Elementwise`.
+        moved: Indices that move; together with ``kept`` they are 0 … features − 1, each once.
+        function: A monotone function of one number.
+        conditioner: ``network(x_kept, condition) -> (batch, len(moved) · function.num_parameters)``, the parameters of
+            one coordinate side by side.
+        condition_features: Numbers in one condition, 0 for none.
+
+    Rows whose numeric inverse found no root are NaN, with `Status.NOT_CONVERGED`.
+    """
+
+    def __init__(
+        self,
+        kept: Sequence[int],
+        moved: Sequence[int],
+        function: Monotone,
+        conditioner: nn.Module,
+        condition_features: int = 0,
+    ) -> None:
+        features = len(kept) + len(moved)
+        if sorted([*kept, *moved]) != list(range(features)) or not moved:
+            raise ConfigError(
+                f"Kept {list(kept)} and moved {list(moved)} do not share out the coordinates",
+                where="Coupling",
+                remedy=f"Name each of 0 … {features - 1} once, and move at least one.",
+            )
+        super().__init__((features,), (condition_features,) if condition_features else None)
+        self.function, self.conditioner = function, conditioner
+        self._kept, self._moved = _Places(kept), _Places(moved)
+        places = [*kept, *moved]
+        self._back = _Places([places.index(i) for i in range(features)])
+
+    def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        kept, parameters = self._look(x, condition)
+        return self._join(kept, self.function.forward(self._moved(x), parameters), log_det)
+
+    def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        kept, parameters = self._look(z, condition)
+        return self._join(kept, self.function.inverse(self._moved(z), parameters), log_det)
+
+    def _look(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The kept coordinates, and the parameters ``(batch, moved, parameters)`` they give."""
+        kept = self._kept(x)
+        parameters = self.conditioner(kept, condition)
+        return kept, parameters.reshape(x.shape[0], self._moved.count, self.function.num_parameters)
+
+    def _join(self, kept: Tensor, found: Moved, log_det: bool) -> Mapped:
+        """All coordinates in their places again, with the log-determinant and a status per row."""
+        value = self._back(torch.cat([kept, found.value], dim=1))
+        total = found.log_slope.sum(1) if log_det else None
+        if found.converged is None:
+            return mapped(value, total)
+        failed = ~found.converged.all(1)
+        value = value.masked_fill(failed.unsqueeze(1), torch.nan)
+        total = None if total is None else total.masked_fill(failed, torch.nan)
+        return mapped(value, total, failed.to(torch.int8) * int(Status.NOT_CONVERGED))
+
+
+class Elementwise(Coupling):
+    """Every coordinate through ``function`` by itself, with parameters of its own.
+
+    Args:
+        function: A monotone function of one number.
+        features: Coordinates of a row.
+        condition_features: Numbers in one condition; the parameters are then a network of it, and learned constants
+            without one.
+        depth: Hidden layers of that network.
+        width: Units in each.
+        generator: Draws its initial weights.
+    """
+
+    def __init__(
+        self,
+        function: Monotone,
+        features: int,
+        condition_features: int = 0,
+        *,
+        depth: int = 2,
+        width: int = 64,
+        generator: Generator | None = None,
+    ) -> None:
+        outputs = features * function.num_parameters
+        conditioner = Conditioner(0, outputs, condition_features, depth=depth, width=width, generator=generator)
+        super().__init__((), range(features), function, conditioner, condition_features)
+
+
+class _Places(nn.Module):
+    """Takes columns by index: a view where they are evenly spaced, all of them for free, a copy otherwise."""
+
+    index: Tensor
+
+    def __init__(self, index: Sequence[int]) -> None:
+        super().__init__()
+        self.count = len(index)
+        self._slice = _as_slice(index)
+        self.register_buffer("index", torch.tensor(list(index), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(1, self.index) if self._slice is None else x[:, self._slice]
+
+
+def _as_slice(index: Sequence[int]) -> slice | None:
+    """The slice that picks ``index``, where one does."""
+    if not index:
+        return slice(0, 0)
+    step = index[1] - index[0] if len(index) > 1 else 1
+    stop = index[-1] + 1
+    return slice(index[0], stop, step) if step > 0 and list(range(index[0], stop, step)) == list(index) else None
