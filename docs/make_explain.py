@@ -14,13 +14,6 @@ FOLDER = Path(__file__).resolve().parent / "explain"
 
 NOTICE = "<!-- Made by docs/make_explain.py from advect.methods; edit the table, not this page. -->"
 
-SOURCES = {
-    True: "Any rows may take the place of Gaussian noise: `--source DATA`, in Python `advect.fit(X, source=rows)`.",
-    False: "The path is conditioned on the data alone and its noise *is* the source, so the source must be a standard "
-    "normal; `--source` is refused.",
-}
-
-
 def pages() -> dict[str, str]:
     """The pages by file name."""
     return {f"{method.name}.md": page(method) for method in METHODS.values()}
@@ -46,8 +39,7 @@ def page(method: Method) -> str:
             ],
         ),
         "## Where it starts and ends",
-        method.recipe.ends(resolve_options(method, {})),
-        SOURCES[method.any_source],
+        *method.recipe.ends(resolve_options(method, {})),
         "## When not to use it",
         f"Avoid it when: {method.avoid}.",
         "## Options",

@@ -21,6 +21,7 @@ from advect.run.sink import render_history
 from advect.training import generator_for
 from advect.workflows.evaluate import evaluate_table
 from advect.workflows.fit import train
+from advect.workflows.fit_density import DEFAULT_METHOD, DensityRequest, fit_density
 from advect.workflows.generate import SolverChoice, condition_vectors, generate
 from advect.workflows.listen import Silence
 from advect.workflows.open import open_run
@@ -33,9 +34,11 @@ _GIVEN = "condition"  # the name of a condition that came as an array beside the
 
 
 def fit(
-    data: Any,
+    data: Any = None,
     *,
-    method: str = "ot-cfm",
+    target: Any = None,
+    event_shape: tuple[int, ...] | None = None,
+    method: str | None = None,
     condition: Any = None,
     source: Any = None,
     weights: str | None = None,
@@ -52,11 +55,15 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> "Model":
-    """Learn a distribution from rows.
+    """Learn a distribution from rows, or from an unnormalised log-density.
 
     Args:
         data: Array or tensor ``(rows, *event)``, frame, file, or built-in name.
-        method: Row of the table of methods, see ``advect methods``.
+        target: In place of rows: ``target(x) -> (batch,)``, log p̃ in nats at rows ``(batch, *event)``, differentiable
+            by torch. Trained by reverse KL; ``model.evaluation["target"]`` holds log Z with its error and the effective
+            sample size.
+        event_shape: Shape of one row of a target, such as ``(2,)``.
+        method: Row of the table of methods, see ``advect methods``; ``ot-cfm`` for rows, ``nsf`` for a target.
         condition: Columns that are given rather than modelled (a name or several), or an array with one value per row.
         source: Rows to start from in place of Gaussian noise; any kind of data with the same columns.
         weights: Column of row weights.
@@ -83,6 +90,30 @@ def fit(
     >>> tuple(model.sample(5).shape)
     (5, 2)
     """
+    if target is not None:
+        given = {"data": data, "condition": condition, "source": source, "weights": weights, "budget": budget}
+        return _fit_target(
+            target,
+            event_shape,
+            refused=given | {"out": out, "path": path, "coupling": coupling, "evaluate": evaluate or None},
+            method=method or DEFAULT_METHOD,
+            steps=steps,
+            batch_size=batch_size,
+            network=network,
+            seed=seed,
+            device=device,
+            progress=progress,
+            settings=settings,
+        )
+    if data is None or event_shape is not None:
+        raise ConfigError(
+            "there are no rows to learn from"
+            if data is None
+            else "event_shape belongs to a target, rows have their own",
+            where="data" if data is None else "event_shape",
+            remedy="Give rows, or target=log_density with event_shape=(d,).",
+        )
+    method = method or "ot-cfm"
     table, names = _with_given(data, condition)
     own = network if isinstance(network, torch.nn.Module) else None
     ordered = sort_settings(method, settings, known=signature(fit).parameters)
@@ -109,6 +140,43 @@ def fit(
     if result.artefact is None:
         raise RunFolderError("training was interrupted", where=str(out), remedy="Call fit again to continue.")
     return Model(result.artefact)
+
+
+def _fit_target(
+    target: Any,
+    event_shape: tuple[int, ...] | None,
+    *,
+    refused: Mapping[str, Any],
+    method: str,
+    network: str | torch.nn.Module,
+    progress: Callable[[Progress], None] | None,
+    settings: Mapping[str, Any],
+    **given: Any,
+) -> "Model":
+    """`fit` against a log-density: what speaks of rows is refused."""
+    wrong = [name for name, value in refused.items() if value is not None]
+    if wrong or not isinstance(network, str):
+        raise ConfigError(
+            f"{wrong[0] if wrong else 'a network of your own'} cannot be used with a target",
+            where="target",
+            remedy="Leave it out, or give rows in place of the target.",
+        )
+    if event_shape is None:
+        raise ConfigError(
+            "the target does not say the shape of its rows", where="event_shape", remedy="Give one such as (2,)."
+        )
+    ordered = sort_settings(method, settings, known=signature(fit).parameters)
+    request = DensityRequest(
+        target,
+        tuple(event_shape),
+        method=method,
+        network=network,
+        options=ordered.options,
+        training=ordered.training,
+        settings=ordered.settings,
+        **given,
+    )
+    return Model(fit_density(request, progress=progress))
 
 
 def load(path: str | Path, *, network: torch.nn.Module | None = None) -> "Model":

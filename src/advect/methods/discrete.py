@@ -93,13 +93,7 @@ class DiscreteLikelihood:
 
     def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:
         """``mlp-DEPTHxWIDTH``; ``auto`` widens with the rows, down to 32 below a thousand of them."""
-        if name != "auto":
-            _sizes(name)
-            return name
-        width, rows = self.width, 10**6 if num_rows is None else num_rows
-        while rows < 1000 and width > 32:
-            width, rows = width // 2, rows * 4
-        return f"mlp-{self.depth}x{width}"
+        return resolve_mlp(name, depth=self.depth, width=self.width, num_rows=num_rows)
 
     def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
         """Likelihood needs a source with a density, and layers have no path, coupling or velocity."""
@@ -140,7 +134,7 @@ class DiscreteLikelihood:
 
     def _picture(self, blueprint: Blueprint, generator: Generator) -> Bijection:
         assert self.picture is not None
-        _, width = _sizes(blueprint.network)
+        _, width = sizes_of(blueprint.network)
         options = {name: blueprint.options[name] for name in self.picture.options}
         return self.picture.build(
             blueprint.event_shape, blueprint.condition_features, width=width, generator=generator, **options
@@ -155,7 +149,7 @@ class DiscreteLikelihood:
                 remedy="Use realnvp or nsf.",
             )
         shape, features = blueprint.event_shape, math.prod(blueprint.event_shape)
-        depth, width = _sizes(blueprint.network)
+        depth, width = sizes_of(blueprint.network)
         map = self.vector.build(
             features,
             blueprint.condition_features,
@@ -176,7 +170,18 @@ def gaussian_start(features: int, latent: Tensor | None) -> LULinear:
     return whitening(latent.reshape(len(latent), features)).float()
 
 
-def _sizes(name: str) -> tuple[int, int]:
+def resolve_mlp(name: str, *, depth: int, width: int, num_rows: int | None) -> str:
+    """A checked ``mlp-DEPTHxWIDTH``; ``auto`` takes the sizes given, narrower (down to 32) below a thousand rows."""
+    if name != "auto":
+        sizes_of(name)
+        return name
+    rows = 10**6 if num_rows is None else num_rows
+    while rows < 1000 and width > 32:
+        width, rows = width // 2, rows * 4
+    return f"mlp-{depth}x{width}"
+
+
+def sizes_of(name: str) -> tuple[int, int]:
     """Depth and width of a network's name.
 
     Raises:

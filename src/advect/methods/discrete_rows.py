@@ -4,7 +4,6 @@ from advect.flows.architectures.autoregressive import iaf, maf, nsf_ar, umnn
 from advect.flows.architectures.coupling import flowpp, nice, nsf, realnvp
 from advect.flows.architectures.image import glow, realnvp_image
 from advect.flows.architectures.lowrank import planar, radial, sylvester
-from advect.flows.architectures.residual import residual
 from advect.methods.discrete import DiscreteLikelihood, PictureAssembly, VectorAssembly
 from advect.methods.option import Option
 from advect.methods.row import NONE, Method
@@ -124,7 +123,7 @@ COUPLING = (
         paper="Kingma & Dhariwal 2018, Glow: Generative Flow with Invertible 1×1 Convolutions (1807.03039), table 1",
         cost="one small convolutional network per step, both ways",
         avoid="the rows are no pictures (use realnvp or nsf)",
-        recipe=DiscreteLikelihood(None, PictureAssembly(glow, ("scales", "steps_per_scale"))),
+        recipe=DiscreteLikelihood(None, PictureAssembly(glow, ("scales", "steps"))),
         options={
             "scales": Option(3, "Resolutions of a picture, at most.", minimum=1),
             "steps_per_scale": Option(4, "Steps at each resolution.", minimum=1),
@@ -187,7 +186,7 @@ AUTOREGRESSIVE = (
         path=NONE,
         objective=OBJECTIVE,
         equation=EQUATION,
-        paper="Kingma et al. 2016, Improving Variational Inference with Inverse Autoregressive Flow (1606.04934), eq. 10",
+        paper="Kingma et al. 2016, Inverse Autoregressive Flow (1606.04934), eq. 10",
         cost="training and scoring go through the coordinates one by one; sampling is one pass per layer",
         avoid="training on data in many coordinates: maf is the same family in the cheap direction",
         recipe=DiscreteLikelihood(VectorAssembly(iaf, ("layers",))),
@@ -223,21 +222,6 @@ AUTOREGRESSIVE = (
     ),
 )
 
-RESIDUAL = (
-    Method(
-        name="residual",
-        title="Residual flow",
-        map="blocks z = x + g(x) with g contractive",
-        couples=NONE,
-        path=NONE,
-        objective=OBJECTIVE,
-        equation=EQUATION,
-        paper="Chen et al. 2019, Residual Flows for Invertible Generative Modeling (1906.02735), eq. 6–8",
-        cost="an exact Jacobian per block in few coordinates, an unbiased series above; sampling iterates to a fixed point",
-        avoid="time matters: splines are faster both ways; its worth is freedom from any split of coordinates",
-        recipe=DiscreteLikelihood(VectorAssembly(residual, ("layers",))),
-        options={"layers": _layers(8)},
-    ),
-)
+RESIDUAL: tuple[Method, ...] = ()
 
 DISCRETE: tuple[Method, ...] = (*LOW_RANK, *COUPLING, *AUTOREGRESSIVE, *RESIDUAL)

@@ -15,7 +15,6 @@ from advect.objectives import VelocityMatching, make_times
 from advect.solvers import make_solver
 from advect.typing import Base, Coupling, Objective, Path
 
-
 _SOURCES = {
     True: "Any rows may take the place of Gaussian noise: `--source DATA`, in Python `advect.fit(X, source=rows)`.",
     False: "The path is conditioned on the data alone and its noise *is* the source, so the source must be a standard "

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from advect.methods.option import Option
 from advect.methods.recipe import Recipe
 
-
 NONE = "–"
 
 

@@ -45,11 +45,11 @@ def _checked(name: str, option: Option, value: Any) -> Any:
     expected = type(option.default)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if option.choices and value not in option.choices:
-        raise unknown_name(name, str(value), option.choices, where=name)
     if not isinstance(value, expected):
         word = {bool: "true or false", int: "a whole number", float: "a number"}.get(expected, "a word")
         raise ConfigError(f"{name} must be {word}, not {value!r}", remedy=option.meaning)
+    if option.choices and value not in option.choices:
+        raise unknown_name(name, value, option.choices, where=name)
     if expected in (float, int):
         low = value <= option.minimum if option.exclusive else value < option.minimum
         if not value < float("inf") or low:

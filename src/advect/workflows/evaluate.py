@@ -22,6 +22,7 @@ from advect.evaluation import (
     gaussian_fit_log_prob,
     path_energy,
     straightness,
+    summarise_log_prob,
     two_sample_suite,
 )
 from advect.flows import EmpiricalBase
@@ -203,15 +204,15 @@ def summary(scored: Scored, gaussian: Tensor | None = None) -> dict[str, Any]:
     """Mean and standard error over rows; failed and impossible rows are counted, never dropped in silence."""
     value, status = scored.estimate.value, scored.estimate.status
     usable = torch.isfinite(value)
-    kept = value[usable]
+    found = summarise_log_prob(value, scored.estimate.standard_error)
     result: dict[str, Any] = {
-        "mean": float(kept.mean()) if len(kept) else math.nan,
-        "standard_error": _standard_error(kept),
+        "mean": found.mean_of_rest_nats,
+        "standard_error": found.standard_error_nats,
         "rows": int(usable.sum()),
-        "failed_rows": int((status >= Status.NAN_FIELD).sum()),
-        "impossible_rows": int((status == Status.OUTSIDE_SUPPORT).sum()),
+        "failed_rows": found.num_failed,
+        "impossible_rows": found.num_outside_support,
         "imputed_rows": int((status == Status.IMPUTED).sum()),
-        "row_error": float(scored.estimate.standard_error[usable].mean()) if len(kept) else math.nan,
+        "row_error": float(scored.estimate.standard_error[usable].mean()) if usable.any() else math.nan,
         "importance_samples": scored.importance_samples,
         "bound": scored.bound,
     }

@@ -68,7 +68,7 @@ def _content(
     return ReportContent(
         title=f"{table.origin}, learned by {method.name}",
         method=method.name,
-        explanation=f"{method.title}: {method.path}, coupling {method.couples}, trained by {method.objective}.",
+        explanation=method.sentence,
         data=DataSummary(
             origin=table.origin,
             rows=table.num_rows,
