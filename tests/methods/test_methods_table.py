@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advect.errors import ConfigError, UnknownNameError
-from advect.flows import EmpiricalBase
+from advect.errors import ConfigError, ShapeError, UnknownNameError
+from advect.flows import EmpiricalBase, layers
 from advect.methods import METHODS, Blueprint, Parts, build, explanation, full_flow, get_method, resolve_options
-from advect.paths import GaussianPath
+from advect.methods.matching import Matching
+from advect.paths import GaussianPath, linear
 from advect.records import Batch
 from advect.solvers import make_solver
 from advect.training import generator_for
@@ -55,12 +56,37 @@ FIELD_NAMES = {
 SHAPES = [(2,), (1, 8, 8), ()]
 WORDS = ("title", "map", "couples", "path", "objective", "equation", "paper", "cost", "avoid")
 
+MATCHING = [name for name, row in METHODS.items() if isinstance(row.recipe, Matching)]
+LIKELIHOOD = [name for name in METHODS if name not in MATCHING]
+
+
+def works_on_pictures(name: str) -> bool:
+    return getattr(METHODS[name].recipe, "picture", None) is not None
+
+
+def works_on_vectors(name: str) -> bool:
+    return getattr(METHODS[name].recipe, "vector", True) is not None
+
+
+CASES = [
+    (name, shape)
+    for name in METHODS
+    for shape in SHAPES
+    if works_on_vectors(name) or (works_on_pictures(name) and len(shape) == 3)
+]
+# A Gaussian fit is an affine map of all coordinates at once; convolutional layers have no such first layer.
+FITTED = [(name, shape) for name, shape in CASES if not (works_on_pictures(name) and len(shape) == 3)]
+
 methods = pytest.mark.parametrize("name", METHODS)
-shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+matching = pytest.mark.parametrize("name", MATCHING)
+likelihood = pytest.mark.parametrize("name", LIKELIHOOD)
+cases = pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
 
 
-def blueprint(name: str, shape: tuple[int, ...] = (2,), **more) -> Blueprint:
-    settings = {"network": "residual-1x8", "event_shape": shape, **more}
+def blueprint(name: str, shape: tuple[int, ...] | None = None, **more) -> Blueprint:
+    shape = shape if shape is not None else (2,) if works_on_vectors(name) else (1, 8, 8)
+    network = "residual-1x8" if name in MATCHING else "mlp-2x8"
+    settings = {"network": network, "event_shape": shape, **METHODS[name].recipe.settings, **more}
     return Blueprint(name, resolve_options(get_method(name), settings.pop("options", {})), **settings)
 
 
@@ -130,7 +156,7 @@ def test_options_are_checked(name):
             assert isinstance(resolve_options(row, {key: 1})[key], float)
 
 
-@methods
+@matching
 def test_unknown_times_are_refused(name):
     with pytest.raises(UnknownNameError, match="Did you mean 'uniform'"):
         build(blueprint(name, options={"times": "unifrom"}))
@@ -141,29 +167,35 @@ def test_unknown_method():
         get_method("ot-cmf")
 
 
-@shapes
-@methods
+@cases
 def test_every_row_builds_trains_and_speaks(name, shape):
     """Trap M14: methods × verbs, on every event shape."""
     rows = gaussian_rows(32, shape)
     built = build(blueprint(name, shape), latent=rows)
     generator = torch.Generator().manual_seed(0)
-    x0 = built.core.base.sample(32, generator=generator)
-    pairs = built.coupling.draw(x0, rows, condition=None, generator=generator)
-    loss = built.objective(built.core, Batch(x1=rows[pairs.index1], x0=x0[pairs.index0]), generator=generator)
+    built.core.train()
+    batch = Batch(x1=rows)
+    if built.coupling is not None:
+        x0 = built.core.base.sample(32, generator=generator)
+        pairs = built.coupling.draw(x0, rows, condition=None, generator=generator)
+        batch = Batch(x1=rows[pairs.index1], x0=x0[pairs.index0])
+    loss = built.objective(built.core, batch, generator=generator)
     assert loss.shape == (32,)
     assert torch.isfinite(loss).all()
     loss.mean().backward()
     moved = [p for p in built.core.parameters() if p.grad is not None and bool((p.grad != 0).any())]
     assert moved
+    built.core.eval()
     with torch.no_grad():
         drawn = built.core.sample(5, generator=generator)
         assert drawn.shape == (5, *shape)
         assert torch.isfinite(built.core.log_prob(drawn)).all()
         # There and back by the adaptive solver at 1e-5, in float32.
-        exact = built.core.with_options(solver=make_solver("dopri5", tolerance=1e-5))
+        exact = built.core
+        if built.core.ode is not None:
+            exact = built.core.with_options(solver=make_solver("dopri5", tolerance=1e-5))
+            assert built.core.trajectory(3, torch.tensor([0.0, 1.0])).shape == (2, 3, *shape)
         assert torch.allclose(exact.decode(exact.encode(drawn).value).value, drawn, atol=1e-3)
-        assert built.core.trajectory(3, torch.tensor([0.0, 1.0])).shape == (2, 3, *shape)
 
 
 def fitted_law(rows: torch.Tensor) -> torch.distributions.MultivariateNormal:
@@ -172,8 +204,7 @@ def fitted_law(rows: torch.Tensor) -> torch.distributions.MultivariateNormal:
     return torch.distributions.MultivariateNormal(flat.mean(0), centred.T @ centred / len(flat))
 
 
-@shapes
-@methods
+@pytest.mark.parametrize(("name", "shape"), FITTED, ids=str)
 def test_untrained_model_is_the_gaussian_fit(name, shape):
     """Trap O4: density and samples of an untrained model are those of a Gaussian fitted to the training rows."""
     rows = gaussian_rows(20_000, shape)
@@ -194,13 +225,77 @@ def test_untrained_model_is_the_gaussian_fit(name, shape):
         assert abs(torch.corrcoef(samples.T)[0, 1] - truth) < 5 / 4000**0.5
 
 
-@methods
+@matching
 def test_without_baseline_the_network_stands_alone(name):
     flow = build(blueprint(name, baseline=False), latent=gaussian_rows(50, (2,))).core
     assert flow.ode.field.baseline is None
 
 
-@methods
+@pytest.mark.parametrize("name", [name for name in LIKELIHOOD if works_on_vectors(name)])
+def test_without_baseline_the_layers_stand_alone(name):
+    rows = gaussian_rows(50, (2,))
+    with_start, without = (build(blueprint(name, baseline=b), latent=rows).core for b in (True, False))
+    assert len(layers(with_start)) == len(layers(without)) + 1
+
+
+@likelihood
+def test_likelihood_needs_a_source_with_a_density_and_no_path(name):
+    shape = (2,) if works_on_vectors(name) else (1, 8, 8)
+    with pytest.raises(ConfigError, match=r"source with a density.*standard-normal source only"):
+        build(blueprint(name), source=EmpiricalBase(gaussian_rows(40, shape)))
+    with pytest.raises(ConfigError, match="no path of your own"):
+        build(blueprint(name), parts=Parts(path=linear()))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in LIKELIHOOD if METHODS[name].recipe.settings.get("solver", 1) is None]
+)
+def test_discrete_layers_take_no_network_and_no_solver(name):
+    with pytest.raises(ConfigError, match="no network of your own"):
+        build(blueprint(name), parts=Parts(network=torch.nn.Linear(2, 2)))
+    with pytest.raises(ConfigError, match="no ODE to guide or to solve"):
+        build(blueprint(name, likelihood_solver="dopri5"))
+    with pytest.raises(ConfigError, match="no ODE to guide or to solve"):
+        build(blueprint(name, condition_dropout=0.1))
+
+
+def test_pictures_only():
+    with pytest.raises(ConfigError, match="glow works on pictures"):
+        build(blueprint("glow", (2,)))
+
+
+@likelihood
+@pytest.mark.parametrize("wrong", ["residual-3x64", "mlp-64", "mpl-2x64"])
+def test_networks_inside_layers_have_their_own_names(name, wrong):
+    with pytest.raises(UnknownNameError, match="mlp-2x64"):
+        METHODS[name].recipe.resolve_network(wrong, event_shape=(2,))
+    with pytest.raises(ConfigError, match="size of zero"):
+        METHODS[name].recipe.resolve_network("mlp-0x64", event_shape=(2,))
+
+
+@likelihood
+@pytest.mark.parametrize("features", [0, 3])
+def test_a_condition_reaches_the_map(name, features):
+    shape = (2,) if works_on_vectors(name) else (1, 8, 8)
+    rows = gaussian_rows(16, shape)
+    flow = build(blueprint(name, shape, condition_features=features), latent=rows).core
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    flow.eval()
+    if not features:
+        with pytest.raises(ShapeError):
+            flow.log_prob(rows, torch.zeros(16, 1))
+        return
+    given = torch.randn(16, features, generator=generator)
+    with torch.no_grad():
+        assert not torch.allclose(flow.log_prob(rows, given), flow.log_prob(rows, given + 1), atol=1e-3)
+    with pytest.raises(ShapeError):
+        flow.log_prob(rows)
+
+
+@matching
 def test_another_source(name):
     """Trap P3: a path whose noise is the source takes no other source; the others do."""
     base = EmpiricalBase(gaussian_rows(40, (2,)))
@@ -215,8 +310,9 @@ def test_another_source(name):
 
 def test_flow_matching_refuses_a_source():
     assert not METHODS["fm"].any_source
-    assert {name for name, row in METHODS.items() if not row.any_source} >= {"fm"}
-    for name, row in METHODS.items():
+    assert {name for name in MATCHING if not METHODS[name].any_source} == {"fm"}
+    for name in MATCHING:
+        row = METHODS[name]
         path = row.recipe.make_path(resolve_options(row, {}))
         assert bool(getattr(path, "requires_gaussian_source", False)) == (not row.any_source), name
 

@@ -8,7 +8,9 @@ Two solvers: one for sampling, where a fixed number of steps is enough, and one 
 right (log-determinants, encoding, the round trip), adaptive by default.
 
 A likelihood from few fixed steps is wrong rather than noisy; see `flows.step_error` for what is refused and
-what is reported.
+what is reported. Training by maximum likelihood is the one place for it: gradients need few evaluations and the same
+ones each time. A map may have a solver for that, in use while the module is in training mode and never outside it, so
+what is reported is always the careful solve; `objectives.step_gap` says how far the two are apart.
 """
 
 import math
@@ -48,6 +50,10 @@ class ContinuousMap(Bijection):
         round_trip: Largest |x − decode(encode(x))| / (1 + |x|) accepted; rows beyond it fail with
             `Status.NOT_CONVERGED`. None for no check. It costs a second solve without trace.
         coarse: Accept a fixed-step likelihood solver with few steps and report its error.
+        training_solver: For log-determinants in training mode, as in `torch.nn.Module.train`; few fixed steps are
+            accepted there, and their error is not in the ``standard_error`` then. None for ``likelihood_solver``.
+        training_divergence: Trace in training mode; None for ``divergence``.
+        condition_shape: Shape of one condition, None for none; by default whatever the field takes.
     """
 
     def __init__(
@@ -60,8 +66,11 @@ class ContinuousMap(Bijection):
         divergence: Divergence | None = None,
         round_trip: float | None = None,
         coarse: bool = False,
+        training_solver: Solver | None = None,
+        training_divergence: Divergence | None = None,
+        condition_shape: tuple[int, ...] | Literal["any"] | None = ANY_CONDITION,
     ) -> None:
-        super().__init__(event_shape, ANY_CONDITION)
+        super().__init__(event_shape, condition_shape)
         if round_trip is not None and not round_trip > 0:
             raise ConfigError(
                 f"The round-trip tolerance is {round_trip}", where="round_trip", remedy="Give a positive number."
@@ -74,6 +83,7 @@ class ContinuousMap(Bijection):
             else Adaptive(rtol=LIKELIHOOD_TOLERANCE, atol=LIKELIHOOD_TOLERANCE)
         )
         self.divergence, self.round_trip, self.coarse = divergence, round_trip, coarse
+        self.training_solver, self.training_divergence = training_solver, training_divergence
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -104,6 +114,9 @@ class ContinuousMap(Bijection):
             divergence=divergence or self.divergence,
             round_trip=self.round_trip if round_trip is None else round_trip,
             coarse=self.coarse if coarse is None else coarse,
+            training_solver=self.training_solver,
+            training_divergence=self.training_divergence,
+            condition_shape=self.condition_shape,
         )
         copy.training = self.training
         return copy
@@ -132,7 +145,9 @@ class ContinuousMap(Bijection):
         """
         careful = log_det or direction == "encode"
         solver = self.likelihood_solver if careful else self.solver
-        if log_det and not self.coarse:
+        if log_det and self._trains:
+            solver = self.training_solver
+        elif log_det and not self.coarse:
             refuse_few_steps(solver)
         extra = {"along": tuple(along)} if along else {}
         start, end = self.interval if direction == "decode" else self.interval[::-1]
@@ -180,13 +195,14 @@ class ContinuousMap(Bijection):
         log_det: bool,
         generator: Generator | None,
     ) -> Mapped:
-        twin = _twin(generator)
+        again = twin(generator)
         solution = self.integrate(x, condition, direction=direction, log_det=log_det, generator=generator)
         status, nfe, error = solution.status, solution.nfe, solution.log_abs_det_error
-        if log_det and has_few_steps(self.likelihood_solver):
-            error, extra = self._add_step_error(solution, x, condition, direction, twin)
+        trains = log_det and self._trains
+        if log_det and not trains and has_few_steps(self.likelihood_solver):
+            error, extra = self._add_step_error(solution, x, condition, direction, again)
             nfe = nfe + extra
-        if self.round_trip is not None and (log_det or direction == "encode"):
+        if self.round_trip is not None and not trains and (log_det or direction == "encode"):
             back = self._way_back(solution, condition, direction)
             nfe = nfe + back.nfe
             lost = (status < int(Status.NAN_FIELD)) & ~_came_back(x, back.state, self.round_trip)
@@ -225,7 +241,14 @@ class ContinuousMap(Bijection):
         steps = step_error(solver, solution.log_abs_det.detach(), again.log_abs_det)
         return torch.hypot(solution.log_abs_det_error, steps), again.nfe
 
+    @property
+    def _trains(self) -> bool:
+        """Whether log-determinants are taken by the training solver."""
+        return self.training and self.training_solver is not None
+
     def _trace(self, x: Tensor) -> Divergence:
+        if self.training and self.training_divergence is not None:
+            return self.training_divergence
         if self.divergence is not None:
             return self.divergence
         width = math.prod(x.shape[1:])
@@ -233,10 +256,11 @@ class ContinuousMap(Bijection):
 
     def extra_repr(self) -> str:
         """The solvers, for ``print``."""
-        return f"solver={self.solver}, likelihood_solver={self.likelihood_solver}"
+        training = f", training_solver={self.training_solver}" if self.training_solver is not None else ""
+        return f"solver={self.solver}, likelihood_solver={self.likelihood_solver}{training}"
 
 
-def _twin(generator: Generator | None) -> Generator | None:
+def twin(generator: Generator | None) -> Generator | None:
     """A generator that will draw the same as this one."""
     if generator is None:
         return None

@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from advect.errors import ConfigError
+from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.chunks import Chunked
 from advect.solvers.fixed import FixedSolver, RungeKutta
 from advect.typing import Solver
@@ -23,9 +24,9 @@ MINIMUM_STEPS = {1: 512, 2: 64, 3: 32, 4: 16}
 
 
 def has_few_steps(solver: Solver) -> bool:
-    """Whether this is a fixed-step solver (in chunks or not) with fewer than `MINIMUM_STEPS` of its order."""
+    """Whether this is a fixed-step solver (wrapped or not) with fewer than `MINIMUM_STEPS` of its order."""
     solver = _unwrapped(solver)
-    return isinstance(solver, FixedSolver) and _steps(solver) < MINIMUM_STEPS[_order(solver)]
+    return isinstance(solver, FixedSolver) and solver.num_steps < MINIMUM_STEPS[_order(solver)]
 
 
 def refuse_few_steps(solver: Solver) -> None:
@@ -33,8 +34,8 @@ def refuse_few_steps(solver: Solver) -> None:
     solver = _unwrapped(solver)
     if isinstance(solver, FixedSolver) and has_few_steps(solver):
         raise ConfigError(
-            f"{type(solver).__name__} with {_steps(solver)} steps is too coarse for a log-density: it would be that of "
-            "another map, not a noisy value of the right one",
+            f"{type(solver).__name__} with {solver.num_steps} steps is too coarse for a log-density: it would be that "
+            "of another map, not a noisy value of the right one",
             where="likelihood_solver",
             remedy=f"Use the adaptive solver, at least {MINIMUM_STEPS[_order(solver)]} steps, or coarse=True, "
             "which reports the error.",
@@ -43,11 +44,11 @@ def refuse_few_steps(solver: Solver) -> None:
 
 def doubled(solver: Solver) -> Solver:
     """The same fixed-step solver with each of its steps halved."""
-    if isinstance(solver, Chunked):
+    if isinstance(solver, Chunked | Checkpointed):
         return replace(solver, solver=doubled(solver.solver))
     assert isinstance(solver, FixedSolver)
     if solver.grid is None:
-        return replace(solver, steps=2 * _steps(solver))
+        return replace(solver, steps=2 * solver.num_steps)
     points = [float(p) for p in solver.grid]
     middles = [(a + b) / 2 for a, b in pairwise(points)]
     return replace(solver, grid=tuple(sorted([*points, *middles])))
@@ -60,11 +61,7 @@ def step_error(solver: Solver, coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 def _unwrapped(solver: Solver) -> Solver:
-    return _unwrapped(solver.solver) if isinstance(solver, Chunked) else solver
-
-
-def _steps(solver: FixedSolver) -> int:
-    return solver.steps if solver.steps is not None else len(solver.grid or ()) - 1
+    return _unwrapped(solver.solver) if isinstance(solver, Chunked | Checkpointed) else solver
 
 
 def _order(solver: Solver) -> int:

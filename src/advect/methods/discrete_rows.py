@@ -1,12 +1,16 @@
 """The rows of discrete normalizing flows: invertible layers fitted by maximum likelihood, with their words."""
 
+from typing import Any
+
 from advect.flows.architectures.autoregressive import iaf, maf, nsf_ar, umnn
 from advect.flows.architectures.coupling import flowpp, nice, nsf, realnvp
-from advect.flows.architectures.image import glow, realnvp_image
+from advect.flows.architectures.image import glow, notes_realnvp, realnvp_image
 from advect.flows.architectures.lowrank import planar, radial, sylvester
+from advect.flows.architectures.residual import residual
 from advect.methods.discrete import DiscreteLikelihood, PictureAssembly, VectorAssembly
 from advect.methods.option import Option
 from advect.methods.row import NONE, Method
+from advect.transforms import Bijection
 
 OBJECTIVE = "maximum likelihood"
 EQUATION = "−E log p(x)  with  log p(x) = log N(z; 0, I) + log |det ∂z/∂x|,  z = encode(x)"
@@ -19,6 +23,23 @@ _MIXING = Option("lu", "What stands between layers: lu, permutation or none.", c
 
 def _layers(default: int) -> Option:
     return Option(default, "Number of layers.", minimum=1)
+
+
+def _glow(*shapes: Any, steps_per_scale: int, **options: Any) -> Bijection:
+    """`glow`, whose ``steps`` are no optimiser steps."""
+    return glow(*shapes, steps=steps_per_scale, **options)
+
+
+def _notes(*shapes: Any, scales: int, couplings: int, **options: Any) -> Bijection:
+    """`notes_realnvp` with the notes' sizes: six couplings, one resolution."""
+    return notes_realnvp(*shapes, **options)
+
+
+_FORMS = {"multi-scale": realnvp_image, "notes": _notes}
+
+
+def _realnvp_picture(*shapes: Any, form: str, **options: Any) -> Bijection:
+    return _FORMS[form](*shapes, **options)
 
 
 LOW_RANK = (
@@ -102,12 +123,17 @@ COUPLING = (
         avoid="the density has sharp or separate parts: splines (nsf) bend more per layer",
         recipe=DiscreteLikelihood(
             VectorAssembly(realnvp, ("layers", "mixing", "log_scale_bound")),
-            PictureAssembly(realnvp_image, ("scales", "couplings")),
+            PictureAssembly(_realnvp_picture, ("form", "scales", "couplings")),
         ),
         options={
             "layers": _layers(8),
             "mixing": _MIXING,
             "log_scale_bound": _SCALE,
+            "form": Option(
+                "multi-scale",
+                "On pictures: multi-scale, or notes: six couplings with 3×3 convolutions at one resolution.",
+                choices=tuple(_FORMS),
+            ),
             "scales": Option(3, "Resolutions of a picture, at most.", minimum=1),
             "couplings": Option(3, "Couplings of each mask at each resolution of a picture.", minimum=2),
         },
@@ -123,7 +149,7 @@ COUPLING = (
         paper="Kingma & Dhariwal 2018, Glow: Generative Flow with Invertible 1×1 Convolutions (1807.03039), table 1",
         cost="one small convolutional network per step, both ways",
         avoid="the rows are no pictures (use realnvp or nsf)",
-        recipe=DiscreteLikelihood(None, PictureAssembly(glow, ("scales", "steps"))),
+        recipe=DiscreteLikelihood(None, PictureAssembly(_glow, ("scales", "steps_per_scale"))),
         options={
             "scales": Option(3, "Resolutions of a picture, at most.", minimum=1),
             "steps_per_scale": Option(4, "Steps at each resolution.", minimum=1),
@@ -222,6 +248,27 @@ AUTOREGRESSIVE = (
     ),
 )
 
-RESIDUAL: tuple[Method, ...] = ()
+RESIDUAL = (
+    Method(
+        name="residual",
+        title="Residual flow",
+        map="blocks z = x + g(x) with g contractive",
+        couples=NONE,
+        path=NONE,
+        objective=OBJECTIVE,
+        equation=EQUATION,
+        paper="Chen et al. 2019, Residual Flows for Invertible Generative Modeling (1906.02735), eq. 6–8",
+        cost="a Jacobian per block in few coordinates, an unbiased series above; sampling iterates to a fixed point",
+        avoid="time matters: splines are faster both ways; its worth is freedom from any split of coordinates",
+        recipe=DiscreteLikelihood(VectorAssembly(residual, ("layers", "lipschitz", "activation"))),
+        options={
+            "layers": _layers(8),
+            "lipschitz": Option(0.97, "Bound on the Lipschitz constant of each block, below one.", exclusive=True),
+            "activation": Option(
+                "lipswish", "Of the networks: lipswish, or sine, which bends more.", choices=("lipswish", "sine")
+            ),
+        },
+    ),
+)
 
 DISCRETE: tuple[Method, ...] = (*LOW_RANK, *COUPLING, *AUTOREGRESSIVE, *RESIDUAL)

@@ -52,7 +52,7 @@ class FieldNetwork(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Velocity ``(batch, *event)`` and its exact divergence ``(batch,)`` in one pass."""
         t, flat, condition = self._flatten(t, x, condition)
-        rows = max(1, TANGENT_ROWS // max(1, self.features))
+        rows = max(1, TANGENT_ROWS // max(1, self._tangents))
         if len(x) <= rows:
             velocity, divergence = self._velocity_and_divergence(t, flat, condition)
             return velocity.reshape(x.shape), divergence
@@ -70,6 +70,11 @@ class FieldNetwork(nn.Module, ABC):
         """Make the output zero everywhere, for networks that learn what a baseline leaves."""
         for parameter in self.output.parameters():
             nn.init.zeros_(parameter)
+
+    @property
+    def _tangents(self) -> int:
+        """Tangents that each row has in flight, which decides how many rows go at once."""
+        return self.features
 
     @abstractmethod
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:

@@ -40,10 +40,16 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function and its derivative."""
+    """An elementwise function and its derivative, also as a function of the value where that is cheaper."""
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
+    derivative_at_value: Callable[[Tensor], Tensor] | None = None
+
+    def with_derivative(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and derivative at ``a``."""
+        value = self.function(a)
+        return value, self.derivative(a) if self.derivative_at_value is None else self.derivative_at_value(value)
 
 
 def _selu_derivative(a: Tensor) -> Tensor:
@@ -70,7 +76,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": Activation(F.silu, _silu_derivative),
     "elu": Activation(F.elu, _elu_derivative),
     "gelu": Activation(F.gelu, _gelu_derivative),
-    "tanh": Activation(torch.tanh, lambda a: 1 - torch.tanh(a) ** 2),
+    "tanh": Activation(torch.tanh, lambda a: 1 - torch.tanh(a) ** 2, lambda value: 1 - value.square()),
     "softplus": Activation(F.softplus, torch.sigmoid),
 }
 

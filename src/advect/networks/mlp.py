@@ -50,6 +50,10 @@ class MLP(FieldNetwork):
         self.output = linear(width, self.features, generator=generator)
         self._activation = find_activation(activation)
 
+    @property
+    def _tangents(self) -> int:
+        return 1 if len(self.hidden) == 2 else self.features  # see `_two_layers`
+
     def _inputs(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
         time = self.time(t).expand(len(x), -1)
         return torch.cat([x, time] if condition is None else [x, time, condition], dim=1)
@@ -65,9 +69,8 @@ class MLP(FieldNetwork):
         h = self._inputs(t, x, condition)
         slopes = []
         for layer in self.hidden:
-            a = layer(h)
-            slopes.append(self._activation.derivative(a))
-            h = self._activation.function(a)
+            h, slope = self._activation.with_derivative(layer(h))
+            slopes.append(slope)
 
         # Tangents of x: the first layer's are the columns of its weight, the same for every row.
         first, *inner = self.hidden

@@ -4,10 +4,10 @@ Many ODEs end in the same density; penalties choose one that is easy to integrat
 
     L = −log p(x) + λ_K ∫‖v‖² dt + λ_J ∫‖∂v/∂x‖²_F dt + λ_H ∫|∂Φ/∂t − ½‖∇Φ‖²| dt .
 
-λ_K and λ_J are those of RNODE (Finlay, Jacobsen, Nurbekyan & Oberman 2020, arXiv 2002.02798, eq. 6 to 9), λ_K and λ_H
-those of OT-Flow (Onken et al. 2021, arXiv 2006.00104, eq. 8), whose velocity is v = −∇Φ and which weighs the likelihood
-instead: α₁ and α₂ there are λ_K = 1/(2 α₁) and λ_H = α₂/α₁ here. ∫‖v‖² is the transport cost, least along straight
-lines at constant speed; the last integral is zero on every optimal path.
+λ_K and λ_J are those of RNODE (Finlay, Jacobsen, Nurbekyan & Oberman 2020, arXiv 2002.02798, eq. 6 to 9). OT-Flow
+(Onken et al. 2021, arXiv 2006.00104, eq. 5, 7 and 8; v = −∇Φ) takes half of ∫‖v‖² and weighs the likelihood instead:
+its α_C and α_R are λ_K = 1/(2 α_C) and λ_H = α_R/α_C here. ∫‖v‖² is the transport cost, least along straight lines at
+constant speed; the last integral is zero on every optimal path.
 
 Units: everything is per row, in nats, and summed over the dimensions, never averaged. An objective that divides the
 log-likelihood *and* the penalties by the dimension has the same λ; one that divides the log-likelihood alone has λ/d.
@@ -27,7 +27,6 @@ from advect.flows.continuous import ContinuousMap, twin
 from advect.flows.flow import Flow
 from advect.records import Batch, Estimate, Metric, Status
 from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
-from advect.solvers.divergence import HutchinsonDivergence
 from advect.transforms import Compose
 from advect.typing import Scalars, sum_event
 
@@ -50,7 +49,7 @@ class MaximumLikelihood:
 
 @dataclass(frozen=True)
 class HamiltonJacobi:
-    """∫ |∂Φ/∂t − ½‖∇Φ‖²| dt along a solve, for v = −∇Φ: zero where the path is optimal (Onken et al. 2021, eq. 8).
+    """∫ |∂Φ/∂t − ½‖∇Φ‖²| dt along a solve, for v = −∇Φ: zero on an optimal path (Onken et al. 2021, eq. 7).
 
     Args:
         time_derivative: ``(t, x, condition) -> (batch,)``, ∂Φ/∂t, as `networks.potential.Potential` has it.
@@ -195,7 +194,9 @@ class StepGap:
     def as_metric(self) -> Metric:
         """As a `Metric` whose name says what to do where the gap is too large."""
         note = "" if self.tolerated else " (too large: train with more steps)"
-        return Metric(f"likelihood gap of the training steps{note}", self.mean_nats, self.standard_error_nats, unit="nats")
+        return Metric(
+            f"likelihood gap of the training steps{note}", self.mean_nats, self.standard_error_nats, unit="nats"
+        )
 
 
 @torch.no_grad()

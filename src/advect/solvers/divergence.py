@@ -69,12 +69,12 @@ class ExactDivergence:
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch 1"], Float[Tensor, " batch"]]:
         """The same by autograd, with ‖∂v/∂x‖²_F, also exact."""
         trace, squared = x.new_zeros(x.shape[0]), x.new_zeros(x.shape[0])
-        with _linearised(field, t, x, condition) as (point, velocity, graph):
+        with linearised(field, t, x, condition) as (point, velocity, graph):
             size = x.shape[1:].numel()
             # Rows are independent: the gradient of the sum over rows is one Jacobian row for each of them.
             sums = velocity.reshape(x.shape[0], size).sum(0)
             for index in range(size):
-                row = _gradient(sums[index], point, None, graph=graph)
+                row = gradient_of(sums[index], point, None, graph=graph)
                 if row is not None:
                     trace = trace + row.reshape(x.shape[0], size)[:, index]
                     squared = squared + sum_event(row.square())
@@ -161,9 +161,9 @@ class HutchinsonDivergence:
                 remedy="Draw them once with divergence.probes(x, generator).",
             )
         traces, squared = [], x.new_zeros(x.shape[0])
-        with _linearised(field, t, x, condition) as (point, velocity, graph):
+        with linearised(field, t, x, condition) as (point, velocity, graph):
             for probe in probes.unbind(1):
-                row = _gradient(velocity, point, probe, graph=graph)
+                row = gradient_of(velocity, point, probe, graph=graph)
                 row = torch.zeros_like(x) if row is None else row
                 traces.append(sum_event(row * probe))
                 squared = squared + sum_event(row.square()) / self.num_probes
@@ -171,7 +171,7 @@ class HutchinsonDivergence:
 
 
 @contextmanager
-def _linearised(
+def linearised(
     field: Field, t: Tensor | float, x: Tensor, condition: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """Record a graph from the point to the velocity there, also where gradients are off.
@@ -211,7 +211,7 @@ def _reaches_beyond(point: Tensor, velocity: Tensor) -> bool:
     return False
 
 
-def _gradient(output: Tensor, point: Tensor, cotangent: Tensor | None, *, graph: bool) -> Tensor | None:
+def gradient_of(output: Tensor, point: Tensor, cotangent: Tensor | None, *, graph: bool) -> Tensor | None:
     """One vector–Jacobian product; None where the output does not depend on the point."""
     if not output.requires_grad:
         return None

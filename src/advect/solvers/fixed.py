@@ -69,6 +69,11 @@ class FixedSolver(ABC):
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", check_points(self.steps, self.grid))
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of one solve, however they were given."""
+        return self.steps if self.steps is not None else len(self.grid or ()) - 1
+
     @abstractmethod
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         """Take step ``number`` from ``y``, with the ``carry`` of the step before."""

@@ -50,11 +50,11 @@ class Autoregressive(Bijection):
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         levels = self.network.levels
         order = torch.tensor(levels.order, device=z.device)
-        wanted = z.T.index_select(0, order)
+        wanted = z.T.index_select(0, order).split(levels.sizes)
         walk = self.network.walk(len(z), condition)
         found: list[Moved] = []
-        for start, end in zip((0, *levels.ends), levels.ends, strict=False):
-            found.append(self.function.inverse(wanted[start:end], walk.parameters().to(z.dtype)))
+        for level in wanted:
+            found.append(self.function.inverse(level, walk.parameters().to(z.dtype)))
             walk.push(_finite(found[-1]))
         return _record(found, log_det, order.argsort())
 

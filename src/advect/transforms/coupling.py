@@ -1,6 +1,6 @@
 """Coupling layers: some coordinates stay and say how the others move.
 
-    z_kept = x_kept,   z_moved = τ(x_moved; θ(x_kept, c)),   log |det ∂z/∂x| = Σ log τ'      (Dinh et al. 2015, 1410.8516, §3.2)
+    z_kept = x_kept,  z_moved = τ(x_moved; θ(x_kept, c)),   log |det ∂z/∂x| = Σ log τ'     (Dinh et al. 2015, 1410.8516)
 
 The Jacobian is triangular whatever θ is, and both directions cost one pass. Coordinates are taken by index, not by
 masks: no work is done on numbers that would be multiplied by zero.

@@ -72,8 +72,8 @@ class MonotoneIntegral(Monotone):
         self.sharpness = nn.Parameter(torch.linspace(0.0, 1.0, units))
         self.centre = nn.Parameter(torch.linspace(-0.75 * bound, 0.75 * bound, units))
         nodes_of, weights_of = gauss_legendre(nodes)
-        self.register_buffer("nodes", nodes_of, persistent=False)
-        self.register_buffer("weights", weights_of, persistent=False)
+        self.register_buffer("nodes", nodes_of)
+        self.register_buffer("weights", weights_of)
 
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x; see `Monotone`."""
@@ -107,7 +107,11 @@ class MonotoneIntegral(Monotone):
         sharpness = (0.5 * math.sqrt(math.pi) * SHARPEST) * self.sharpness.to(raw.dtype).sigmoid().unsqueeze(1)
         offsets = -sharpness * (self.centre.to(raw.dtype).unsqueeze(1) + places)
         log_scale = LARGEST_LOG_SCALE * (log_scale / LARGEST_LOG_SCALE).tanh()
-        return shift.squeeze(0), log_scale.squeeze(0), (sizes.unsqueeze(1), offsets.unsqueeze(1), sharpness.unsqueeze(1))
+        return (
+            shift.squeeze(0),
+            log_scale.squeeze(0),
+            (sizes.unsqueeze(1), offsets.unsqueeze(1), sharpness.unsqueeze(1)),
+        )
 
     def _area(self, x: Tensor, sizes: Tensor, offsets: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
         """∫_0^x g and log g(x), both ``(points,)``."""

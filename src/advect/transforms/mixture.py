@@ -1,6 +1,6 @@
 """The distribution function of a mixture of logistics, as a map of the line onto itself.
 
-    y = logit(F(x)) exp(a) + b,   F(x) = Σ_k π_k σ(u_k),   u_k = (x − μ_k) exp(−s_k)     (Ho et al. 2019, arXiv 1902.00275, eqs. 10-14)
+    y = logit(F(x)) exp(a) + b,   F(x) = Σ_k π_k σ(u_k),  u_k = (x − μ_k) exp(−s_k)   (Ho et al. 2019, 1902.00275, §3.2)
 
 Where F is within rounding of 0 or 1 its logit is lost, so F and 1 − F are both kept as logarithms. The slope needs no
 difference of large numbers either: with F' = f and 1/(F(1 − F)) = 1/F + 1/(1 − F),
@@ -30,12 +30,9 @@ class MixtureCDF(Monotone):
         bound: Largest |s_k| and |a| in nats.
 
     The parameters are K weights (softmax), K places, K log-scales, the log-scale a and the shift b. Zeros are the
-    identity: every component is then the standard logistic, whose distribution function the logit undoes. Components
-    that coincide would get the same gradient for ever, so place k is μ_k = g_k · parameter with fixed gains g_k from
-    ½ to 2: the first step pulls the components apart.
+    identity: every component is then the standard logistic, whose distribution function the logit undoes. But
+    components that coincide have the same gradient and move together for ever, so training begins from `start`.
     """
-
-    ranks: Tensor
 
     def __init__(self, components: int = 8, bound: float = 4.0) -> None:
         super().__init__()
@@ -47,7 +44,16 @@ class MixtureCDF(Monotone):
             )
         self.components, self.bound = components, bound
         self.num_parameters = 3 * components + 2
-        self.register_buffer("ranks", torch.arange(components), persistent=False)
+
+    def start(self, spread: float = 2.0) -> Tensor:
+        """Parameters ``(num_parameters,)`` that put the places evenly from −spread to spread, all else zero.
+
+        The map then moves no point by more than ``spread``: F lies between σ(x − spread) and σ(x + spread).
+        """
+        parameters = torch.zeros(self.num_parameters)
+        if self.components > 1:
+            parameters[self.components : 2 * self.components] = torch.linspace(-spread, spread, self.components)
+        return parameters
 
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x; see `Monotone`."""
@@ -71,12 +77,11 @@ class MixtureCDF(Monotone):
 
     def _mixture(self, parameters: Tensor) -> "_Mixture":
         components = self.components
-        gains = torch.exp2(self.ranks.to(parameters.dtype) * (2 / max(components - 1, 1)) - 1)
         first = parameters.reshape(-1, self.num_parameters).t().contiguous()  # points last: sums over k then run fast
         weights, places, log_scales, log_scale, shift = first.split([components] * 3 + [1, 1])
         return _Mixture(
             log_weights=weights.log_softmax(0),
-            places=places * gains.unsqueeze(1),
+            places=places,
             log_scales=_bounded(log_scales, self.bound),
             log_scale=_bounded(log_scale.squeeze(0), self.bound),
             shift=shift.squeeze(0),

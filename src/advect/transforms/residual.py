@@ -11,8 +11,10 @@ arXiv 1906.02735), evaluation the series up to a bound with several probes; both
 report a standard error. N blocks whose g is a field v(k/N, ·)/N are Euler's method for dx/dt = v.
 """
 
+import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -23,7 +25,6 @@ from advect.solvers.inverse import Root, fixed_point
 from advect.transforms.bijection import Bijection, mapped
 from advect.transforms.residual_trace import (
     ExactLogDet,
-    LogDet,
     LogDetEstimator,
     Pull,
     RouletteLogDet,
@@ -34,6 +35,7 @@ EXACT_TRAINING_LIMIT = 8  # numbers in a row up to which training takes the whol
 EXACT_EVALUATION_LIMIT = 64  # the same for evaluation, where no graph is kept and noise is worth more time
 
 
+@runtime_checkable
 class _Function(Protocol):
     """g with everything but x given."""
 
@@ -49,7 +51,7 @@ class _Function(Protocol):
 
 
 class Residual(Bijection):
-    """z = x + g(x | condition) on one side, a fixed point on the other.
+    """z = x + g(x | condition); `Inverse` of it has the sum on the other side, for fast sampling.
 
     Args:
         network: g. Our Lipschitz networks offer ``bind(condition)``, which scales their weights once per call and gives
@@ -58,7 +60,6 @@ class Residual(Bijection):
         event_shape: Shape of one row, of any rank.
         condition_shape: Shape of one condition, None for none.
         lipschitz: Bound L < 1 on the Lipschitz constant of g in x; None for the network's own ``lipschitz``.
-        explicit: Which direction is x + g(x): ``encode`` (fast density, the i-ResNet) or ``decode`` (fast sampling).
         log_det: Estimator in training; exact up to 8 numbers in a row, `RouletteLogDet` above.
         evaluation_log_det: Estimator in evaluation; exact up to 64 numbers in a row, `SeriesLogDet` above.
         tolerance: Of the inverse, on ‖x − x*‖₂ relative to max(1, ‖x‖₂); None for what the precision allows.
@@ -76,7 +77,6 @@ class Residual(Bijection):
         *,
         condition_shape: tuple[int, ...] | None = None,
         lipschitz: float | None = None,
-        explicit: Literal["encode", "decode"] = "encode",
         log_det: LogDetEstimator | None = None,
         evaluation_log_det: LogDetEstimator | None = None,
         tolerance: float | None = None,
@@ -88,12 +88,10 @@ class Residual(Bijection):
             raise ConfigError(
                 f"The Lipschitz constant of {type(network).__name__} is {found!r}, not a number in [0, 1)",
                 where="Residual",
-                remedy="Take a network of advect.networks.lipschitz_network, or give the bound that holds as lipschitz.",
+                remedy="Take a network of advect.networks.lipschitz_network, or give a bound that holds as lipschitz.",
             )
-        if explicit not in ("encode", "decode"):
-            raise ConfigError(f"explicit is {explicit!r}", where="Residual", remedy="Choose 'encode' or 'decode'.")
-        self.network, self.lipschitz, self.explicit = network, float(found), explicit
-        size = torch.Size(event_shape).numel()
+        self.network, self.lipschitz = network, float(found)
+        self._size = size = math.prod(event_shape)
         self.log_det = log_det or (ExactLogDet() if size <= EXACT_TRAINING_LIMIT else RouletteLogDet())
         self.evaluation_log_det = evaluation_log_det or (
             ExactLogDet() if size <= EXACT_EVALUATION_LIMIT else SeriesLogDet()
@@ -101,51 +99,47 @@ class Residual(Bijection):
         self.tolerance, self.max_iterations = tolerance, max_iterations
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        move = self._add if self.explicit == "encode" else self._solve
-        return move(x, condition, log_det, generator)
-
-    def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        move = self._solve if self.explicit == "encode" else self._add
-        return move(z, condition, log_det, generator)
-
-    def root(self, y: Tensor, condition: Tensor | None = None) -> Root:
-        """Solve x + g(x | condition) = y ``(batch, *event)``, with evaluations, residual and status per row."""
-        self._check(y, condition)
-        return self._root(self._function(condition, y), y)
-
-    def _add(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        """x + g(x) and its log-determinant."""
         g = self._function(condition, x)
         if not log_det:
             return mapped(x + g(x), None)
         change, pull = g.linearise(x)
-        found = self._estimator()(pull, x, g.lipschitz, generator)
+        found = self._estimator()(pull, x, self._bound(g), generator)
         return Mapped(x + change, found.value, mapped(x, None).status, standard_error=found.error)
 
-    def _solve(self, y: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        """The x with x + g(x) = y, then the log-determinant at x."""
-        g = self._function(condition, y)
-        root = self._root(g, y)
-        nfe = root.iterations
+    def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        g = self._function(condition, z)
+        root = self._root(g, z)
         if not log_det:
-            return Mapped(root.value, None, root.status, nfe=nfe)
+            return Mapped(root.value, None, root.status, nfe=root.iterations)
         failed = root.status >= Status.NAN_FIELD
-        x = torch.where(_over(failed, y), 0.0, root.value)  # NaN must not reach the gradient of shared weights
-        found = self._estimator()(g.linearise(x)[1], x, g.lipschitz, generator)
+        x = torch.where(_over(failed, z), 0.0, root.value)  # NaN must not reach the gradient of shared weights
+        found = self._estimator()(g.linearise(x)[1], x, self._bound(g), generator)
         value = torch.where(failed, torch.nan, -found.value)
         error = None if found.error is None else torch.where(failed, torch.nan, found.error)
-        return Mapped(root.value, value, root.status, standard_error=error, nfe=nfe + 1)
+        return Mapped(root.value, value, root.status, standard_error=error, nfe=root.iterations + 1)
 
-    def _root(self, g: _Function, y: Tensor) -> Root:
-        return fixed_point(
-            g, y, g.lipschitz, tolerance=self._tolerance(y, g.lipschitz), max_iterations=self.max_iterations
-        )
+    def root(self, z: Tensor, condition: Tensor | None = None) -> Root:
+        """Solve x + g(x | condition) = z ``(batch, *event)``, with evaluations, residual and status per row."""
+        self._check(z, condition)
+        return self._root(self._function(condition, z), z)
 
-    def _tolerance(self, y: Tensor, lipschitz: float) -> float:
+    def _root(self, g: _Function, z: Tensor) -> Root:
+        known = torch.isfinite(z).reshape(len(z), self._size).all(1)  # others would keep all rows iterating to the end
+        start = torch.where(_over(known, z), z, 0.0)
+        bound = self._bound(g)
+        root = fixed_point(g, start, bound, tolerance=self._tolerance(z, bound), max_iterations=self.max_iterations)
+        status = torch.where(known, root.status, int(Status.NOT_CONVERGED)).to(torch.int8)
+        return replace(root, value=torch.where(_over(known, z), root.value, torch.nan), status=status)
+
+    def _bound(self, g: _Function) -> float:
+        """The smaller of the bound given and that of the weights of the moment."""
+        return min(self.lipschitz, g.lipschitz)
+
+    def _tolerance(self, z: Tensor, lipschitz: float) -> float:
         """What was asked for, or ε^0.7, or what the rounding of g leaves: its residual is magnified by L/(1 − L)."""
         if self.tolerance is not None:
             return self.tolerance
-        epsilon = max(torch.finfo(d).eps for d in (y.dtype, self._dtype(y)))
+        epsilon = max(torch.finfo(d).eps for d in (z.dtype, self._dtype(z)))
         return max(epsilon**0.7, 8 * epsilon * lipschitz / (1 - lipschitz))
 
     def _estimator(self) -> LogDetEstimator:
@@ -173,8 +167,10 @@ class _Differentiated:
         self.given = () if condition is None else (condition,)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """g(x), of the shape of x."""
-        change = self.network(x, *self.given)
+        """g(x)."""
+        return self._checked(self.network(x, *self.given), x)
+
+    def _checked(self, change: Tensor, x: Tensor) -> Tensor:
         if change.shape != x.shape:
             raise ShapeError(
                 f"The network returned {tuple(change.shape)} for rows {tuple(x.shape)}",
@@ -187,9 +183,10 @@ class _Differentiated:
         """g(x) and products that keep a graph where gradients are on."""
         wanted = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
-            point = x.clone() if x.is_inference() else x
+            # Tensors made in inference mode cannot enter a graph; clones of them can.
+            point, *given = (t.clone() if t.is_inference() else t for t in (x, *self.given))
             point = point if wanted and x.requires_grad else point.detach().requires_grad_()
-            change = self(point)
+            change = self._checked(self.network(point, *given), point)
 
         def pull(v: Tensor) -> Tensor:
             graph = torch.is_grad_enabled()

@@ -6,7 +6,7 @@
 - `ExactLogDet`: all of J and a determinant; n products for rows of n numbers.
 - `SeriesLogDet`: terms until a bound on the rest is small. With w_n = vᵀJⁿ and Lip(g) ≤ L < 1 the rest is at most
   ‖w_n‖ ‖v‖ L / ((1 − L)(n + 1)), far below the a-priori L^{n+1}.
-- `RouletteLogDet`: a random number N of terms, each divided by the probability of being reached; unbiased
+- `RouletteLogDet`: a random number of terms, each divided by the probability of being reached; unbiased
   (Chen et al. 2019, arXiv 1906.02735, theorem 1).
 
 The gradient of the two series is that of another series (same paper, theorem 2),
@@ -22,18 +22,19 @@ vectors, so the weights that a loss puts on rows reach each gradient as they are
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from advect.errors import ConfigError
-from advect.solvers.divergence import HutchinsonDivergence, log_det_columns
+from advect.solvers.divergence import HutchinsonDivergence
 
 Pull = Callable[[Tensor], Tensor]
 """Vectors ``(batch or 1, vectors, *event)`` to vᵀJ ``(batch, vectors, *event)``, differentiable."""
 
-CONTINUE = 0.5  # least probability of one more term
+LEAST_PROBABILITY = 0.5  # of one more term: below it little time is saved, and weights grow
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,25 @@ class LogDet:
         terms: Number of products vᵀJ, one after the other.
     """
 
-    value: Tensor
-    standard_error: Tensor | None = None
-    remainder: Tensor | None = None
+    value: Float[Tensor, " batch"]
+    standard_error: Float[Tensor, " batch"] | None = None
+    remainder: Float[Tensor, " batch"] | None = None
     terms: int = 0
 
     @property
-    def error(self) -> Tensor | None:
+    def error(self) -> Float[Tensor, " batch"] | None:
         """Standard error and remainder together; None where the value is exact."""
         parts = [part for part in (self.standard_error, self.remainder) if part is not None]
         return sum(parts[1:], parts[0]) if parts else None
 
 
+@runtime_checkable
 class LogDetEstimator(Protocol):
     """How to find log det(I + J)."""
 
-    def __call__(self, pull: Pull, x: Tensor, lipschitz: float, generator: Generator | None) -> LogDet:
+    def __call__(
+        self, pull: Pull, x: Float[Tensor, "batch *event"], lipschitz: float, generator: Generator | None
+    ) -> LogDet:
         """For the Jacobian behind ``pull`` at ``x`` ``(batch, *event)``, of norm at most ``lipschitz`` < 1."""
         ...
 
@@ -71,7 +75,9 @@ class LogDetEstimator(Protocol):
 class ExactLogDet:
     """The whole Jacobian and its determinant, differentiable by ordinary means."""
 
-    def __call__(self, pull: Pull, x: Tensor, lipschitz: float, generator: Generator | None) -> LogDet:
+    def __call__(
+        self, pull: Pull, x: Float[Tensor, "batch *event"], lipschitz: float, generator: Generator | None
+    ) -> LogDet:
         """One product with all unit vectors."""
         size = x.shape[1:].numel()
         units = torch.eye(size, dtype=x.dtype, device=x.device).reshape(1, size, *x.shape[1:])
@@ -110,7 +116,9 @@ class SeriesLogDet:
         if not (self.tolerance > 0 and self.max_terms > 0 and (self.probes is None or self.probes > 0)):
             raise ConfigError(f"{self} has a number that is not positive", where="SeriesLogDet")
 
-    def __call__(self, pull: Pull, x: Tensor, lipschitz: float, generator: Generator | None) -> LogDet:
+    def __call__(
+        self, pull: Pull, x: Float[Tensor, "batch *event"], lipschitz: float, generator: Generator | None
+    ) -> LogDet:
         """``generator`` draws the probes."""
         size = x.shape[1:].numel()
         if self.probes is None:
@@ -120,22 +128,24 @@ class SeriesLogDet:
             vectors = HutchinsonDivergence(self.probes).probes(x, generator)
         stop = _Tolerance(vectors, lipschitz, self.tolerance, self.max_terms)
         columns, terms = _sum_series(pull, vectors, stop)
-        value, error = log_det_columns(columns, exact=False)
-        return LogDet(value, None if self.probes is None else error, stop.remainder, terms)
+        error = None if self.probes is None else _standard_error(columns)
+        return LogDet(columns.mean(1), error, stop.remainder, terms)
 
 
 @dataclass(frozen=True)
 class RouletteLogDet:
     """The series cut at random, without bias.
 
-    N = ``exact_terms`` + a geometric number. The weights 1/P(N ≥ k) then grow as q⁻ᵏ while the terms fall as Lᵏ, so
-    the variance is finite if q > L². With a Poisson number it would be infinite for every L: those weights grow like
-    k!. N is drawn once per probe for all rows: no row depends on another.
+    After ``exact_terms`` each further term is taken with a probability p and divided by it. By default p follows the
+    vectors: it is the factor by which the last product shortened them. The weights then grow no faster than the
+    vectors shrink, so the variance is finite whatever the Jacobian, and as few terms are taken as that allows. (With a
+    Poisson number of terms, as published, the weights grow like k! and the variance is infinite for every Jacobian
+    but zero; with a fixed p it is finite if p > ‖J‖².) The draw is one for all rows, the vectors are each row's own.
 
     Args:
         exact_terms: Terms that are always taken.
-        continue_probability: q; None for the bound on the Lipschitz constant, or one half where that is larger.
-        probes: Vectors per row, each with its own N; two or more for a standard error.
+        continue_probability: A fixed p instead: a geometric number of terms.
+        probes: Vectors per row, each with its own number of terms; two or more for a standard error.
     """
 
     exact_terms: int = 2
@@ -143,24 +153,26 @@ class RouletteLogDet:
     probes: int = 1
 
     def __post_init__(self) -> None:
-        q = self.continue_probability
-        if self.exact_terms < 0 or self.probes < 1 or not (q is None or 0 < q < 1):
+        p = self.continue_probability
+        if self.exact_terms < 1 or self.probes < 1 or not (p is None or 0 < p < 1):
             raise ConfigError(
                 f"{self} is out of range",
                 where="RouletteLogDet",
-                remedy="Take 0 or more exact terms, 1 or more probes and a probability strictly between 0 and 1.",
+                remedy="Take at least 1 exact term and 1 probe, and a probability strictly between 0 and 1.",
             )
 
-    def __call__(self, pull: Pull, x: Tensor, lipschitz: float, generator: Generator | None) -> LogDet:
-        """``generator`` draws the probes, then the numbers of terms."""
+    def __call__(
+        self, pull: Pull, x: Float[Tensor, "batch *event"], lipschitz: float, generator: Generator | None
+    ) -> LogDet:
+        """``generator`` draws the probes, then one number for each that says when it ends."""
         vectors = HutchinsonDivergence(self.probes).probes(x, generator)
-        q = self.continue_probability or max(CONTINUE, lipschitz)
         device = None if generator is None else generator.device
-        u = 1 - torch.rand(self.probes, dtype=torch.float64, generator=generator, device=device).to(x.device)
-        last = self.exact_terms + (u.log() / math.log(q)).floor()  # P(last ≥ exact + j) = P(u ≤ qʲ) = qʲ
-        columns, terms = _sum_series(pull, vectors, _Reached(last, self.exact_terms, q, x.dtype))
-        value, error = log_det_columns(columns, exact=False)
-        return LogDet(value, error, None, terms)
+        drawn = torch.rand(self.probes, dtype=torch.float64, generator=generator, device=device).to(x.device)
+        fixed = self.continue_probability
+        highest = max(LEAST_PROBABILITY, lipschitz) if fixed is None else fixed
+        stop = _Survival(drawn, self.exact_terms, LEAST_PROBABILITY if fixed is None else fixed, highest)
+        columns, terms = _sum_series(pull, vectors, stop)
+        return LogDet(columns.mean(1), _standard_error(columns), None, terms)
 
 
 class _Tolerance:
@@ -181,22 +193,27 @@ class _Tolerance:
         return self.live if term <= self.max_terms and bool(self.live.any()) else None
 
 
-class _Reached:
-    """Goes on while any probe's number of terms is not reached."""
+class _Survival:
+    """Goes on while a probe survives: while its number, uniform in [0, 1), is below the product of all p so far."""
 
-    def __init__(self, last: Tensor, exact_terms: int, continue_probability: float, dtype: torch.dtype) -> None:
-        terms = torch.arange(1, int(last.max()) + 1, dtype=last.dtype, device=last.device).unsqueeze(1)
-        reached = continue_probability ** -(terms - exact_terms).clamp(min=0)
-        self.weights = torch.where(last >= terms, reached, 0.0).to(dtype)
+    def __init__(self, drawn: Tensor, exact_terms: int, lowest: float, highest: float) -> None:
+        self.drawn, self.exact_terms, self.lowest, self.highest = drawn, exact_terms, lowest, highest
+        self.reaching, self.length = torch.ones_like(drawn), torch.ones_like(drawn)
 
     def __call__(self, term: int, chain: Tensor) -> Tensor | None:
-        """1/P(N ≥ term) for the probes whose N is as large, 0 for the others; None to stop."""
-        return self.weights[term - 1 : term] if term <= len(self.weights) else None
+        """1/P(term is reached) for the probes that reach it, 0 for the others; None to stop."""
+        length = chain.transpose(0, 1).flatten(1).norm(dim=1).to(self.drawn.dtype)
+        if term > self.exact_terms:
+            shortening = (length / self.length).nan_to_num(self.lowest)
+            self.reaching = self.reaching * shortening.clamp(self.lowest, self.highest)
+        self.length = length
+        alive = self.drawn < self.reaching
+        if not bool(alive.any()):
+            return None
+        return torch.where(alive, 1 / self.reaching, 0.0).to(chain.dtype).unsqueeze(0)
 
 
-def _sum_series(
-    pull: Pull, vectors: Tensor, weight: Callable[[int, Tensor], Tensor | None]
-) -> tuple[Tensor, int]:
+def _sum_series(pull: Pull, vectors: Tensor, weight: Callable[[int, Tensor], Tensor | None]) -> tuple[Tensor, int]:
     """Σ_k (−1)^{k+1}/k ω_k vᵀJ^k v for each probe, ``(batch, probes)``, with the gradient of theorem 2.
 
     ``weight(k, vᵀJ^{k−1})`` gives ω_k, broadcastable to ``(batch, probes)``, or None to stop before term k.
@@ -214,6 +231,13 @@ def _sum_series(
         return total, term
     surrogate = _dot(pull(direction), vectors)  # its gradient is right, its value is not the log-determinant
     return total + (surrogate - surrogate.detach()), term
+
+
+def _standard_error(columns: Tensor) -> Tensor:
+    """Of the mean over ``(batch, probes)``; NaN for a single probe, whose spread is unknown."""
+    columns, probes = columns.detach(), columns.shape[1]
+    spread = (columns - columns.mean(1, keepdim=True)).square().sum(1)
+    return (spread / (probes * (probes - 1))).sqrt() if probes > 1 else torch.full_like(spread, torch.nan)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class _Knots(nn.Module):
     def place(self, shares: Tensor) -> Tensor:
         """Knots ``(2, bins + 1, points)`` from the bins' shares of the box ``(2, bins, points)``.
 
-        x_k = low + span (k · minimum + (1 − K · minimum) Σ_{j<k} share_j), in one product; the last is ``high`` exactly.
+        x_k = low + span (k·minimum + (1 − K·minimum) Σ_{j<k} share_j), in one product; the last is exactly ``high``.
         """
         span, steps = self.high - self.low, self.steps
         lattice = self.low + steps.to(shares.dtype) * (span * self.minimum)
@@ -119,8 +119,8 @@ class RationalQuadraticSpline(Monotone):
             place, with slope 1.
         min_width: Smallest width and height of a bin, as a share of the box.
 
-    The parameters are K widths, K heights and the derivatives at the K − 1 inner knots, which lie between 1e-3 and 1e3;
-    at both ends of the box the derivative is 1, so the slope is continuous there. Zeros are the identity up to rounding.
+    The parameters are K widths, K heights and the derivatives at the K − 1 inner knots, which lie between 1e-3 and 1e3.
+    At both ends of the box the derivative is 1: the slope is continuous there. Zeros are the identity up to rounding.
     """
 
     def __init__(self, bins: int = 8, bound: float = 5.0, *, min_width: float = MIN_WIDTH) -> None:
@@ -221,7 +221,9 @@ def _check(bins: int, low: float, high: float, minimum: float, where: str) -> No
         raise ConfigError(f"The number of bins is {bins}", where=where, remedy="Choose at least 1.")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(
-            f"The box [{low!r}, {high!r}] is empty or not finite", where=where, remedy="Give finite ends, low below high."
+            f"The box [{low!r}, {high!r}] is empty or not finite",
+            where=where,
+            remedy="Give finite ends, low below high.",
         )
     if not 0 <= minimum < 1 / bins:
         raise ConfigError(
