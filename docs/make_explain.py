@@ -9,10 +9,19 @@ pages with what this script makes.
 from pathlib import Path
 
 from advect.methods import METHODS, Method, Option, resolve_options
+from advect.methods.row import NONE
 
+HAND_WRITTEN = ("relations.md", "normalizing-flows.md")
+TIME = "t = 0 is the source (noise), t = 1 the data."
+DIRECTION = "`encode` goes from data to source (noise), `decode` from source to data."
+FAMILIES = {
+    False: "How the families are related: [normalizing flows in one page](normalizing-flows.md).",
+    True: "How they are related: [flow matching in one page](relations.md).",
+}
 FOLDER = Path(__file__).resolve().parent / "explain"
 
 NOTICE = "<!-- Made by docs/make_explain.py from advect.methods; edit the table, not this page. -->"
+
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
@@ -25,13 +34,12 @@ def page(method: Method) -> str:
     parts = [
         NOTICE,
         f"# `{method.name}`: {sentence_case(method.title)}",
-        f"t = 0 is the source (noise), t = 1 the data. `advect explain {method.name}` prints the same facts.",
+        f"{TIME if method.has_ode else DIRECTION} `advect explain {method.name}` prints the same facts.",
         table(
             ("part", "what it is"),
             [
                 ("map", method.map),
-                ("coupling q(x0, x1)", method.couples),
-                ("path", math(method.path)),
+                *([] if method.path == NONE else [("coupling q(x0, x1)", method.couples), ("path", math(method.path))]),
                 ("objective", method.objective),
                 ("minimised", math(method.equation)),
                 ("paper", method.paper),
@@ -49,11 +57,10 @@ def page(method: Method) -> str:
             [(f"`{name}`", f"`{o.default!r}`", meaning(o)) for name, o in method.options.items()],
         ),
         "## Try it",
-        f"```text\nadvect train moons --method {method.name} --steps 2000 --out runs/moons-{method.name}\n```",
+        f"```text\nadvect train {data_of(method)} --method {method.name} --steps 2000 --out runs/{method.name}\n```",
         "In Python, with far too few steps for a good model:",
         snippet(method),
-        f"Other methods: {others}. How they are related: [flow matching in one page](relations.md). "
-        "How to choose: [choose](../choose.md).",
+        f"Other methods: {others}. {FAMILIES[method.path != NONE]} How to choose: [choose](../choose.md).",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -85,9 +92,25 @@ def meaning(option: Option) -> str:
     return f"{text} {bound.capitalize()} {option.minimum:g}."
 
 
+def data_of(method: Method) -> str:
+    """A built-in data set that the method takes: pictures where it takes nothing else."""
+    return "digits" if getattr(method.recipe, "vector", True) is None else "moons"
+
+
 def snippet(method: Method) -> str:
     """A small fit that names every option at its default."""
     options = "".join(f", {name}={o.default!r}" for name, o in method.options.items())
+    if data_of(method) == "digits":
+        return "\n".join(
+            [
+                "```python",
+                "import advect",
+                "",
+                f'model = advect.fit("digits", method="{method.name}", steps=5, seed=0{options})'.replace("'", '"'),
+                "model.sample(5)",
+                "```",
+            ]
+        )
     return "\n".join(
         [
             "```python",
@@ -107,7 +130,7 @@ def main() -> None:
     made = pages()
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.md"):
-        if old.name not in made and old.name != "relations.md":
+        if old.name not in made and old.name not in HAND_WRITTEN:
             old.unlink()
     for name, text in made.items():
         (FOLDER / name).write_text(text, encoding="utf-8")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from advect.errors import ConfigError
+from advect.errors import ConfigError, UnknownNameError
 from advect.networks.conditioner import Conditioner
 
 
@@ -39,6 +39,10 @@ def test_is_its_formula():
     h = 3 * torch.asinh(torch.cat([x, condition], 1) / 3) @ a.T + a0
     h = h * torch.sigmoid(h) @ b.T + b0
     torch.testing.assert_close(network(x, condition), h * torch.sigmoid(h) @ v.T + v0)
+    other = Conditioner(2, 3, 1, depth=2, width=4, activation="tanh").double()
+    other.load_state_dict(network.state_dict())
+    h = torch.tanh(3 * torch.asinh(torch.cat([x, condition], 1) / 3) @ a.T + a0)
+    torch.testing.assert_close(other(x, condition), torch.tanh(h @ b.T + b0) @ v.T + v0)
 
 
 def test_hidden_weights_have_he_variance():
@@ -99,6 +103,11 @@ def test_perturbed_parameters_have_about_the_size_asked_for():
 def test_one_seed_one_network():
     a, b = (Conditioner(3, 4, 1, generator=seeded(5)) for _ in range(2))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(UnknownNameError, match="gelu"):
+        Conditioner(2, 3, activation="geluu")
 
 
 @pytest.mark.parametrize("sizes", [{"depth": 0}, {"width": 0}])

@@ -248,5 +248,5 @@ def test_impossible_settings_are_refused():
         Scale(0.0)
     with pytest.raises(UnknownNameError, match="permutation"):
         realnvp(3, mixing="permutations")
-    with pytest.raises(ConfigError, match="layers"):
-        nsf(3, layers=0)
+    with pytest.raises(ConfigError, match="at least 2"):
+        nsf(3, layers=1)

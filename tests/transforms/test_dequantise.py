@@ -88,9 +88,7 @@ def test_the_mass_of_all_levels_is_one_less_what_alpha_leaves_outside(alpha):
 def test_any_rank_of_event():
     x = torch.rand(2, 1, 2, 2, dtype=FLOAT64)
     out = Logit(None, 1, 0.05).encode(x)
-    torch.testing.assert_close(
-        out.log_abs_det_jacobian, Logit((4,), 1, 0.05).encode(x.flatten(1)).log_abs_det_jacobian
-    )
+    torch.testing.assert_close(out.log_abs_det_jacobian, Logit((4,), 1, 0.05).encode(x.flatten(1)).log_abs_det_jacobian)
     assert out.value.shape == x.shape
 
 

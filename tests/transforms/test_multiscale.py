@@ -61,8 +61,8 @@ def test_samples_have_the_correlation_that_the_prior_says():
         network.hidden[0].weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
         network.hidden[0].bias.zero_()
         network.output.weight[0] = 0.9 * torch.tensor([1.0, -1.0]).reshape(2, 1, 1)
-        split.prior.factor.fill_(3 * math.atanh(2 / 3))  # a = 2
-        network.output.bias[1] = math.atanh(0.5 * math.log(1 - 0.81) / 2)
+        split.prior.factor.fill_(3 * math.atanh(1 / 3))  # a = 1
+        network.output.bias[1] = math.atanh(0.5 * math.log(1 - 0.81))
     x = Flow(StandardNormal((2, 1, 2)), split).double().sample(20_000, generator=torch.Generator().manual_seed(0))
     stays, leaves = x.detach().movedim(1, 0).flatten(1)
     # 40,000 pairs: the correlation to (1 − ρ²)/200 = 0.001, the deviation to 1/√80,000 = 0.0035.

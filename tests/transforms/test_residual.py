@@ -27,15 +27,21 @@ def rows(*shape, seed=3, dtype=FLOAT64):
 
 
 class Linear(nn.Module):
-    """g(x) = A x, with the log-determinant known."""
+    """g(x) = A x, with the log-determinant known and products of many vectors at once."""
 
     def __init__(self, matrix):
         super().__init__()
         self.matrix = nn.Parameter(torch.as_tensor(matrix, dtype=FLOAT64))
         self.lipschitz = float(torch.linalg.matrix_norm(self.matrix.detach(), 2))
 
+    def bind(self, condition):
+        return self
+
     def forward(self, x):
         return x @ self.matrix.T
+
+    def linearise(self, x):
+        return self(x), lambda v: (v @ self.matrix).expand(len(x), *v.shape[1:])
 
 
 def contraction(size, norm, seed=1):
@@ -44,13 +50,18 @@ def contraction(size, norm, seed=1):
 
 
 def curved(features, lipschitz=0.97, condition_features=0, seed=1, **options):
-    """A block whose network is far from linear and uses up its constant."""
+    """A block that bends strongly and uses up its constant: W₃ = −(W₂ W₁)ᵀ, so slopes go from 0.03 to 1."""
     network = lipschitz_mlp(
         features, condition_features, width=16, lipschitz=lipschitz, zero=False, generator=seeded(seed)
     ).double()
+    first, second, third = network.layers
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=seeded(seed + 1)), alpha=0.5)
+            parameter.add_(torch.randn(parameter.shape, generator=seeded(seed + 1)), alpha=0.02)
+        first.bias.uniform_(-1, 1, generator=seeded(seed + 2))
+        for activation in network.activations:
+            activation.sharpness.fill_(6.0)
+        third.weight.copy_(-(second.weight @ first.weight).T)
     condition_shape = (condition_features,) if condition_features else None
     return Residual(network, (features,), condition_shape=condition_shape, **options).eval()
 
@@ -75,17 +86,17 @@ def test_both_log_dets_are_those_of_autograd_at_the_data_side(features):
     scored = block.encode(drawn.value)
     for row in range(len(z)):
         there, back = jacobian(block.encode, drawn.value[row].detach()), jacobian(block.decode, z[row])
-        assert float(scored.log_abs_det_jacobian[row]) == pytest.approx(float(there.slogdet()[1]), abs=1e-9)
-        assert float(drawn.log_abs_det_jacobian[row]) == pytest.approx(float(back.slogdet()[1]), abs=1e-9)
+        assert float(scored.log_abs_det_jacobian[row].detach()) == pytest.approx(float(there.slogdet()[1]), abs=1e-9)
+        assert float(drawn.log_abs_det_jacobian[row].detach()) == pytest.approx(float(back.slogdet()[1]), abs=1e-9)
     at_the_output = -block.encode(z).log_abs_det_jacobian  # what the trap computes
-    assert float((at_the_output - drawn.log_abs_det_jacobian).abs().max()) > 0.1
+    assert float((at_the_output - drawn.log_abs_det_jacobian).detach().abs().max()) > 0.05
 
 
 @pytest.mark.parametrize("slope", [-0.9, -0.98, -0.99, 0.99])
 @pytest.mark.parametrize("tolerance", [1e-5, 1e-10])
 def test_linear_blocks_reach_the_tolerance(slope, tolerance):
     """Trap S15: the error of the inverse, not its last step, is below the tolerance."""
-    block = Residual(Linear(slope * torch.eye(3)), (3,), tolerance=tolerance)
+    block = Residual(Linear(slope * torch.eye(3, dtype=FLOAT64)), (3,), tolerance=tolerance)
     z = rows(20, 3)
     found = block.decode(z)
     exact = z / (1 + slope)
@@ -208,23 +219,23 @@ def test_roulette_on_a_scalar(probability, training):
     assert float(reported.mean()) == pytest.approx(float(value.std()), rel=0.4)
 
 
-@pytest.mark.parametrize("estimator", [RouletteLogDet(2, probes=500), SeriesLogDet(500)], ids=["roulette", "series"])
+@pytest.mark.parametrize("estimator", [RouletteLogDet(2, probes=100), SeriesLogDet(100)], ids=["roulette", "series"])
 def test_estimates_on_a_matrix_are_unbiased(estimator):
-    """Traps L3, T3: against slogdet and its gradient (I + A)⁻ᵀ, two-sided; A is far from symmetric and near its bound."""
+    """Traps L3, T3: against slogdet and its gradient (I + A)⁻ᵀ, two-sided; A is far from symmetric."""
     linear = Linear(contraction(5, 0.9))
     truth = torch.eye(5, dtype=FLOAT64) + linear.matrix.detach()
     block = Residual(linear, (5,), log_det=estimator)
     values, errors, gradients, generator = [], [], [], seeded(2)
-    for _ in range(40):
+    for _ in range(150):
         found = block.encode(torch.zeros(1, 5, dtype=FLOAT64), generator=generator)
         values.append(found.log_abs_det_jacobian.detach())
         errors.append(found.standard_error)
         gradients.append(torch.autograd.grad(found.log_abs_det_jacobian.sum(), linear.matrix)[0])
     value = torch.cat(values)
-    assert abs(float(value.mean() - truth.slogdet()[1])) < 4 * float(value.std()) / 40**0.5 + 1e-4
-    assert float(torch.cat(errors).mean()) == pytest.approx(float(value.std()), rel=0.4)
+    assert abs(float(value.mean() - truth.slogdet()[1])) < 4 * float(value.std()) / 150**0.5 + 1e-4
+    assert float(torch.cat(errors).mean()) == pytest.approx(float(value.std()), rel=0.25)
     gradient = torch.stack(gradients)
-    score = (gradient.mean(0) - torch.linalg.inv(truth).T) / (gradient.std(0) / 40**0.5)
+    score = (gradient.mean(0) - torch.linalg.inv(truth).T) / (gradient.std(0) / 150**0.5)
     # 25 entries: the largest of as many normal scores is above 4.5 once in 6000 times.
     assert float(score.abs().max()) < 4.5
     assert float(gradient.std()) > 0
@@ -266,7 +277,7 @@ def test_weights_of_rows_reach_the_gradient_as_they_are():
 
 
 def test_the_value_is_the_likelihood_whatever_serves_the_gradient():
-    """Trap L9: g = x/2, the Neumann surrogate is 1/3, the log-determinant log 1.5; with and without a graph the same."""
+    """Trap L9: g = x/2, the Neumann surrogate is 1/3 and the log-determinant log 1.5, with and without a graph."""
     for estimator in (SeriesLogDet(None, 1e-12), RouletteLogDet(2, probes=8)):
         block = Residual(Linear([[0.5]]), (1,), log_det=estimator)
         x = rows(3, 1)
@@ -373,7 +384,7 @@ def test_every_estimator_on_any_batch(estimator, batch):
 
 
 def test_any_module_by_autograd_agrees_with_the_closed_form():
-    """The same function as a plain module: value, log-determinant and gradients; with a condition, in inference mode."""
+    """The same function as a plain module: value, log-determinant and gradients, with a condition."""
     ours = curved(3, condition_features=2)
 
     class Plain(nn.Module):
@@ -421,7 +432,8 @@ def test_the_condition_is_used():
         flow.eval()
         x, condition = rows(4, features, dtype=torch.float32), rows(4, 2, seed=5, dtype=torch.float32)
         for call in (flow.encode, flow.decode):
-            here, there = call(x, condition), call(x, condition + 1)
+            with torch.no_grad():
+                here, there = call(x, condition), call(x, condition + 1)
             assert float((here.value - there.value).abs().min()) > 1e-3
             assert float((here.log_abs_det_jacobian - there.log_abs_det_jacobian).abs().min()) > 1e-4
         with pytest.raises(ShapeError):

@@ -13,7 +13,7 @@ def methods(*, json: Json = False) -> int:
         names = ("name", "title", "map", "couples", "path", "objective", "paper")
         show_json({"methods": [{name: getattr(m, name) for name in names} for m in METHODS.values()]})
         return DONE
-    show_table(["name", "method", "path"], [[m.name, m.title, m.path] for m in METHODS.values()])
+    show_table(["name", "method", "map and path"], [[m.name, m.title, m.gist] for m in METHODS.values()])
     show()
     show("advect explain NAME tells the theory; advect train DATA --method NAME uses it.")
     return DONE

@@ -48,6 +48,16 @@ class Method:
         return f"{self.title}{between}, trained by {self.objective}."
 
     @property
+    def gist(self) -> str:
+        """What tells the row from the others: its path where it has one, else its map."""
+        return self.map if self.path == NONE else self.path
+
+    @property
+    def has_ode(self) -> bool:
+        """Whether the map is an ODE, with a time and a solver."""
+        return self.recipe.settings.get("solver", "default") is not None
+
+    @property
     def any_source(self) -> bool:
         """Whether the source may be something other than a standard normal."""
         return self.recipe.any_source

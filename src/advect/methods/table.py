@@ -12,7 +12,7 @@ from advect.methods.continuous_rows import CONTINUOUS
 from advect.methods.discrete_rows import DISCRETE
 from advect.methods.matching_rows import MATCHING
 from advect.methods.option import Option
-from advect.methods.row import Method
+from advect.methods.row import NONE, Method
 
 METHODS: dict[str, Method] = {row.name: row for row in (*DISCRETE, *CONTINUOUS, *MATCHING)}
 
@@ -66,7 +66,7 @@ def explanation(name: str) -> dict[str, Any]:
     """
     method = get_method(name)
     options = {key: f"{option.meaning} Default {option.default!r}." for key, option in method.options.items()}
-    return {
+    facts = {
         "name": method.name,
         "title": method.title,
         "map": method.map,
@@ -78,6 +78,7 @@ def explanation(name: str) -> dict[str, Any]:
         "cost": method.cost,
         "avoid when": method.avoid,
         "source": "any rows (--source)" if method.any_source else "a standard normal",
-        "time": "t = 0 is the source, t = 1 the data",
-        "options": options,
+        "time": "t = 0 is the source, t = 1 the data" if method.has_ode else NONE,
     }
+    # A row says nothing about what it does not have.
+    return {key: value for key, value in facts.items() if value != NONE} | {"options": options}

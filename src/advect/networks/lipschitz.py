@@ -113,7 +113,7 @@ class LipschitzLayer(nn.Module, ABC):
                 break
             span = _orthonormal(torch.cat([directions, leading.back, before]))
             _, mixing = self._ritz(self.operate(self.weight, span))
-            before, directions = directions, torch.tensordot(mixing[:, -len(directions) :].T, span, 1)
+            before, directions = directions, _mix(mixing[:, -len(directions) :].T, span)
             leading = self._leading(directions)
         return leading, directions
 
@@ -122,9 +122,9 @@ class LipschitzLayer(nn.Module, ABC):
         images = self.operate(self.weight, directions)
         squares, mixing = self._ritz(images)
         square, top = squares[-1], mixing[:, -1]
-        back, v = self.adjoint(self.weight, images), torch.tensordot(top, directions, 1)
-        residual = (torch.tensordot(top, back, 1) - square * v).norm()
-        return _Leading(square, residual, v, torch.tensordot(top, images, 1), back)
+        back = self.adjoint(self.weight, images)
+        image, v = _mix(top, images), _mix(top, directions)
+        return _Leading(square, (_mix(top, back) - square * v).norm(), v, image, back)
 
     def _ritz(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Ritz values of WᵀW, rising, and how they mix the directions of these images."""
@@ -149,6 +149,11 @@ class _Leading(NamedTuple):
     direction: Tensor
     image: Tensor
     back: Tensor
+
+
+def _mix(weights: Tensor, rows: Tensor) -> Tensor:
+    """Linear combinations of ``(rows, *shape)`` with weights ``(rows,)`` or ``(results, rows)``."""
+    return (weights @ rows.flatten(1)).reshape(*weights.shape[:-1], *rows.shape[1:])
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

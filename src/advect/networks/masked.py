@@ -6,8 +6,8 @@ nested sets {1 … m}, "degrees"; any adjacency without cycles works alike). The
 permitted dependence is there, and no other.
 
 Rows arrive at unit scale, but the inverse feeds a coordinate's outlier to all later ones, and a network that grows
-linearly would enlarge it each time, exponentially in the dimension. Inputs therefore pass through x/√(1 + (x/10)²),
-nearly the identity on the bulk and bounded far out: so are all parameters.
+linearly would enlarge it each time, exponentially in the dimension. Inputs are therefore clipped ten standard
+deviations out, and with them all parameters are bounded, whatever the row.
 
 The units see steep inputs, silu(3 W h + b): at unit scale a unit of gain one is nearly linear, and Adam, whose steps
 do not know the scale of a weight, takes several times as long to bend it.
@@ -33,8 +33,6 @@ from advect.networks.field import check_sizes
 from advect.networks.layers import ACTIVATIONS, linear
 from advect.networks.walk import Walk
 
-FAR = 10.0  # where inputs are compressed, in standard deviations
-
 # No divergence is taken of this network, so kinks are allowed.
 _FUNCTIONS = {"relu": F.relu} | {name: found.function for name, found in ACTIVATIONS.items()}
 
@@ -52,7 +50,7 @@ class MaskedMLP(nn.Module):
         depth: Number of hidden layers.
         activation: ``relu``, or one of `networks.layers`: ``silu``, ``elu``, ``tanh``, ….
         gain: What the weights of hidden layers are multiplied by at use.
-        compress: Whether inputs and condition are bounded.
+        reach: Inputs beyond ±reach count as ±reach; infinity to clip none. Conditions are taken as they are.
         generator: Draws the initial weights.
 
     The last layer starts at zero. Where no output may look at anything and there is no condition, there are no hidden
@@ -76,7 +74,7 @@ class MaskedMLP(nn.Module):
         depth: int = 2,
         activation: str = "silu",
         gain: float = 3.0,
-        compress: bool = True,
+        reach: float = 10.0,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
@@ -86,7 +84,7 @@ class MaskedMLP(nn.Module):
         self.condition_features = condition_features
         if activation not in _FUNCTIONS:
             raise unknown_name("activation", activation, _FUNCTIONS)
-        self.activation, self.gain, self.compress = _FUNCTIONS[activation], gain, compress
+        self.activation, self.gain, self.reach = _FUNCTIONS[activation], gain, reach
         adjacency = check_adjacency(adjacency, features).clone()
         self.register_buffer("adjacency", adjacency)
         sets = _known_sets(adjacency, find_levels(adjacency), bool(condition_features))
@@ -96,7 +94,8 @@ class MaskedMLP(nn.Module):
         self._arrange()
 
         sizes = [features + condition_features, *[self.width] * depth] if self.width else []
-        self.hidden = nn.ModuleList(linear(a, b, generator=generator) for a, b in pairwise(sizes))
+        self.layers = [linear(a, b, generator=generator) for a, b in pairwise(sizes)]
+        self.hidden = nn.ModuleList(self.layers)
         self.output_bias = nn.Parameter(torch.zeros(num_parameters, features))
         weight = nn.Parameter(torch.zeros(num_parameters, features, self.width)) if self.width else None
         self.register_parameter("output_weight", weight)
@@ -112,9 +111,9 @@ class MaskedMLP(nn.Module):
         """
         h = self.seen(x)
         if condition is not None:
-            h = torch.cat([h, self.seen(condition)], dim=1)
-        for weight, layer in zip(self.hidden_weights(), self.hidden, strict=True):
-            h = self.activation(F.linear(h, weight, layer.get_parameter("bias")))
+            h = torch.cat([h, condition.to(h.dtype)], dim=1)
+        for weight, layer in zip(self.hidden_weights(), self.layers, strict=True):
+            h = self.activation(F.linear(h, weight, layer.bias))
         bias, weight = self.output_bias.unsqueeze(-1), self.weight_of_output()
         if weight is None:
             out = bias.expand(-1, -1, len(x))
@@ -128,9 +127,7 @@ class MaskedMLP(nn.Module):
 
     def hidden_weights(self) -> list[Tensor]:
         """The masked weights of the hidden layers."""
-        return [
-            layer.get_parameter("weight") * mask for layer, mask in zip(self.hidden, self._hidden_masks(), strict=True)
-        ]
+        return [layer.weight * mask for layer, mask in zip(self.layers, self._hidden_masks(), strict=True)]
 
     def perturb(self, size: float, *, generator: Generator | None = None) -> None:
         """Redraw the last layer so that the parameters have a standard deviation of about ``size``.
@@ -143,17 +140,15 @@ class MaskedMLP(nn.Module):
                 self.output_weight.normal_(0, size / self.width**0.5, generator=generator).mul_(self.output_mask)
 
     def _hidden_masks(self) -> list[Tensor]:
-        return [self.inner_mask if index else self.input_mask for index in range(len(self.hidden))]
+        return [self.inner_mask if index else self.input_mask for index in range(len(self.layers))]
 
     def weight_of_output(self) -> Tensor | None:
         """The masked weight of the output ``(num_parameters, features, width)``; None without hidden layers."""
         return None if self.output_weight is None else self.output_weight * self.output_mask
 
-    def seen(self, numbers: Tensor) -> Tensor:
+    def seen(self, x: Tensor) -> Tensor:
         """Inputs as the first layer sees them, in the dtype of the network."""
-        if self.compress:
-            numbers = numbers * (numbers * numbers / FAR**2 + 1).rsqrt()
-        return numbers.to(self.output_bias.dtype)
+        return x.clamp(-self.reach, self.reach).to(self.output_bias.dtype)
 
     def _arrange(self) -> None:
         """Levels, units and masks from the adjacency; again after loading, for an order may have been drawn."""
@@ -177,11 +172,11 @@ class MaskedMLP(nn.Module):
     @torch.no_grad()
     def _start(self) -> None:
         """Weights stored masked, and as large as a layer with the inputs that are left would have drawn them."""
-        for layer, mask in zip(self.hidden, self._hidden_masks(), strict=True):
+        for layer, mask in zip(self.layers, self._hidden_masks(), strict=True):
             allowed = (mask != 0).to(mask.dtype)
             share = allowed.mean(1, keepdim=True).clamp(min=1 / allowed.shape[1])
-            layer.get_parameter("weight").mul_(allowed / share.sqrt())
-            layer.get_parameter("bias").mul_(self.gain)
+            layer.weight.mul_(allowed / share.sqrt())
+            layer.bias.mul_(self.gain)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Tensor], prefix: str, *rest: object, **more: object

@@ -31,58 +31,54 @@ class Walk:
         bias = network.output_bias
         order = torch.tensor(network.levels.order, device=bias.device)
         coordinates, units, each = network.levels.sizes, network.unit_sizes, network.num_parameters
-        self._network, self._rows, self._level = network, rows, 0
-        self._x = _Known(coordinates, rows, bias)
-        self._units = [_Known(units, rows, bias) for _ in network.hidden]
+        self._network, self._level = network, 0
+        self._shapes = [(size, each, rows) for size in coordinates]
 
-        weights = network.hidden_weights()
-        biases = [layer.get_parameter("bias").unsqueeze(1) for layer in network.hidden]
-        if weights and condition is not None:
-            biases[0] = torch.addmm(biases[0], weights[0][:, network.features :], network.seen(condition).T)
-        if weights:
-            weights[0] = weights[0].index_select(1, order)
-        self._weights, self._biases = [w.split(units) for w in weights], [b.split(units) for b in biases]
-
-        out = network.weight_of_output()
-        pieces = [each * size for size in coordinates]
-        self._out = None if out is None else out.transpose(0, 1).index_select(0, order).flatten(0, 1).split(pieces)
-        self._out_biases = bias.T.index_select(0, order).reshape(-1, 1).split(pieces)
+        # A constant one, as an input of every layer, makes biases weights; the condition is known from the start.
+        one = bias.new_ones(1, rows)
+        given = one if condition is None else torch.cat([one, condition.T.to(bias.dtype)])
+        self._known = [_Known(given, coordinates), *(_Known(one, units) for _ in network.layers)]
+        self._last = self._known[-1] if network.layers else _Known(one, ())
+        self._weights: list[tuple[Tensor, ...]] = []
+        for index, (layer, weight) in enumerate(zip(network.layers, network.hidden_weights(), strict=True)):
+            parts = [layer.bias.unsqueeze(1), weight]
+            if not index:
+                parts[1:] = [weight[:, network.features :], weight.index_select(1, order)]
+            self._weights.append(torch.cat(parts, dim=1).split(units))
+        out, weight = bias.unsqueeze(-1), network.weight_of_output()
+        out = out if weight is None else torch.cat([out, weight], dim=2)
+        out = out.transpose(0, 1).index_select(0, order).flatten(0, 1)
+        self._out = out.split([size * each for size in coordinates])
         self._compute()
 
     def parameters(self) -> Tensor:
         """``(coordinates of this level, rows, num_parameters)`` in the dtype of the network."""
-        bias = self._out_biases[self._level]
-        if self._out is None:
-            out = bias.expand(-1, self._rows)
-        else:
-            out = self._units[-1].product(self._out[self._level], bias)
-        return out.unflatten(0, (-1, self._network.num_parameters)).transpose(1, 2)
+        return self._last.times(self._out[self._level]).view(self._shapes[self._level]).transpose(1, 2)
 
     def push(self, values: Tensor) -> None:
         """Take the values ``(coordinates of this level, rows)``, and go to the next level."""
-        self._x.append(self._network.seen(values))
+        self._known[0].append(self._network.seen(values))
         self._level += 1
-        if self._level < len(self._out_biases):
+        if self._level < len(self._out):
             self._compute()
 
     def _compute(self) -> None:
         """The hidden units that can be computed from this level on, in every layer."""
         if not self._network.unit_sizes[self._level]:
             return
-        below = self._x
-        for units, weights, biases in zip(self._units, self._weights, self._biases, strict=True):
-            sums = below.product(weights[self._level], biases[self._level])
-            units.append(self._network.activation(sums))
-            below = units
+        for below, weights, units in zip(self._known, self._weights, self._known[1:], strict=False):
+            units.append(self._network.activation(below.times(weights[self._level])))
 
 
 class _Known:
     """A matrix found block by block: in place among zeros, or as a growing copy where a graph must stay."""
 
-    def __init__(self, sizes: tuple[int, ...], rows: int, like: Tensor) -> None:
+    def __init__(self, given: Tensor, sizes: tuple[int, ...]) -> None:
         self._graph = torch.is_grad_enabled()
-        self._all = like.new_zeros(0 if self._graph else sum(sizes), rows)
-        self._blocks = iter(() if self._graph else self._all.split([size for size in sizes if size]))
+        self._all = given
+        if not self._graph:
+            self._all = torch.cat([given, given.new_zeros(sum(sizes), given.shape[1])])
+            self._blocks = iter(self._all[len(given) :].split([size for size in sizes if size]))
 
     def append(self, block: Tensor) -> None:
         if self._graph:
@@ -90,6 +86,6 @@ class _Known:
         else:
             next(self._blocks).copy_(block)
 
-    def product(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """``weight`` times all that is known, plus ``bias``; the weights of what is not known yet are zero."""
-        return torch.addmm(bias, weight[:, : len(self._all)] if self._graph else weight, self._all)
+    def times(self, weight: Tensor) -> Tensor:
+        """``weight`` times all that is known; the weights of what is not known yet are zero."""
+        return torch.mm(weight[:, : len(self._all)] if self._graph else weight, self._all)

@@ -5,7 +5,8 @@ import math
 from torch import Generator, Tensor
 
 from advect.records import Mapped
-from advect.transforms.bijection import Bijection
+from advect.transforms.bijection import ANY_CONDITION, Bijection
+from advect.typing import Bijection as Map
 
 
 class Flattened(Bijection):
@@ -16,8 +17,8 @@ class Flattened(Bijection):
         event_shape: Shape of one row; ``()`` for scalars.
     """
 
-    def __init__(self, inner: Bijection, event_shape: tuple[int, ...]) -> None:
-        super().__init__(tuple(event_shape), inner.condition_shape)
+    def __init__(self, inner: Map, event_shape: tuple[int, ...]) -> None:
+        super().__init__(tuple(event_shape), getattr(inner, "condition_shape", ANY_CONDITION))
         self.inner = inner
         self._width = math.prod(event_shape)
 

@@ -85,17 +85,18 @@ class MonotoneIntegral(Monotone):
     def inverse(self, y: Tensor, parameters: Tensor) -> Moved:
         """x and log ∂x/∂y, taken at the recovered x; see `Monotone`."""
         shift, log_scale, shape = self._split(parameters)
-        wanted = (y.reshape(-1) - shift) * (-log_scale).exp()
+        defined = y.reshape(-1).isfinite()
+        wanted = torch.where(defined, y.reshape(-1) - shift, 0.0) * (-log_scale).exp()
         root = bracketed_root(
             lambda x: self._area(x, *shape)[0],
             wanted,
             derivative=lambda x: self._log_slope(x, *shape).exp(),
             width=self._bound,
         )
-        converged = root.status == int(Status.OK)
-        point = torch.where(converged, root.value, 0.0)
-        log_slope = -(log_scale + self._log_slope(point, *shape))
-        return Moved(root.value.reshape(y.shape), log_slope.reshape(y.shape), converged.reshape(y.shape))
+        converged = defined & (root.status == int(Status.OK))
+        log_slope = -(log_scale + self._log_slope(torch.where(converged, root.value, 0.0), *shape))
+        value = torch.where(converged, root.value, torch.nan)
+        return Moved(value.reshape(y.shape), log_slope.reshape(y.shape), converged.reshape(y.shape))
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """β and s ``(points,)``; amplitudes, offsets ``(units, 1, points)`` and sharpnesses ``(units, 1, 1)``."""

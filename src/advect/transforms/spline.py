@@ -17,6 +17,7 @@ along contiguous points instead of along eight numbers at a time, which is sever
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -100,14 +101,8 @@ class _Knots(nn.Module):
         ``point`` is ``(points,)`` inside the box, ``raw`` ``(2·bins, points)`` unconstrained widths and heights,
         ``log_derivatives`` ``(bins + 1, points)`` unconstrained, one for each knot.
         """
-        num_points = point.shape[0]
-        knots = self.place(raw.reshape(2, self.bins, num_points).softmax(1))
-
-        index = (knots[axis, 1:-1] <= point).sum(0)
-        ends = torch.stack([index, index + 1])
-        left, right, bottom, top = knots.gather(1, ends.expand(2, 2, num_points)).reshape(4, num_points).unbind(0)
-        first, last = _bounded_exp(log_derivatives.gather(0, ends)).unbind(0)
-        return _Bin(left, bottom, right - left, top - bottom, first, last)
+        knots = self.place(raw.reshape(2, self.bins, point.shape[0]).softmax(1))
+        return _bin_of(point, knots, log_derivatives, axis, _bounded_exp)
 
 
 class RationalQuadraticSpline(Monotone):
@@ -198,6 +193,44 @@ class CircularSpline(Monotone):
         """``x`` modulo the period, in the box; what lies in it already is left exactly as it is."""
         low, period = self.knots.low, self.knots.high - self.knots.low
         return self.knots.clip(x - period * ((x - low) / period).floor().detach())
+
+
+def through_knots(x: Tensor, places: Tensor, values: Tensor, derivatives: Tensor, *, inverse: bool = False) -> Moved:
+    """The spline through given knots, the identity outside them: for other parametrisations than those above.
+
+    Args:
+        x: ``(*points)``; with ``inverse`` the values whose places are wanted.
+        places: ``(*points, bins + 1)`` x_k, rising.
+        values: Likewise y_k; the first and the last are those of ``places``.
+        derivatives: Likewise δ_k, positive; 1 at both ends for a slope that is continuous there.
+    """
+    axis, flat = int(inverse), x.reshape(-1)
+    knots = torch.stack([_bins_first(places), _bins_first(values)])
+    point = flat.clamp(knots[axis, 0], knots[axis, -1])
+    found = _bin_of(point, knots, _bins_first(derivatives), axis)
+    if inverse:
+        xi = found.find((point - found.y) / found.height)
+        return _within(point == flat, found.x + found.width * xi, -found.at(xi)[1], x)
+    fraction, log_slope = found.at((point - found.x) / found.width)
+    return _within(point == flat, found.y + found.height * fraction, log_slope, x)
+
+
+def _bin_of(
+    point: Tensor,
+    knots: Tensor,
+    derivatives: Tensor,
+    axis: int,
+    positive: Callable[[Tensor], Tensor] = lambda derivative: derivative,
+) -> _Bin:
+    """The bin of each of ``(points,)`` among ``(2, bins + 1, points)`` knots, looked up on ``axis``.
+
+    ``positive`` makes derivatives of the two of each point's bin out of ``(bins + 1, points)`` numbers.
+    """
+    index = (knots[axis, 1:-1] <= point).sum(0)
+    ends = torch.stack([index, index + 1])
+    left, right, bottom, top = knots.gather(1, ends.expand(2, 2, -1)).flatten(0, 1).unbind(0)
+    first, last = positive(derivatives.gather(0, ends)).unbind(0)
+    return _Bin(left, bottom, right - left, top - bottom, first, last)
 
 
 def _bins_first(parameters: Tensor) -> Tensor:

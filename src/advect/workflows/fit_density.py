@@ -134,7 +134,7 @@ def _settings(request: DensityRequest) -> tuple[Blueprint, TrainingConfig]:
         ),
         **{**recipe.settings, **request.settings},
     )
-    given = {**recipe.training, **request.training, "seed": request.seed}
+    given: dict[str, Any] = {**recipe.training, **request.training, "seed": request.seed}
     given["steps"] = request.steps or given.get("steps", DEFAULT_STEPS)
     given["batch_size"] = request.batch_size or given.get("batch_size", 256)
     return blueprint, TrainingConfig(**given)

@@ -48,7 +48,6 @@ def elementwise(
     return made(lambda g: Elementwise(function, features, condition_features, width=8, generator=g), size)
 
 
-SEARCHED = "the inverse is searched to four units in the last place of x, and the next layers enlarge that"
 SMALL = {"depth": 2, "width": 8}
 
 MAPS: dict[str, Case] = {
@@ -82,7 +81,7 @@ MAPS: dict[str, Case] = {
     "nsf-1": Case(made(lambda g: nsf(1, generator=g, **SMALL))),
     "nsf-1-conditional": Case(made(lambda g: nsf(1, 2, generator=g, **SMALL))),
     "nsf-2": Case(made(lambda g: nsf(2, layers=2, generator=g, **SMALL))),
-    "nsf-3": Case(made(lambda g: nsf(3, layers=3, generator=g, **SMALL))),
+    "nsf-3": Case(made(lambda g: nsf(3, layers=3, generator=g, **SMALL), size=0.4)),
     "nsf-conditional": Case(made(lambda g: nsf(2, 2, layers=2, generator=g, **SMALL))),
     "flowpp-1": Case(made(lambda g: flowpp(1, components=4, generator=g, **SMALL))),
     "flowpp-1-conditional": Case(made(lambda g: flowpp(1, 2, components=3, generator=g, **SMALL))),

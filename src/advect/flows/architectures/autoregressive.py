@@ -11,7 +11,6 @@ scale would leave it a Gaussian, `maf` and `iaf` bend it by a spline as `nsf_ar`
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -29,7 +28,7 @@ from advect.transforms.monotone import Monotone
 from advect.transforms.scale import Scale
 from advect.transforms.spline import RationalQuadraticSpline
 
-Order = Literal["reversed", "random"]
+ORDERS = ("reversed", "random")
 
 
 def maf(
@@ -37,7 +36,7 @@ def maf(
     condition_features: int = 0,
     *,
     layers: int = 5,
-    order: Order = "reversed",
+    order: str = "reversed",
     adjacency: Tensor | None = None,
     bins: int = 16,
     bound: float = 5.0,
@@ -74,7 +73,7 @@ def iaf(
     condition_features: int = 0,
     *,
     layers: int = 5,
-    order: Order = "reversed",
+    order: str = "reversed",
     adjacency: Tensor | None = None,
     bins: int = 16,
     bound: float = 5.0,
@@ -95,7 +94,7 @@ def nsf_ar(
     condition_features: int = 0,
     *,
     layers: int = 5,
-    order: Order = "reversed",
+    order: str = "reversed",
     adjacency: Tensor | None = None,
     bins: int = 8,
     bound: float = 5.0,
@@ -121,7 +120,7 @@ def umnn(
     condition_features: int = 0,
     *,
     layers: int = 3,
-    order: Order = "reversed",
+    order: str = "reversed",
     adjacency: Tensor | None = None,
     embedding: int = 16,
     units: int = 16,
@@ -164,11 +163,11 @@ class _Size:
         return Autoregressive(function, network)
 
     def layers(
-        self, function: Callable[[], Monotone], layers: int, order: Order, adjacency: Tensor | None
+        self, function: Callable[[], Monotone], layers: int, order: str, adjacency: Tensor | None
     ) -> list[Autoregressive]:
         check_sizes("autoregressive flow", layers=layers)
-        if order not in get_args(Order):
-            raise unknown_name("order", order, get_args(Order))
+        if order not in ORDERS:
+            raise unknown_name("order", order, ORDERS)
         patterns = self.orders(order) if adjacency is None else repeat(check_adjacency(adjacency, self.features))
         return [self.layer(function(), next(patterns)) for _ in range(layers)]
 
@@ -178,7 +177,7 @@ class _Size:
         functions: list[Monotone] = [Scale(log_scale_bound), RationalQuadraticSpline(bins, bound)]
         return [self.layer(function, alone) for function in functions]
 
-    def orders(self, order: Order) -> Iterator[Tensor]:
+    def orders(self, order: str) -> Iterator[Tensor]:
         """One adjacency per layer, without end."""
         while True:
             given = torch.arange(self.features)

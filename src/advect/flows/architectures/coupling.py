@@ -2,8 +2,8 @@
 
 `nice` (Dinh et al. 2015, arXiv 1410.8516) shifts, `realnvp` (Dinh et al. 2017, arXiv 1605.08803) shifts and scales,
 `nsf` (Durkan et al. 2019, arXiv 1906.04032) bends by splines, `flowpp` (Ho et al. 2019, arXiv 1902.00275) by the
-distribution functions of mixtures. The halves alternate, so two layers move every coordinate, whether or not anything
-is mixed in between; of an odd number the first half is the larger.
+distribution functions of mixtures. The halves alternate, so a pair of layers moves every coordinate; between pairs the
+coordinates are mixed linearly, so that other halves face each other. Of an odd number the first half is the larger.
 
 A single coordinate has no other to look at. Its parameters then come from the condition, or are learned; and because a
 shift and a scale would leave it a Gaussian, `nice` and `realnvp` bend it by a spline as `nsf` does.
@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from torch import Generator
 
-from advect.errors import unknown_name
+from advect.errors import ConfigError, unknown_name
 from advect.networks.conditioner import Conditioner
-from advect.networks.field import check_sizes
 from advect.transforms.bijection import Bijection
 from advect.transforms.compose import Compose
 from advect.transforms.coupling import Coupling, Elementwise
@@ -47,8 +46,8 @@ def nice(
     Args:
         features: Coordinates of a row.
         condition_features: Numbers in one condition, 0 for none.
-        layers: Couplings.
-        mixing: What stands between couplings: ``lu``, ``permutation`` or ``none``.
+        layers: Couplings, at least 2.
+        mixing: What stands between pairs of couplings: ``lu``, ``permutation`` or ``none``.
         bins: Bins of the spline that a single coordinate gets.
         bound: Half the box of that spline.
         log_scale_bound: Largest log-scale of one layer, in nats.
@@ -56,7 +55,7 @@ def nice(
         width: Units in each.
         generator: Draws the initial weights.
     """
-    size = _Size(features, condition_features, depth, width, generator)
+    size = _Size(features, condition_features, depth, width, generator, activation="gelu")
     if features == 1:
         return _single(size, lambda: RationalQuadraticSpline(bins, bound), log_scale_bound)
     return Compose(*_couplings(size, Shift, layers, mixing), size.elementwise(Scale(log_scale_bound)))
@@ -76,7 +75,7 @@ def realnvp(
     generator: Generator | None = None,
 ) -> Bijection:
     """Affine couplings with bounded log-scales; arguments as for `nice`."""
-    size = _Size(features, condition_features, depth, width, generator)
+    size = _Size(features, condition_features, depth, width, generator, activation="gelu")
     if features == 1:
         return _single(size, lambda: RationalQuadraticSpline(bins, bound), log_scale_bound)
     return _mixed(size, lambda: Scale(log_scale_bound), layers, mixing, log_scale_bound)
@@ -130,6 +129,7 @@ class _Size:
     depth: int
     width: int
     generator: Generator | None
+    activation: str = "silu"
 
     def elementwise(self, function: Monotone) -> Coupling:
         return _started(
@@ -149,15 +149,20 @@ class _Size:
         moved, kept = halves if first_moves else halves[::-1]
         outputs = len(moved) * function.num_parameters
         conditioner = Conditioner(
-            len(kept), outputs, self.condition_features, depth=self.depth, width=self.width, generator=self.generator
+            len(kept),
+            outputs,
+            self.condition_features,
+            depth=self.depth,
+            width=self.width,
+            activation=self.activation,
+            generator=self.generator,
         )
         return _started(Coupling(kept, moved, function, conditioner, self.condition_features))
 
-    def mixer(self, mixing: str, layer: int) -> list[Bijection]:
-        """What stands before a layer; nothing before the first."""
-        if mixing == "lu" and layer:
+    def mixer(self, mixing: str) -> list[Bijection]:
+        if mixing == "lu":
             return [LULinear(self.features, start="rotation", generator=self.generator)]
-        if mixing == "permutation" and layer and layer % 2 == 0:  # inside a pair it could hide a coordinate from both
+        if mixing == "permutation":
             return [Permutation.random(self.features, generator=self.generator)]
         return []
 
@@ -183,12 +188,20 @@ def _mixed(
 
 
 def _couplings(size: _Size, function: Callable[[], Monotone], layers: int, mixing: str) -> list[Bijection]:
-    """Couplings whose halves alternate, with mixing between them."""
-    check_sizes("coupling flow", layers=layers)
+    """Pairs of couplings, each of which moves every coordinate, with mixing between pairs.
+
+    Inside a pair a permutation could hide a coordinate from both halves, and an LU map costs more than it brings.
+    """
+    if layers < 2:
+        raise ConfigError(
+            f"The number of layers is {layers}",
+            where="coupling flow",
+            remedy="Choose at least 2: one coupling leaves half of the coordinates as they are.",
+        )
     if mixing not in MIXINGS:
         raise unknown_name("mixing", mixing, MIXINGS)
     maps: list[Bijection] = []
     for layer in range(layers):
-        maps += size.mixer(mixing, layer)
+        maps += size.mixer(mixing) if layer and layer % 2 == 0 else []
         maps.append(size.coupling(function(), first_moves=bool(layer % 2)))
     return maps
