@@ -32,7 +32,6 @@ from advect.adapters import from_nflows, from_zuko
 from advect.adapters.agreement import difference
 from advect.errors import missing_extra
 from advect.flows import Flow
-from advect.transforms import Bijection
 from benchmarks.cells import ROOT
 
 COMMAND = "python -m benchmarks.differential"
@@ -153,15 +152,15 @@ def nflows_layers() -> list[Layer]:
     def made(kind: Any, features: int, condition: int, **options: Any) -> Any:
         return kind(features=features, hidden_features=HIDDEN, context_features=condition or None, **options)
 
-    affine = transforms.MaskedAffineAutoregressiveTransform
+    affine, plain = transforms.MaskedAffineAutoregressiveTransform, {"use_residual_blocks": False}
     spline = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
     spline_coupling = transforms.PiecewiseRationalQuadraticCouplingTransform
     return [
         Layer("nflows", "affine coupling", partial(coupling, transforms.AffineCouplingTransform)),
         Layer("nflows", "additive coupling", partial(coupling, transforms.AdditiveCouplingTransform)),
         Layer("nflows", "spline coupling", partial(coupling, spline_coupling, **tails)),
-        Layer("nflows", "affine MADE", partial(made, affine, use_residual_blocks=False)),
-        Layer("nflows", "affine MADE, random masks", partial(made, affine, use_residual_blocks=False, random_mask=True)),
+        Layer("nflows", "affine MADE", partial(made, affine, **plain)),
+        Layer("nflows", "affine MADE, random masks", partial(made, affine, random_mask=True, **plain)),
         Layer("nflows", "affine MADE, residual", partial(made, affine)),
         Layer("nflows", "spline MADE, residual", partial(made, spline, **tails)),
         Layer("nflows", "LU", lambda f, c: transforms.LULinear(f, identity_init=False), conditional=False),
@@ -182,7 +181,7 @@ def redraw(module: Any, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     module = module.double().eval()
     for parameter in module.parameters():
-        scale = SPREAD / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else SPREAD / 2  # noqa: PLR2004
+        scale = SPREAD / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else SPREAD / 2
         parameter.normal_(0, scale, generator=generator)
     return module
 
@@ -274,11 +273,11 @@ def table(found: Sequence[Errors], versions: dict[str, str]) -> str:
         f"Written by `{COMMAND}`; do not edit. {'**Pass**' if passed else '**Fail**'}: {len(found)} comparisons in "
         f"float64, the largest error is {worst.worst:.1e} ({worst.peer}, {worst.layer}); accepted is {TOLERANCE:.0e}.",
         "",
-        f"Largest |advect − peer| / max(1, |peer|) over {ROWS} rows (some on the edges and far outside the boxes of the "
+        f"Largest |advect − peer| / max(1, |peer|) over {ROWS} rows (some on the edges and far outside the boxes of "
         f"splines), d = {' and '.join(map(str, FEATURES))}, with and without a condition of {max(CONDITIONS)} numbers "
         "where the layer takes one; weights random. The inverse is advect's way back from the peer's noise, held "
-        "against the rows themselves, as is the peer's own. For a flow the log-determinant includes the base: it is the "
-        "log-density.",
+        "against the rows themselves, as is the peer's own. For a flow the log-determinant includes the base: it is "
+        "the log-density.",
         "",
         "| peer | layer | comparisons | value | log-det | inverse | inverse log-det | peer's inverse |",
         "|---|---|--:|--:|--:|--:|--:|--:|",

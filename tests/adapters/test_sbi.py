@@ -11,19 +11,16 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-sbi_inference = pytest.importorskip("sbi.inference")
-
-from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
-from sbi.utils import BoxUniform
-
 from advect.adapters import density_estimator
 from advect.adapters import sbi as adapter
 from advect.errors import ConfigError, MissingExtraError, ShapeError, UnknownNameError
 from advect.evaluation.calibration import expected_coverage, rank_uniformity, sbc_ranks
-from advect.flows import Flow
 from advect.methods import METHODS, Blueprint, build, full_flow, get_method, resolve_options
-from advect.records import Batch
 from advect.transforms import Standardise
+
+sbi_inference = pytest.importorskip("sbi.inference")
+BoxUniform = pytest.importorskip("sbi.utils").BoxUniform
+ConditionalDensityEstimator = pytest.importorskip("sbi.neural_nets.estimators.base").ConditionalDensityEstimator
 
 NOISE = 0.5
 PICTURES = {"glow"}
@@ -60,7 +57,9 @@ def perturbed(estimator, size=0.3):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in estimator.parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=generator) / max(1, parameter.shape[-1]) ** 0.5)
+            parameter.add_(
+                size * torch.randn(parameter.shape, generator=generator) / max(1, parameter.shape[-1]) ** 0.5
+            )
     return estimator.eval()
 
 
@@ -155,9 +154,6 @@ def test_shapes_of_draws_and_which_condition_they_belong_to(sample_shape):
     theta, x = simulations(400)
     estimator = make("maf", theta, x)
     far = torch.stack([x.mean(0) - 60, x.mean(0) + 60])  # conditions so far apart that draws tell them
-    with torch.no_grad():
-        first = next(p for p in estimator.net.map.parameters() if p.ndim == 2)
-        assert first.requires_grad
     perturbed(estimator, 0.8)
     torch.manual_seed(0)
     draws, log_prob = estimator.sample_and_log_prob(sample_shape, far)
@@ -269,9 +265,9 @@ def test_without_sbi_the_package_is_named(monkeypatch):
 
 
 def test_nothing_of_the_peers_is_imported_with_the_adapters():
-    code = "import sys, advect.adapters; print([m for m in ('sbi', 'zuko', 'nflows') if m in sys.modules])"
+    code = "import sys, advect.adapters as a; a.density_estimator(); print({'sbi', 'zuko', 'nflows'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "set()\n"
 
 
 def test_copies_and_pickles_answer_alike():
@@ -373,7 +369,7 @@ def test_a_bounded_prior_cuts_off_what_leaks():
     assert (draws.abs() <= 1).all()
     assert posterior.log_prob(torch.tensor([[1.2, 0.5]]), x=observed).tolist() == [-math.inf]
     point = torch.tensor([[0.8, 0.8]])
-    raw = estimator.log_prob(point[None], observed)[0, 0]
+    raw = estimator.log_prob(point[None], observed)[0, 0].detach()
     # divided by the share inside, which both estimate from thousands of draws
     assert float(posterior.log_prob(point, x=observed) - raw) == pytest.approx(-math.log(inside), abs=0.1)
 
@@ -396,5 +392,3 @@ def test_the_penalties_of_rnode_are_in_the_training_loss_only():
         plain = estimator.loss(theta, x)
         assert torch.allclose(plain, -estimator.log_prob(theta, x)[0], atol=1e-4)
         assert (estimator.train().loss(theta, x) > plain + 1e-3).all()
-    assert isinstance(estimator.net, Flow)
-    assert isinstance(Batch(theta), Batch)

@@ -146,18 +146,18 @@ def entropy_of_two_modes(x: Tensor, c: Tensor) -> float:
     return -log_p.mean().item()
 
 
-@pytest.mark.parametrize(("flow", "steps"), [(maf, 300), (nsf_ar, 300), (umnn, 200)])
+@pytest.mark.parametrize(("flow", "steps"), [(maf, 100), (nsf_ar, 100), (umnn, 150)])
 def test_one_coordinate_learns_two_modes_that_depend_on_the_condition(flow, steps):
-    """Trap T18: with the condition lost, or a mere Gaussian, the gap below would be 0.5 nats and more."""
+    """Trap T18: with the condition lost, or a mere Gaussian, the gap below would be 0.9 nats and more."""
     made = trained(flow(1, 1, width=32, generator=draws()), two_modes, steps)
     x, c = two_modes(4000, draws(9))
     with torch.no_grad():
         found = negative_log_likelihood(made, x, c).mean().item()
-    assert found - entropy_of_two_modes(x, c) < 0.15
+    assert found - entropy_of_two_modes(x, c) < 0.25
     # What conditioning alone gives: a Gaussian per condition has the spread of both modes.
     p = (2 * c).sigmoid()
     gaussian = 0.5 * (2 * math.pi * math.e * (4 * p * (1 - p) * ((1 + c.abs()) / 2) ** 2 + 0.15**2)).log().mean().item()
-    assert gaussian - entropy_of_two_modes(x, c) > 0.4
+    assert gaussian - entropy_of_two_modes(x, c) > 0.9
 
 
 @each_flow

@@ -99,7 +99,7 @@ def test_more_nodes_bring_less_error():
         worst.append(slope_error(function, parameters(function, 300, 3.0)).max().item())
     rates = [later / earlier for earlier, later in zip(worst, worst[1:], strict=False)]
     assert worst[0] > 1e-2
-    assert worst[-1] < 1e-9
+    assert worst[-1] < 1e-8
     assert rates[1] < rates[0]
 
 
@@ -184,12 +184,12 @@ def test_gradients_of_the_inverse_are_implicit():
 
 def test_a_point_that_cannot_be_found_is_nan_and_says_so():
     function = made()
-    y = torch.tensor([0.5, torch.nan, 1.0], dtype=FLOAT64)
-    p = parameters(function, 3).requires_grad_()
+    y = torch.tensor([0.5, torch.nan, torch.inf, 1.0], dtype=FLOAT64)
+    p = parameters(function, 4).requires_grad_()
     found = function.inverse(y, p)
-    assert found.converged.tolist() == [True, False, True]
-    assert found.value[1].isnan()
-    (gradient,) = torch.autograd.grad(found.value[[0, 2]].sum(), p)
+    assert found.converged.tolist() == [True, False, False, True]
+    assert found.value[1:3].isnan().all()
+    (gradient,) = torch.autograd.grad(found.value[[0, 3]].sum(), p)
     assert torch.isfinite(gradient).all()
 
 

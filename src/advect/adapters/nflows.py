@@ -68,12 +68,13 @@ def from_nflows(origin: Any) -> Flow | Bijection:
         )
     original = in_float64(transform)
     map = _map(original)
-    if map.event_shape is None:
+    shape = map.event_shape
+    if shape is None:
         raise refused(transform, "Nothing in it says how many coordinates a row has")
     check_agreement(map, lambda x, condition: original(x, condition), f"nflows' {type(transform).__name__}")
     dtype = dtype_of(transform)
     map = map.to(dtype)
-    return Flow(_base(origin._distribution, map.event_shape, dtype), map) if flow else map
+    return Flow(_base(origin._distribution, shape, dtype), map) if flow else map
 
 
 class SigmoidScale(Monotone):
@@ -159,7 +160,7 @@ class SoftplusSpline(Monotone):
 class Residuals(nn.Module):
     """nflows' `ResidualNet`: ``network(x, condition) -> (batch, outputs)``, the condition gating every block.
 
-        h = W [x, c] + b;   h ← h + r,   r = glu([A₂ a(A₁ a(h)), C c])  or without a condition  A₂ a(A₁ a(h))
+        h = W [x, c] + b;   h ← h + r,   r = A₂ a(A₁ a(h)),  with a condition  r ← glu([r, C c])
 
     Args:
         origin: The network.
@@ -170,25 +171,32 @@ class Residuals(nn.Module):
         super().__init__()
         self.first, self.last = dense(origin.initial_layer), dense(origin.final_layer)
         self.blocks = nn.ModuleList(_Block(block) for block in origin.blocks)
+        contexts = [block.context_layer for block in origin.blocks if hasattr(block, "context_layer")]
+        self.contexts = nn.ModuleList(dense(layer) for layer in contexts)
         if order is not None:
-            self.last.weight.data = self.last.weight.data[order]
-            if self.last.bias is not None:
-                self.last.bias.data = self.last.bias.data[order]
+            for parameter in self.last.parameters():
+                parameter.data = parameter.data[order]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        c = None if condition is None else condition.to(self.first.weight.dtype)
-        h = x.to(self.first.weight.dtype)
-        h = self.first(h if c is None else torch.cat([h, c], dim=1))
-        for block in self.blocks:
-            step = block(h)
-            h = h + (step if c is None else F.glu(torch.cat([step, block.context(c)], dim=1), dim=1))
+        """``(batch, outputs)``."""
+        dtype = self.first.weight.dtype
+        if condition is None:
+            h = self.first(x.to(dtype))
+            for block in self.blocks:
+                h = h + block(h)
+        else:
+            c = condition.to(dtype)
+            h = self.first(torch.cat([x.to(dtype), c], dim=1))
+            for block, context in zip(self.blocks, self.contexts, strict=True):
+                h = h + F.glu(torch.cat([block(h), context(c)], dim=1), dim=1)
         return self.last(h).to(x.dtype)
 
 
 class MaskedResiduals(nn.Module):
     """nflows' `MADE`: ``network(x, condition) -> (batch, outputs)``, masked, plain or with residual blocks.
 
-    The condition is added where nothing masks it: to the first layer, behind an activation, and inside each block.
+    The condition is added where nothing masks it: to the first layer, behind an activation, and inside each residual
+    block. Blocks of a plain network do not see it.
     """
 
     def __init__(self, origin: Any) -> None:
@@ -199,11 +207,11 @@ class MaskedResiduals(nn.Module):
         self.blocks = nn.ModuleList(_Block(block) for block in origin.blocks)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """``(batch, outputs)``."""
         dtype = self.first.weight.dtype
         h, c = self.first(x.to(dtype)), None
-        if condition is not None:
+        if condition is not None and self.context is not None:
             c = condition.to(dtype)
-            assert self.context is not None
             h = h + self.activation(self.context(c))
         if not self.residual:
             h = self.activation(h)
@@ -213,7 +221,7 @@ class MaskedResiduals(nn.Module):
 
 
 class _Block(nn.Module):
-    """One block: a(A h), or A₂ a(A₁ a(h) + C c)."""
+    """The inside of one block: a(A h), or A₂ a(A₁ a(h) + C c) where the sum of C c comes from a masked network."""
 
     def __init__(self, origin: Any) -> None:
         super().__init__()
@@ -222,7 +230,8 @@ class _Block(nn.Module):
         self.activation = _activation(origin)
         layers = getattr(origin, "linear_layers", None)
         self.layers = nn.ModuleList(dense(layer) for layer in (layers or [origin.linear]))
-        self.context = dense(origin.context_layer) if hasattr(origin, "context_layer") else None
+        masked = comes_from(origin, "nflows", "MaskedResidualBlock") and hasattr(origin, "context_layer")
+        self.context = dense(origin.context_layer) if masked else None
 
     def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
         if len(self.layers) == 1:
@@ -353,7 +362,7 @@ def _unscaled(y: Tensor, scale: Tensor, shift: Tensor) -> Moved:
     return Moved((y - shift) / scale, -scale.log())
 
 
-def _base(base: Any, shape: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
+def _base(base: Any, shape: tuple[int, ...], dtype: torch.dtype) -> StandardNormal | DiagonalNormal:
     """The base distribution."""
     if comes_from(base, "nflows", "StandardNormal"):
         return StandardNormal(shape).to(dtype)

@@ -28,6 +28,7 @@ class Dense(nn.Module):
         self.register_buffer("mask", None if mask is None else mask.detach().to(weight))
 
     def forward(self, h: Tensor) -> Tensor:
+        """``(batch, outputs)``."""
         return F.linear(h, self.weight if self.mask is None else self.weight * self.mask, self.bias)
 
 
@@ -39,6 +40,7 @@ class Residual(nn.Module):
         self.inner = inner
 
     def forward(self, h: Tensor) -> Tensor:
+        """``(batch, units)``."""
         return h + self.inner(h)
 
 
@@ -54,6 +56,7 @@ class Constant(nn.Module):
         self.values = nn.Parameter(values.detach().clone())
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """``(batch, outputs)``."""
         return self.values.to(x.dtype).expand(len(x), -1)
 
 

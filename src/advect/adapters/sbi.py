@@ -20,6 +20,7 @@ failed is NaN, counts as outside, and is drawn again.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def density_estimator(
         )
         built = build(
             replace(blueprint, **{**row.recipe.settings, **(settings or {})}),
-            seed=int(torch.randint(2**31, ())) if seed is None else seed,
+            seed=_generator().initial_seed() if seed is None else seed,
             latent=scale.encode(input, log_det=False).value,
         )
         return density(full_flow(built.core, scale), seen, built.objective, input.shape[1:], condition.shape[1:])
@@ -121,13 +122,14 @@ class Seen(nn.Module):
         self.embedding.train(training)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """``(batch, features)``."""
         return self.embedding(self.scale.encode(condition, log_det=False).value).flatten(1)
 
 
 class Contract:
-    """sbi's contract, over a flow. Mixed into sbi's own class when it is first needed.
+    """sbi's contract, over a flow. Mixed into sbi's own class when that is first needed.
 
-    Args:
+    Attributes:
         net: The flow, in the units of the input.
         seen: From conditions to what the flow takes.
         objective: The loss that the method is trained by.
@@ -136,19 +138,15 @@ class Contract:
     """
 
     net: Flow
+    seen: Seen
+    objective: Objective
     input_shape: torch.Size
     condition_shape: torch.Size
-
-    def __init__(
-        self, net: Flow, seen: Seen, objective: Objective, input_shape: torch.Size, condition_shape: torch.Size
-    ) -> None:
-        super().__init__(net=net, input_shape=input_shape, condition_shape=condition_shape)
-        self._seen, self._objective = seen, objective
 
     @property
     def embedding_net(self) -> nn.Module:
         """From raw conditions to the vectors that the flow is given."""
-        return self._seen
+        return self.seen
 
     def log_prob(self, input: Tensor, condition: Tensor) -> Tensor:
         """Log-density ``(sample, batch)`` in nats.
@@ -161,31 +159,33 @@ class Contract:
             ShapeError: Anything else.
         """
         rows, given, leading = self._align(input, condition)
-        return self.net.log_prob(rows, given).reshape(leading)
+        return self.net.log_prob(rows, given, generator=_generator()).reshape(leading)
 
     def loss(self, input: Tensor, condition: Tensor) -> Tensor:
         """Loss ``(batch,)`` of inputs ``(batch, *input)``: −log p, with the penalties of the method in training."""
         leading_of(input, self.input_shape, 1, "input")
         leading_of(condition, self.condition_shape, 1, "condition")
         rows, given, _ = self._align(input, condition)
-        return self._objective(self.net, Batch(rows, condition=given))  # type: ignore[arg-type]
+        return self.objective(self.net, Batch(rows, condition=given), generator=_generator())
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int], condition: Tensor) -> Tensor:
         """Draws ``(*sample_shape, batch, *input)``, so many for each of the conditions ``(batch, *condition)``."""
         given, leading = self._repeat(sample_shape, condition)
-        return self.net.sample(len(given), given).reshape(*leading, *self.input_shape)
+        drawn = self.net.sample(len(given), given, generator=_generator())
+        return drawn.reshape(*leading, *self.input_shape)
 
     def sample_and_log_prob(self, sample_shape: Sequence[int], condition: Tensor) -> tuple[Tensor, Tensor]:
         """Draws as of `sample`, with gradients, and their log-densities ``(*sample_shape, batch)``, in one pass."""
         given, leading = self._repeat(sample_shape, condition)
-        drawn, log_prob = self.net.sample_and_log_prob(len(given), given)
+        drawn, log_prob = self.net.sample_and_log_prob(len(given), given, generator=_generator())
         return drawn.reshape(*leading, *self.input_shape), log_prob.reshape(leading)
 
     def inverse_transform(self, input: Tensor, condition: Tensor) -> Tensor:
         """The source ``(sample, batch, *input)`` of inputs: standard normal where the model is right."""
         rows, given, leading = self._align(input, condition)
-        return self.net.encode(rows, given).value.reshape(*leading, *self.input_shape)
+        source = self.net.encode(rows, given, generator=_generator()).value
+        return source.reshape(*leading, *self.input_shape)
 
     def _align(self, input: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
         """Inputs and embedded conditions row by row, and ``(sample, batch)``."""
@@ -200,7 +200,7 @@ class Contract:
                 remedy="Give as many conditions as inputs, or one.",
             ) from None
         # Each condition is embedded once, however many inputs it has.
-        seen = self._seen(condition.reshape(-1, *self.condition_shape)).reshape(*given, -1)
+        seen = self.seen(condition.reshape(-1, *self.condition_shape)).reshape(*given, -1)
         rows = input.expand(*leading, *self.input_shape).reshape(-1, *self.input_shape)
         return rows, seen.expand(*leading, -1).reshape(-1, seen.shape[-1]), leading
 
@@ -208,8 +208,13 @@ class Contract:
         """Embedded conditions once for each draw, and ``(*sample_shape, batch)``."""
         leading_of(condition, self.condition_shape, 1, "condition")
         leading = (*sample_shape, len(condition))
-        seen = self._seen(condition)
+        seen = self.seen(condition)
         return seen.expand(*leading, -1).reshape(-1, seen.shape[1]), leading
+
+
+def _generator() -> torch.Generator:
+    """A generator of our own that follows torch's global one, the only one that sbi's users can seed."""
+    return torch.Generator().manual_seed(int(torch.randint(2**31, ())))
 
 
 def leading_of(tensor: Tensor, shape: torch.Size, most: int, what: str) -> torch.Size:
@@ -241,12 +246,23 @@ def z_score(rows: Tensor, kind: str) -> Standardise:
 def _density_class() -> type:
     """`FlowDensity`: our methods, sbi's class."""
     try:
-        from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
+        base: Any = import_module("sbi.neural_nets.estimators.base").ConditionalDensityEstimator
     except ImportError as error:
         raise MissingExtraError(
             "This needs the package 'sbi', which is not installed", remedy="Install it with: pip install sbi"
         ) from error
-    return type("FlowDensity", (Contract, ConditionalDensityEstimator), {"__module__": __name__})
+
+    class FlowDensity(Contract, base):
+        """A flow of advect as a density estimator of sbi."""
+
+        def __init__(
+            self, net: Flow, seen: Seen, objective: Objective, input_shape: torch.Size, condition_shape: torch.Size
+        ) -> None:
+            base.__init__(self, net, input_shape, condition_shape)
+            self.seen, self.objective = seen, objective
+
+    FlowDensity.__qualname__ = "FlowDensity"  # by which a pickle finds it, through `__getattr__`
+    return FlowDensity
 
 
 def __getattr__(name: str) -> Any:

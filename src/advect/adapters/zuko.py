@@ -60,7 +60,8 @@ def from_zuko(origin: Any) -> Flow | Bijection:
     transform, base = (origin.transform, origin.base) if hasattr(origin, "base") else (origin, None)
     original = in_float64(transform)
     map = _map(original)
-    if map.event_shape is None:
+    shape = map.event_shape
+    if shape is None:
         raise refused(transform, "Nothing in it says how many coordinates a row has")
 
     def theirs(x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ def from_zuko(origin: Any) -> Flow | Bijection:
 
     check_agreement(map, theirs, f"zuko's {type(transform).__name__}")
     map = map.to(dtype_of(transform))
-    return map if base is None else Flow(_base(base, map.event_shape), map)
+    return map if base is None else Flow(_base(base, shape), map)
 
 
 class SoftScale(Monotone):
@@ -145,6 +146,7 @@ class Looking(nn.Module):
         self.layers = layers
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """``(batch, outputs)``."""
         h = x if condition is None else torch.cat([x, condition.to(x.dtype)], dim=1)
         return self.layers(h.to(next(self.parameters()).dtype)).to(x.dtype)
 
@@ -231,7 +233,7 @@ def _function(origin: Any) -> Monotone:
     name = getattr(kind, "__name__", "")
     if name == "MonotonicAffineTransform" and len(sizes) == _AFFINE and set(options) <= {"slope"}:
         return SoftScale(**options)
-    if name == "MonotonicRQSTransform" and len(sizes) == 3 and set(options) <= {"slope", "bound"}:  # noqa: PLR2004
+    if name == "MonotonicRQSTransform" and len(sizes) == 3 and set(options) <= {"slope", "bound"}:
         return SoftSpline(sizes[0], **options)
     if name == "AdditiveTransform" and not options:
         return Shift()
@@ -293,7 +295,7 @@ def _rotation(skew: Tensor) -> Householder:
     return layer
 
 
-def _base(base: Any, shape: tuple[int, ...]) -> nn.Module:
+def _base(base: Any, shape: tuple[int, ...]) -> StandardNormal | DiagonalNormal:
     """The base distribution, which must be a normal with independent coordinates."""
     kind = getattr(base, "f", None)
     if getattr(kind, "__name__", "") != "DiagNormal" or base.kwargs.keys() - {"loc", "scale"}:

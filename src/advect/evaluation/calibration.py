@@ -6,8 +6,8 @@ other, so
     rank of θ*_j among L draws θ_j ~ q(· | x)     is uniform on 0 … L           (Talts et al. 2018, 1804.06788, thm. 1)
     mass of {θ : q(θ | x) > q(θ* | x)}            is uniform on [0, 1]          (Hermans et al. 2022, 2110.06581)
 
-The second is that of the smallest credible region that holds the truth: the share of pairs in which it is at most c is the
-expected coverage of credible level c. Below c the posterior is overconfident, above it is wider than it need be.
+The second is the mass of the smallest credible region that holds the truth: the share of pairs in which it is at most
+c is the expected coverage of credible level c. Below c the posterior is overconfident, above it is wider than needed.
 
 Both are necessary, not sufficient: the prior itself, whatever the observation, passes both.
 """
@@ -24,16 +24,17 @@ from advect.errors import DataError, ShapeError
 
 
 def sbc_ranks(
-    draws: Float[Tensor, "draws pairs parameters"],
-    truth: Float[Tensor, "pairs parameters"],
-    *,
-    generator: Generator | None = None,
-) -> Int[Tensor, "pairs parameters"]:
+    draws: Float[Tensor, "draws ..."], truth: Float[Tensor, "..."], *, generator: Generator | None = None
+) -> Int[Tensor, "..."]:
     """Rank of each true parameter among its posterior draws, from 0 to the number of draws.
 
-    Ties, as of whole numbers, are broken at random by ``generator``, without which uniformity would be lost.
+    Args:
+        draws: ``(draws, pairs, parameters)``.
+        truth: ``(pairs, parameters)``, in whose shape the ranks come.
+        generator: Breaks ties at random, as of whole numbers, with which ranks would not be uniform.
 
     Raises:
+        ShapeError: Draws whose shape is not that of the truth behind one axis more.
         DataError: A draw or a truth is NaN, or there are no draws.
     """
     _check(draws, truth)
@@ -48,7 +49,7 @@ def rank_uniformity(
 ) -> Float[Tensor, " parameters"]:
     """p-value of the Kolmogorov–Smirnov test that the ranks of each parameter are uniform on 0 … ``num_draws``.
 
-    Ranks are whole numbers: each is spread evenly over its share of [0, 1] by ``generator``, which makes the test exact.
+    Ranks are whole numbers: each is spread evenly over its share of [0, 1] by ``generator``, so that the test is exact.
 
     Raises:
         DataError: A rank outside 0 … ``num_draws``, or none at all.
@@ -84,7 +85,7 @@ class Coverage:
 
 
 def expected_coverage(
-    draw_log_probs: Float[Tensor, "draws pairs"],
+    draw_log_probs: Float[Tensor, "draws ..."],
     truth_log_probs: Float[Tensor, " pairs"],
     levels: Float[Tensor, " levels"] | None = None,
     *,
@@ -93,18 +94,18 @@ def expected_coverage(
     """Expected coverage of the credible regions of highest density.
 
     Args:
-        draw_log_probs: log q(θ | x) of draws from q(· | x), for each pair; any constant of x may be missing.
+        draw_log_probs: ``(draws, pairs)`` log q(θ | x) of draws from q(· | x); any constant of x may be missing.
         truth_log_probs: log q(θ* | x), likewise. −∞, outside the support of q, lies in no region but the whole.
         levels: Credible levels, 0.05 … 0.95 by default.
         generator: Breaks ties, and spreads the estimated masses, which are multiples of one over the draws.
 
     Raises:
+        ShapeError: Shapes that do not go together.
         DataError: A log-density is NaN, or there are no draws.
     """
-    _check(draw_log_probs, truth_log_probs)
-    num_draws, pairs = draw_log_probs.shape
     # Rank among *minus* the densities: how many draws are denser than the truth.
-    ranks = sbc_ranks(-draw_log_probs.unsqueeze(-1), -truth_log_probs.unsqueeze(-1), generator=generator).squeeze(-1)
+    ranks = sbc_ranks(-draw_log_probs, -truth_log_probs, generator=generator)
+    num_draws, pairs = len(draw_log_probs), len(ranks)
     place = generator.device if generator is not None else ranks.device
     spread = torch.rand(pairs, generator=generator, dtype=torch.float64, device=place).to(ranks.device)
     mass = (ranks + spread) / (num_draws + 1)

@@ -21,6 +21,7 @@ from advect.objectives import MaximumLikelihood
 from advect.transforms import Bijection, Compose, Flattened, LULinear, whitening
 from advect.typing import Base, Coupling, Objective
 
+GRADIENT_CLIP = 5.0  # of a loss in nats per row
 WHITENING_LIMIT = 1024  # coordinates; its matrix has their square
 NETWORKS = {
     "auto": "sized by the coordinates and rows of the data",
@@ -72,7 +73,7 @@ class DiscreteLikelihood:
     depth: int = 2
     any_source: bool = False
     has_tractable_density: bool = True
-    training: Mapping[str, Any] = field(default_factory=lambda: {"gradient_clip": 5.0})
+    training: Mapping[str, Any] = field(default_factory=lambda: {"gradient_clip": GRADIENT_CLIP})
     settings: Mapping[str, Any] = field(
         default_factory=lambda: {
             "condition_dropout": 0.0,

@@ -7,7 +7,7 @@ from advect.flows.architectures.coupling import flowpp, nice, nsf, realnvp
 from advect.flows.architectures.image import glow, notes_realnvp, realnvp_image
 from advect.flows.architectures.lowrank import planar, radial, sylvester
 from advect.flows.architectures.residual import residual
-from advect.methods.discrete import DiscreteLikelihood, PictureAssembly, VectorAssembly
+from advect.methods.discrete import GRADIENT_CLIP, DiscreteLikelihood, PictureAssembly, VectorAssembly
 from advect.methods.option import Option
 from advect.methods.row import NONE, Method
 from advect.transforms import Bijection
@@ -15,6 +15,9 @@ from advect.transforms import Bijection
 OBJECTIVE = "maximum likelihood"
 EQUATION = "−E log p(x)  with  log p(x) = log N(z; 0, I) + log |det ∂z/∂x|,  z = encode(x)"
 
+# Layers with few parameters, or held by a bound, want larger steps.
+_BRISK = {"gradient_clip": GRADIENT_CLIP, "learning_rate": 3e-3}
+_QUICK = {"gradient_clip": GRADIENT_CLIP, "learning_rate": 5e-3}
 _BINS = Option(8, "Bins of each spline.", minimum=2)
 _BOUND = Option(5.0, "Half the box of the splines, in standard deviations; outside they are straight.", exclusive=True)
 _SCALE = Option(3.0, "Largest log-scale of one layer, in nats.", exclusive=True)
@@ -54,7 +57,7 @@ LOW_RANK = (
         paper="Rezende & Mohamed 2015, Variational Inference with Normalizing Flows (1505.05770), eq. 10–12",
         cost="a dot product per layer; sampling solves one scalar equation per layer",
         avoid="there are more than a few coordinates: every layer bends along one direction only",
-        recipe=DiscreteLikelihood(VectorAssembly(planar, ("layers",))),
+        recipe=DiscreteLikelihood(VectorAssembly(planar, ("layers",)), training=_QUICK),
         options={"layers": _layers(32)},
     ),
     Method(
@@ -68,7 +71,7 @@ LOW_RANK = (
         paper="Rezende & Mohamed 2015, Variational Inference with Normalizing Flows (1505.05770), eq. 13–14",
         cost="a distance per layer; sampling solves one scalar equation per layer",
         avoid="there are more than a few coordinates: every layer acts around one centre only",
-        recipe=DiscreteLikelihood(VectorAssembly(radial, ("layers",))),
+        recipe=DiscreteLikelihood(VectorAssembly(radial, ("layers",)), training=_QUICK),
         options={"layers": _layers(32)},
     ),
     Method(
@@ -82,7 +85,7 @@ LOW_RANK = (
         paper="van den Berg et al. 2018, Sylvester Normalizing Flows (1803.05649), eq. 7–14",
         cost="a few products with small matrices per layer; sampling solves d scalar equations per layer",
         avoid="sampling must be fast, or the condition decides much: it moves the bends only",
-        recipe=DiscreteLikelihood(VectorAssembly(sylvester, ("layers", "variant"))),
+        recipe=DiscreteLikelihood(VectorAssembly(sylvester, ("layers", "variant")), training=_QUICK),
         options={
             "layers": _layers(16),
             "variant": Option(
@@ -260,7 +263,7 @@ RESIDUAL = (
         paper="Chen et al. 2019, Residual Flows for Invertible Generative Modeling (1906.02735), eq. 6–8",
         cost="a Jacobian per block in few coordinates, an unbiased series above; sampling iterates to a fixed point",
         avoid="time matters: splines are faster both ways; its worth is freedom from any split of coordinates",
-        recipe=DiscreteLikelihood(VectorAssembly(residual, ("layers", "lipschitz", "activation"))),
+        recipe=DiscreteLikelihood(VectorAssembly(residual, ("layers", "lipschitz", "activation")), training=_BRISK),
         options={
             "layers": _layers(8),
             "lipschitz": Option(0.97, "Bound on the Lipschitz constant of each block, below one.", exclusive=True),

@@ -134,7 +134,7 @@ class LipschitzLayer(nn.Module, ABC):
     def _draw_directions(self, generator: Generator | None) -> None:
         """Random orthonormal directions, as many as there are up to `DIRECTIONS`."""
         count = min(DIRECTIONS, math.prod(self.inputs))
-        self.directions = _orthonormal(torch.randn(count, *self.inputs, generator=generator))
+        self.directions = _orthonormal(torch.randn(count, *self.inputs, generator=generator)).contiguous()
 
     def extra_repr(self) -> str:
         """Shape and coefficient, for ``print``."""

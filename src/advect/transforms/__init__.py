@@ -7,17 +7,27 @@ part of a flow's map and its densities stay in the user's units. `Precision` cha
 
 from advect.transforms.actnorm import ActNorm
 from advect.transforms.affine import Standardise
+from advect.transforms.assorted import Assorted
+from advect.transforms.autoregressive import Autoregressive
 from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_status
 from advect.transforms.compose import Compose
+from advect.transforms.coupling import Coupling, Elementwise
 from advect.transforms.cumulative import Cumulative
 from advect.transforms.flatten import Flattened
+from advect.transforms.integral import MonotoneIntegral
+from advect.transforms.inverse import Inverse
 from advect.transforms.linear import Invertible1x1, LULinear, Permutation, whitening
+from advect.transforms.mixture import MixtureCDF
 from advect.transforms.monotone import Monotone, Moved
 from advect.transforms.orthogonal import Householder, QRLinear
 from advect.transforms.planar import Planar
 from advect.transforms.precision import Precision
 from advect.transforms.preprocess import Asinh, Columnwise, empty_preprocess, fit_preprocess
 from advect.transforms.radial import Radial
+from advect.transforms.residual import Residual
+from advect.transforms.residual_trace import ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet
+from advect.transforms.scale import Scale, Shift
+from advect.transforms.spline import CircularSpline, RationalQuadraticSpline
 from advect.transforms.support import Box, Circle, Positive, Simplex
 from advect.transforms.sylvester import Sylvester
 
@@ -25,17 +35,27 @@ __all__ = [
     "ANY_CONDITION",
     "ActNorm",
     "Asinh",
+    "Assorted",
+    "Autoregressive",
     "Bijection",
     "Box",
     "Circle",
+    "CircularSpline",
     "Columnwise",
     "Compose",
+    "Coupling",
     "Cumulative",
+    "Elementwise",
+    "ExactLogDet",
     "Flattened",
     "Householder",
+    "Inverse",
     "Invertible1x1",
     "LULinear",
+    "LogDet",
+    "MixtureCDF",
     "Monotone",
+    "MonotoneIntegral",
     "Moved",
     "Permutation",
     "Planar",
@@ -43,6 +63,12 @@ __all__ = [
     "Precision",
     "QRLinear",
     "Radial",
+    "RationalQuadraticSpline",
+    "Residual",
+    "RouletteLogDet",
+    "Scale",
+    "SeriesLogDet",
+    "Shift",
     "Simplex",
     "Standardise",
     "Sylvester",

@@ -14,7 +14,7 @@ from advect.solvers.checkpointed import Checkpointed
 from advect.typing import Solver
 from tests.laws.maps.case import Case
 
-STEPS = 20
+STEPS = 16  # the fewest that a likelihood by RK4 may have
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Tight:
     """Adaptive steps as fine as the dtype of the rows allows."""
 
     def __call__(self, field, x, *arguments, **options):
-        tolerance = 1e-10 if x.dtype is torch.float64 else 1e-5
+        tolerance = 1e-9 if x.dtype is torch.float64 else 1e-5
         return Adaptive(rtol=tolerance, atol=tolerance)(field, x, *arguments, **options)
 
 
@@ -38,7 +38,7 @@ def _pictures() -> ContinuousMap:
     return ContinuousMap(VelocityField(ResidualMLP((2, 2), width=6, blocks=1, time_features=2)), event_shape=(2, 2))
 
 
-def _fixed(build: Callable[[], ContinuousMap], scale: float = 0.4, solver: Solver = RK4(STEPS)) -> Case:  # noqa: B008
+def _fixed(build: Callable[[], ContinuousMap], scale: float = 0.35, solver: Solver = RK4(STEPS)) -> Case:  # noqa: B008
     return Case(
         lambda: _woken(build(), solver, scale),
         round_trip=1e-9,
@@ -50,21 +50,18 @@ def _fixed(build: Callable[[], ContinuousMap], scale: float = 0.4, solver: Solve
 def _adaptive(build: Callable[[], ContinuousMap], scale: float = 0.5) -> Case:
     return Case(
         lambda: _woken(build(), Tight(), scale),
-        log_det=2e-9,
-        round_trip=2e-9,
+        log_det=1e-8,
+        round_trip=1e-8,
         round_trip_float32=2e-4,
-        reason="each of some twenty steps may be off by the tolerance, 1e-10 in float64 and 1e-5 in float32",
+        reason="each of some twenty steps may be off by the tolerance, 1e-9 in float64 and 1e-5 in float32",
     )
 
 
 MAPS: dict[str, Case] = {
     "cnf-1": _fixed(lambda: cnf(1, width=5)),
-    "cnf-1-conditional": _fixed(lambda: cnf(1, 2, width=5)),
-    "cnf-2": _adaptive(lambda: cnf(2, width=5)),
-    "cnf-3-conditional": _adaptive(lambda: cnf(3, 2, width=5)),
-    "cnf-3-deep": _fixed(lambda: cnf(3, width=5, depth=3), 0.3),
-    "ot-flow-1": _fixed(lambda: ot_flow(1, width=5)),
-    "ot-flow-2-conditional": _adaptive(lambda: ot_flow(2, 3, width=5)),
-    "continuous-pictures": _fixed(_pictures, 0.3),
-    "continuous-checkpointed": _fixed(lambda: cnf(2, 1, width=5), solver=Checkpointed(RK4(STEPS))),
+    "cnf-2-conditional": _fixed(lambda: cnf(2, 3, width=5)),
+    "cnf-3-deep": _adaptive(lambda: cnf(3, width=5, depth=3)),
+    "ot-flow-1-conditional": _fixed(lambda: ot_flow(1, 2, width=5)),
+    "ot-flow-2": _adaptive(lambda: ot_flow(2, width=5)),
+    "continuous-pictures": _fixed(_pictures, 0.3, solver=Checkpointed(RK4(STEPS))),
 }
