@@ -20,6 +20,7 @@ import torch
 from advect.errors import AdvectError
 from advect.flows import Flow
 from advect.methods import METHODS, Blueprint, build, get_method, resolve_options
+from advect.records import Estimate
 from benchmarks.cells import ROOT, Cell, read_records, run_queue
 from benchmarks.density_data import SETS, Rows, angles, load
 from benchmarks.density_peers import PEERS, make_peer
@@ -146,9 +147,9 @@ def circular(settings: Mapping[str, Any], rows: Rows) -> Contender:
     )
 
 
-def scored(flow: Flow, x: torch.Tensor, seed: int) -> torch.Tensor:
-    """Log-density of rows; what a stochastic trace draws is fixed."""
-    return flow.log_prob(x, generator=torch.Generator().manual_seed(seed))
+def scored(flow: Flow, x: torch.Tensor, seed: int) -> Estimate:
+    """Log-density of rows; what a stochastic log-determinant draws is fixed."""
+    return flow.score(x, generator=torch.Generator().manual_seed(seed))
 
 
 def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def _section(name: str, rows: Mapping[str, Row], layout: Layout) -> list[str]:
         cells += [_figure(row, "training_seconds"), _figure(row, "training_cpu_seconds"), _figure(row, "parameters")]
         cells += [_figure(row, "scoring_seconds"), _ended(row)]
         lines.append(_line(cells))
-    return lines + _checks(name, rows)
+    return lines + _checks(name, rows) + _estimated(rows)
 
 
 def _checks(name: str, rows: Mapping[str, Row]) -> list[str]:
@@ -224,6 +224,15 @@ def _checks(name: str, rows: Mapping[str, Row]) -> list[str]:
     for record in rows.get("mixture", ())[:1]:
         lines += ["", f"The mixture has {record['figures']['components']} parts."]
     return lines
+
+
+def _estimated(rows: Mapping[str, Row]) -> list[str]:
+    """Means whose log-determinants are estimates."""
+    errors = {model: max(record["figures"]["estimator_error"] for record in row) for model, row in rows.items()}
+    text = ", ".join(f"{model} {error:.3f}" for model, error in errors.items() if error > 0)
+    if not text:
+        return []
+    return ["", f"Log-determinants that are estimated add to the error of the mean, in nats: {text}."]
 
 
 def _notes(groups: Mapping[str, Mapping[str, Row]], layout: Layout) -> list[str]:

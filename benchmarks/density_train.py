@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from advect.errors import TrainingError
+from advect.records import Estimate
 from advect.run import MemorySink
 from advect.training import Batches, DataRows, Trainer, TrainingConfig
 from advect.typing import Base, Coupling, Objective
@@ -34,6 +35,10 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.pr
 """What a second of training is: by the clock on the wall, or of the processor, which other processes do not shorten."""
 
 
+LogProb = Callable[[Tensor], Tensor | Estimate]
+"""Log-density of rows, exact or with a standard error for each."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """A density with what trains it.
@@ -41,7 +46,7 @@ class Contender:
     Attributes:
         density: The trained module.
         objective: Loss per row.
-        log_prob: Log-density of standardised rows ``(rows, columns) -> (rows,)`` after training.
+        log_prob: Log-density of standardised rows ``(rows, columns)`` after training, or an `Estimate` of it.
         base: Draws source rows, for objectives that need them.
         coupling: Pairs them.
         change: Standardised rows to the rows the module is trained on.
@@ -50,7 +55,7 @@ class Contender:
 
     density: nn.Module
     objective: Objective
-    log_prob: Callable[[Tensor], Tensor]
+    log_prob: LogProb
     base: Base | None = None
     coupling: Coupling | None = None
     change: Callable[[Tensor], Tensor] = lambda x: x
@@ -144,9 +149,7 @@ def _run(trainer: Trainer, seconds: float, per_step: float, validation: float, c
 
 
 @torch.no_grad()
-def score(
-    log_prob: Callable[[Tensor], Tensor], rows: Tensor, log_det: float, seconds: float = math.inf
-) -> dict[str, Any]:
+def score(log_prob: LogProb, rows: Tensor, log_det: float, seconds: float = math.inf) -> dict[str, Any]:
     """Log-likelihoods of rows in their fixed random order, for as long as there is time; at least one chunk.
 
     Args:
@@ -155,24 +158,34 @@ def score(
         log_det: Of the standardisation.
         seconds: No chunk is begun after this time.
     """
-    started, values = time.monotonic(), []
+    started, values, errors = time.monotonic(), [], []
     for chunk in rows.split(CHUNK):
-        values.append(log_prob(chunk).double() + log_det)
+        found = log_prob(chunk)
+        exact = isinstance(found, Tensor)
+        values.append((found if exact else found.value).double() + log_det)
+        errors.append(torch.zeros(len(chunk)) if exact else found.standard_error)
         if time.monotonic() - started > seconds:
             break
-    scored = torch.cat(values)
-    return summary(scored) | {"scoring_seconds": time.monotonic() - started}
+    return summary(torch.cat(values), torch.cat(errors)) | {"scoring_seconds": time.monotonic() - started}
 
 
-def summary(log_prob: Tensor) -> dict[str, Any]:
-    """Mean with its standard error over the rows that have a value, those that have none counted, and every row."""
-    finite = log_prob[torch.isfinite(log_prob)]
+def summary(log_prob: Tensor, errors: Tensor | None = None) -> dict[str, Any]:
+    """Mean with its standard error over the rows that have a value, those that have none counted, and every row.
+
+    Args:
+        log_prob: Of each row.
+        errors: Standard error of each value, from a stochastic log-determinant; None where values are exact.
+    """
+    kept = torch.isfinite(log_prob)
+    finite = log_prob[kept]
     count = len(finite)
+    estimated = 0.0 if errors is None or not count else float(errors[kept].double().square().sum().sqrt()) / count
     return {
         "rows": len(log_prob),
         "failed": len(log_prob) - count,
         "mean": float(finite.mean()) if count else None,
         "standard_error": float(finite.std()) / math.sqrt(count) if count > 1 else None,
+        "estimator_error": estimated,
         "median": float(finite.median()) if count else None,
         "log_prob": pack(log_prob.numpy(), LOG_PROB_STEP),
     }

@@ -3,8 +3,6 @@
 import copy
 import math
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from torch.distributions import Normal
 
 from advect.adapters import density_estimator
 from advect.adapters import sbi as adapter
-from advect.errors import ConfigError, MissingExtraError, ShapeError, UnknownNameError
+from advect.errors import ConfigError, ShapeError, UnknownNameError
 from advect.evaluation.calibration import expected_coverage, rank_uniformity, sbc_ranks
 from advect.methods import METHODS, Blueprint, build, full_flow, get_method, resolve_options
 from advect.transforms import Standardise
@@ -255,19 +253,6 @@ def test_what_cannot_be_asked():
         density_estimator("nsf", binz=8)
     with pytest.raises(UnknownNameError, match="z-scoring"):
         density_estimator("nsf", z_score_input="both")
-
-
-def test_without_sbi_the_package_is_named(monkeypatch):
-    adapter._density_class.cache_clear()
-    monkeypatch.setitem(sys.modules, "sbi.neural_nets.estimators.base", None)
-    with pytest.raises(MissingExtraError, match="pip install sbi"):
-        make("realnvp")
-
-
-def test_nothing_of_the_peers_is_imported_with_the_adapters():
-    code = "import sys, advect.adapters as a; a.density_estimator(); print({'sbi', 'zuko', 'nflows'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
 
 
 def test_copies_and_pickles_answer_alike():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from advect.errors import ConfigError, DataError
+from advect.records import Estimate
 from benchmarks import density, density_sanity
 from benchmarks.density import SEEDS, available, fits, plan, run_cell, settings_of
 from benchmarks.density_data import PROTEIN_STEPS, SETS, Parts, angles, in_groups, in_parts, load, noisy, prepare
@@ -226,7 +227,16 @@ def test_scoring_ends_after_its_time_and_adds_the_volume():
     assert whole["rows"] == 3 * CHUNK
     assert whole["mean"] == pytest.approx(float(module.log_prob(rows).detach().mean()) - 1.5, abs=1e-5)
     assert score(module.log_prob, rows, 0.0, seconds=-1.0)["rows"] == CHUNK
+    assert whole["estimator_error"] == 0.0
     np.testing.assert_allclose(unpack(whole["log_prob"]), module.log_prob(rows).detach() - 1.5, atol=6e-4)
+
+
+def test_errors_of_estimated_log_determinants_are_added_in_quadrature():
+    def log_prob(x):
+        zero = torch.zeros(len(x))
+        return Estimate(zero, zero + 3.0, zero.int(), None)
+
+    assert score(log_prob, torch.zeros(900, 2), 0.0)["estimator_error"] == pytest.approx(3.0 / 30)
 
 
 def test_failed_rows_are_counted_and_kept():
@@ -393,6 +403,11 @@ def test_other_times_and_clocks_are_not_judged_and_never_mixed(tmp_path):
     assert "not judged (different clocks)" in table(tmp_path, mixed)
     with pytest.raises(ConfigError, match=r"differ.*seconds"):
         table(tmp_path, [record("nsf", NOISE, seconds=5.0), record("nsf", NOISE, seed=1)])
+
+
+def test_estimated_log_determinants_show(tmp_path):
+    text = table(tmp_path, [record("nsf", NOISE, estimator_error=0.02), record("cnf", NOISE)])
+    assert "add to the error of the mean, in nats: nsf 0.020." in text
 
 
 def test_seeds_are_averaged_row_by_row(tmp_path):

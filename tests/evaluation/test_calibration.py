@@ -14,7 +14,7 @@ PAIRS, DRAWS = 2000, 99
 
 
 def pairs(widen=1.0, shift=0.0, seed=0):
-    """θ ~ N(0, I) in two dimensions, x = θ + ε: the posterior is N(x/2, 1/2). Returns truth, draws, and its densities."""
+    """θ ~ N(0, I) in the plane, x = θ + ε: the posterior is N(x/2, 1/2). Truth, draws, densities of both."""
     generator = torch.Generator().manual_seed(seed)
     theta = torch.randn(PAIRS, 2, generator=generator, dtype=torch.float64)
     x = theta + torch.randn(PAIRS, 2, generator=generator, dtype=torch.float64)

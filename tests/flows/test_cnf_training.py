@@ -8,7 +8,7 @@ from torch import nn
 
 from advect.errors import ConfigError, ShapeError, UnknownNameError
 from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
-from advect.flows.architectures.continuous import cnf, likelihood_map, ot_flow, rnode, training_trace
+from advect.flows.architectures.continuous import TRAINING_STEPS, cnf, likelihood_map, ot_flow, rnode, training_trace
 from advect.networks import MLP
 from advect.objectives.likelihood import MaximumLikelihood, RegularisedLikelihood, step_gap
 from advect.records import Batch
@@ -91,7 +91,7 @@ def test_assemblies_report_careful_likelihoods_before_and_after_training(build):
     assert (fresh.standard_error == 0).all()
     flow.train()
     trained = flow.score(x, generator=seeded())
-    assert (trained.nfe == 32).all()
+    assert (trained.nfe == 4 * TRAINING_STEPS).all()
     flow.eval()
     again = flow.score(x, generator=seeded())
     assert torch.equal(again.value, fresh.value)

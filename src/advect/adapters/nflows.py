@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advect.adapters.agreement import check_agreement
+from advect.adapters.nflows_networks import MaskedResiduals, Residuals
 from advect.adapters.passes import PassByPass
-from advect.adapters.plain import comes_from, dense, dtype_of, in_float64, refused
+from advect.adapters.plain import comes_from, in_float64, like, refused
 from advect.errors import ConfigError
 from advect.flows import Flow, StandardNormal
 from advect.flows.bases import DiagonalNormal
@@ -55,7 +56,7 @@ def from_nflows(origin: Any) -> Flow | Bijection:
 
     Returns:
         A `Flow` where ``origin`` has a base, else a `Bijection` whose `encode` is ``transform(inputs, context)``. Its
-        weights are copies, in the same dtype.
+        weights are copies, of the same dtype and on the same device.
 
     Raises:
         UnsupportedError: A layer, network or base that is not covered, by name; or a copy whose answers differ.
@@ -72,9 +73,8 @@ def from_nflows(origin: Any) -> Flow | Bijection:
     if shape is None:
         raise refused(transform, "Nothing in it says how many coordinates a row has")
     check_agreement(map, lambda x, condition: original(x, condition), f"nflows' {type(transform).__name__}")
-    dtype = dtype_of(transform)
-    map = map.to(dtype)
-    return Flow(_base(origin._distribution, shape, dtype), map) if flow else map
+    map = map.to(like(transform))
+    return Flow(_base(origin._distribution, shape).to(like(transform)), map) if flow else map
 
 
 class SigmoidScale(Monotone):
@@ -155,91 +155,6 @@ class SoftplusSpline(Monotone):
         shares = least + (1 - self.bins * least) * (self.gain * raw).softmax(-1)
         inner = self.bound * (2 * shares[..., :-1].cumsum(-1) - 1)
         return F.pad(F.pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound)
-
-
-class Residuals(nn.Module):
-    """nflows' `ResidualNet`: ``network(x, condition) -> (batch, outputs)``, the condition gating every block.
-
-        h = W [x, c] + b;   h ← h + r,   r = A₂ a(A₁ a(h)),  with a condition  r ← glu([r, C c])
-
-    Args:
-        origin: The network.
-        order: Which of its outputs comes where; None leaves them.
-    """
-
-    def __init__(self, origin: Any, order: Tensor | None = None) -> None:
-        super().__init__()
-        self.first, self.last = dense(origin.initial_layer), dense(origin.final_layer)
-        self.blocks = nn.ModuleList(_Block(block) for block in origin.blocks)
-        contexts = [block.context_layer for block in origin.blocks if hasattr(block, "context_layer")]
-        self.contexts = nn.ModuleList(dense(layer) for layer in contexts)
-        if order is not None:
-            for parameter in self.last.parameters():
-                parameter.data = parameter.data[order]
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """``(batch, outputs)``."""
-        dtype = self.first.weight.dtype
-        if condition is None:
-            h = self.first(x.to(dtype))
-            for block in self.blocks:
-                h = h + block(h)
-        else:
-            c = condition.to(dtype)
-            h = self.first(torch.cat([x.to(dtype), c], dim=1))
-            for block, context in zip(self.blocks, self.contexts, strict=True):
-                h = h + F.glu(torch.cat([block(h), context(c)], dim=1), dim=1)
-        return self.last(h).to(x.dtype)
-
-
-class MaskedResiduals(nn.Module):
-    """nflows' `MADE`: ``network(x, condition) -> (batch, outputs)``, masked, plain or with residual blocks.
-
-    The condition is added where nothing masks it: to the first layer, behind an activation, and inside each residual
-    block. Blocks of a plain network do not see it.
-    """
-
-    def __init__(self, origin: Any) -> None:
-        super().__init__()
-        self.residual, self.activation = origin.use_residual_blocks, _activation(origin)
-        self.first, self.last = dense(origin.initial_layer), dense(origin.final_layer)
-        self.context = dense(origin.context_layer) if hasattr(origin, "context_layer") else None
-        self.blocks = nn.ModuleList(_Block(block) for block in origin.blocks)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """``(batch, outputs)``."""
-        dtype = self.first.weight.dtype
-        h, c = self.first(x.to(dtype)), None
-        if condition is not None and self.context is not None:
-            c = condition.to(dtype)
-            h = h + self.activation(self.context(c))
-        if not self.residual:
-            h = self.activation(h)
-        for block in self.blocks:
-            h = h + block(h, c) if self.residual else block(h)
-        return self.last(h).to(x.dtype)
-
-
-class _Block(nn.Module):
-    """The inside of one block: a(A h), or A₂ a(A₁ a(h) + C c) where the sum of C c comes from a masked network."""
-
-    def __init__(self, origin: Any) -> None:
-        super().__init__()
-        if getattr(origin, "use_batch_norm", False) or getattr(origin, "batch_norm", None) is not None:
-            raise refused(origin, "Batch normalisation lets rows influence one another")
-        self.activation = _activation(origin)
-        layers = getattr(origin, "linear_layers", None)
-        self.layers = nn.ModuleList(dense(layer) for layer in (layers or [origin.linear]))
-        masked = comes_from(origin, "nflows", "MaskedResidualBlock") and hasattr(origin, "context_layer")
-        self.context = dense(origin.context_layer) if masked else None
-
-    def forward(self, h: Tensor, condition: Tensor | None = None) -> Tensor:
-        if len(self.layers) == 1:
-            return self.activation(self.layers[0](h))
-        inner = self.layers[0](self.activation(h))
-        if condition is not None and self.context is not None:
-            inner = inner + self.context(condition)
-        return self.layers[1](self.activation(inner))
 
 
 def _map(origin: Any) -> Bijection:
@@ -347,13 +262,6 @@ _COUNTERPARTS: dict[str, Callable[[Any], Bijection]] = {
 }
 
 
-def _activation(origin: Any) -> Callable[[Tensor], Tensor]:
-    """The function itself: it holds no weights, and is torch's or the user's own."""
-    if isinstance(origin.activation, nn.Module) and any(True for _ in origin.activation.parameters()):
-        raise refused(origin.activation, "An activation with weights of its own")
-    return origin.activation
-
-
 def _scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Moved:
     return Moved(x * scale + shift, scale.log())
 
@@ -362,11 +270,11 @@ def _unscaled(y: Tensor, scale: Tensor, shift: Tensor) -> Moved:
     return Moved((y - shift) / scale, -scale.log())
 
 
-def _base(base: Any, shape: tuple[int, ...], dtype: torch.dtype) -> StandardNormal | DiagonalNormal:
+def _base(base: Any, shape: tuple[int, ...]) -> StandardNormal | DiagonalNormal:
     """The base distribution."""
     if comes_from(base, "nflows", "StandardNormal"):
-        return StandardNormal(shape).to(dtype)
+        return StandardNormal(shape)
     if comes_from(base, "nflows", "DiagonalNormal"):
         mean, scale = base.mean_.detach().reshape(shape), base.log_std_.detach().exp().reshape(shape)
-        return DiagonalNormal(shape, mean=mean, scale=scale).to(dtype)
+        return DiagonalNormal(shape, mean=mean, scale=scale)
     raise refused(base, "Only a StandardNormal or a DiagonalNormal base is covered")

@@ -69,14 +69,14 @@ def dense(layer: nn.Module) -> Dense:
 
 
 def in_float64(origin: nn.Module) -> nn.Module:
-    """A copy of a foreign module in float64 and evaluation mode: what is copied from, and asked."""
-    return copy.deepcopy(origin).double().eval().requires_grad_(False)
+    """A copy of a foreign module in float64 on the CPU, in evaluation mode: what is copied from, and asked."""
+    return copy.deepcopy(origin).to("cpu", torch.float64).eval().requires_grad_(False)
 
 
-def dtype_of(origin: nn.Module) -> torch.dtype:
-    """That of its numbers."""
+def like(origin: nn.Module) -> Tensor:
+    """A tensor with the dtype and device of a module's numbers."""
     tensors = (tensor for tensor in (*origin.parameters(), *origin.buffers()) if tensor.is_floating_point())
-    return next((tensor.dtype for tensor in tensors), torch.get_default_dtype())
+    return next(tensors, torch.empty(0))
 
 
 def comes_from(thing: object, package: str, *names: str) -> bool:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from advect.adapters.agreement import check_agreement
 from advect.adapters.passes import PassByPass
-from advect.adapters.plain import Constant, Dense, Residual, comes_from, dense, dtype_of, in_float64, refused
+from advect.adapters.plain import Constant, Dense, Residual, comes_from, dense, in_float64, like, refused
 from advect.flows import Flow, StandardNormal
 from advect.flows.bases import DiagonalNormal
 from advect.transforms import Bijection, Compose, Householder, LULinear, Permutation, Standardise
@@ -52,7 +52,7 @@ def from_zuko(origin: Any) -> Flow | Bijection:
 
     Returns:
         A `Flow` where ``origin`` has a base, else a `Bijection` whose `encode` is the transform's call. Its weights are
-        copies, in the same dtype.
+        copies, of the same dtype and on the same device.
 
     Raises:
         UnsupportedError: A layer, network or base that is not covered, by name; or a copy whose answers differ.
@@ -71,7 +71,7 @@ def from_zuko(origin: Any) -> Flow | Bijection:
         return z, log_det.sum(1) if log_det.ndim > 1 else log_det
 
     check_agreement(map, theirs, f"zuko's {type(transform).__name__}")
-    map = map.to(dtype_of(transform))
+    map = map.to(like(transform))
     return map if base is None else Flow(_base(base, shape), map)
 
 
@@ -197,8 +197,9 @@ def _elementwise(origin: Any) -> Bijection:
 
 def _unconditional(origin: Any) -> Bijection:
     """A transform with tensors of its own and no network."""
-    kind, given = origin.f, [value.detach() for value in (*origin.args, *origin.kwargs.values())]
-    name = getattr(kind, "__name__", "")
+    kind, values = origin.f, (*origin.args, *origin.kwargs.values())
+    given = [value.detach() for value in values if isinstance(value, Tensor)]
+    name = getattr(kind, "__name__", "") if len(given) == len(values) else ""
     if name == "PermutationTransform":
         return Permutation(given[0].long())
     if name == "LULinearTransform":
@@ -230,14 +231,14 @@ def _function(origin: Any) -> Monotone:
     kind = getattr(origin.univariate, "func", origin.univariate)
     options = dict(getattr(origin.univariate, "keywords", {}))
     sizes = [math.prod(shape) for shape in origin.shapes]
-    name = getattr(kind, "__name__", "")
+    name = getattr(kind, "__name__", type(kind).__name__)
     if name == "MonotonicAffineTransform" and len(sizes) == _AFFINE and set(options) <= {"slope"}:
         return SoftScale(**options)
     if name == "MonotonicRQSTransform" and len(sizes) == 3 and set(options) <= {"slope", "bound"}:
         return SoftSpline(sizes[0], **options)
     if name == "AdditiveTransform" and not options:
         return Shift()
-    raise refused(kind if isinstance(kind, type) else origin, f"The univariate transform {name or kind} is not covered")
+    raise refused(kind if isinstance(kind, type) else origin, f"The univariate transform {name} is not covered")
 
 
 def _softly(raw: Tensor, limit: float) -> Tensor:
@@ -303,5 +304,5 @@ def _base(base: Any, shape: tuple[int, ...]) -> StandardNormal | DiagonalNormal:
     given = {**dict(zip(("loc", "scale"), base.args, strict=False)), **base.kwargs}
     mean, scale = given["loc"].detach(), given["scale"].detach()
     if bool((mean == 0).all() and (scale == 1).all()):
-        return StandardNormal(shape).to(mean.dtype)
-    return DiagonalNormal(shape, mean=mean, scale=scale).to(mean.dtype)
+        return StandardNormal(shape).to(mean)
+    return DiagonalNormal(shape, mean=mean, scale=scale).to(mean)

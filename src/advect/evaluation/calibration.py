@@ -31,7 +31,7 @@ def sbc_ranks(
     Args:
         draws: ``(draws, pairs, parameters)``.
         truth: ``(pairs, parameters)``, in whose shape the ranks come.
-        generator: Breaks ties at random, as of whole numbers, with which ranks would not be uniform.
+        generator: Breaks ties at random: whole numbers have some, and no other rule leaves ranks uniform.
 
     Raises:
         ShapeError: Draws whose shape is not that of the truth behind one axis more.

@@ -10,7 +10,7 @@ right (log-determinants, encoding, the round trip), adaptive by default.
 A likelihood from few fixed steps is wrong rather than noisy; see `flows.step_error` for what is refused and
 what is reported. Training by maximum likelihood is the one place for it: gradients need few evaluations and the same
 ones each time. A map may have a solver for that, in use while the module is in training mode and never outside it, so
-what is reported is always the careful solve; `objectives.step_gap` says how far the two are apart.
+what is reported is always the careful solve; `objectives.likelihood.step_gap` says how far the two are apart.
 """
 
 import math
@@ -145,8 +145,9 @@ class ContinuousMap(Bijection):
         """
         careful = log_det or direction == "encode"
         solver = self.likelihood_solver if careful else self.solver
-        if log_det and self._trains:
-            solver = self.training_solver
+        training = self._solver_in_training
+        if log_det and training is not None:
+            solver = training
         elif log_det and not self.coarse:
             refuse_few_steps(solver)
         extra = {"along": tuple(along)} if along else {}
@@ -198,7 +199,7 @@ class ContinuousMap(Bijection):
         again = twin(generator)
         solution = self.integrate(x, condition, direction=direction, log_det=log_det, generator=generator)
         status, nfe, error = solution.status, solution.nfe, solution.log_abs_det_error
-        trains = log_det and self._trains
+        trains = log_det and self._solver_in_training is not None
         if log_det and not trains and has_few_steps(self.likelihood_solver):
             error, extra = self._add_step_error(solution, x, condition, direction, again)
             nfe = nfe + extra
@@ -242,9 +243,9 @@ class ContinuousMap(Bijection):
         return torch.hypot(solution.log_abs_det_error, steps), again.nfe
 
     @property
-    def _trains(self) -> bool:
-        """Whether log-determinants are taken by the training solver."""
-        return self.training and self.training_solver is not None
+    def _solver_in_training(self) -> Solver | None:
+        """What takes the log-determinants now, if it is not the likelihood solver."""
+        return self.training_solver if self.training else None
 
     def _trace(self, x: Tensor) -> Divergence:
         if self.training and self.training_divergence is not None:

@@ -5,8 +5,8 @@ FFJORD (Grathwohl et al. 2019, arXiv 1810.01367), RNODE (Finlay et al. 2020, arX
 the penalties of `objectives.likelihood.RegularisedLikelihood`.
 
 Training integrates with a few steps of the classic Runge–Kutta method (6 to 14 in OT-Flow's tables): a number that is
-said, and stays. Outside training mode the solve is adaptive at 1e-5, so that no reported likelihood knows of the training
-steps; `objectives.likelihood.step_gap` compares the two.
+said, and stays. Outside training mode the solve is adaptive at 1e-5, so that no reported likelihood knows of the steps
+of training; `objectives.likelihood.step_gap` compares the two.
 """
 
 import math
@@ -23,7 +23,7 @@ from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.hutchpp import HutchPlusPlusDivergence
 from advect.typing import Divergence, Field, Solver
 
-TRAINING_STEPS = 8  # of RK4, four evaluations each
+TRAINING_STEPS = 6  # of RK4, four evaluations each
 
 TRACES = ("auto", "exact", "hutchinson", "hutch++")
 

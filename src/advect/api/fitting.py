@@ -1,0 +1,197 @@
+"""`fit`: rows, or a log-density, to a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from advect.api.model import Model, refuse_other_length
+from advect.data import read_table
+from advect.errors import ConfigError, RunFolderError
+from advect.methods import Parts
+from advect.records import Progress
+from advect.workflows.fit import train
+from advect.workflows.fit_density import DEFAULT_METHOD, DensityRequest, fit_density
+from advect.workflows.listen import Silence
+from advect.workflows.request import TrainRequest, sort_settings
+
+_GIVEN = "condition"  # the name of a condition that came as an array beside the rows
+
+
+def fit(
+    data: Any = None,
+    *,
+    target: Any = None,
+    event_shape: tuple[int, ...] | None = None,
+    method: str | None = None,
+    condition: Any = None,
+    source: Any = None,
+    weights: str | None = None,
+    steps: int | None = None,
+    budget: float | None = None,
+    batch_size: int | None = None,
+    network: str | torch.nn.Module = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    path: Any = None,
+    coupling: Any = None,
+    evaluate: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> "Model":
+    """Learn a distribution from rows, or from an unnormalised log-density.
+
+    Args:
+        data: Array or tensor ``(rows, *event)``, frame, file, or built-in name.
+        target: In place of rows: ``target(x) -> (batch,)``, log p̃ in nats at rows ``(batch, *event)``, differentiable
+            by torch. Trained by reverse KL; ``model.evaluation["target"]`` holds log Z with its error and the effective
+            sample size.
+        event_shape: Shape of one row of a target, such as ``(2,)``.
+        method: Row of the table of methods, see ``advect methods``; ``ot-cfm`` for rows, ``nsf`` for a target.
+        condition: Columns that are given rather than modelled (a name or several), or an array with one value per row.
+        source: Rows to start from in place of Gaussian noise; any kind of data with the same columns.
+        weights: Column of row weights.
+        steps: Optimiser steps (5000 when neither steps nor budget are given).
+        budget: Seconds for everything, in place of steps.
+        batch_size: Rows per step.
+        network: Name such as ``residual-3x256``, or a module called as ``network(t, x, condition)``.
+        seed: Of every draw.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        out: Run folder to train in; it can be continued after a crash. None trains in memory.
+        path: A path of your own, see ``docs/extend.md``.
+        coupling: A coupling of your own.
+        evaluate: Whether to compute held-out figures right away.
+        progress: Called with a `Progress` about twice a second.
+        **settings: Any option of the method (``sigma=0.1``), of the loop (``learning_rate=1e-3``) or of the model
+            (``condition_dropout=0.2``).
+
+    Raises:
+        AdvectError: Data or settings that must be mended; the message says how.
+
+    >>> import torch
+    >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    >>> model = fit(x, method="i-cfm", steps=20, seed=0)
+    >>> tuple(model.sample(5).shape)
+    (5, 2)
+    """
+    if target is not None:
+        given = {"data": data, "condition": condition, "source": source, "weights": weights, "budget": budget}
+        return _fit_target(
+            target,
+            event_shape,
+            refused=given | {"out": out, "path": path, "coupling": coupling, "evaluate": evaluate or None},
+            method=method or DEFAULT_METHOD,
+            steps=steps,
+            batch_size=batch_size,
+            network=network,
+            seed=seed,
+            device=device,
+            progress=progress,
+            settings=settings,
+        )
+    if data is None or event_shape is not None:
+        raise ConfigError(
+            "there are no rows to learn from"
+            if data is None
+            else "event_shape belongs to a target, rows have their own",
+            where="data" if data is None else "event_shape",
+            remedy="Give rows, or target=log_density with event_shape=(d,).",
+        )
+    method = method or "ot-cfm"
+    table, names = _with_given(data, condition)
+    own = network if isinstance(network, torch.nn.Module) else None
+    ordered = sort_settings(method, settings, known=signature(fit).parameters)
+    request = TrainRequest(
+        data=table,
+        method=method,
+        out=None if out is None else Path(out),
+        condition=names,
+        weights=weights,
+        source=source,
+        steps=steps,
+        budget_seconds=budget,
+        batch_size=batch_size,
+        network=network if isinstance(network, str) else "auto",
+        seed=seed,
+        device=device,
+        parts=Parts(path=path, coupling=coupling, network=own),
+        options=ordered.options,
+        training=ordered.training,
+        settings=ordered.settings,
+    )
+    listener = Silence() if progress is None else _Progress(progress)
+    result = train(request, listener=listener, evaluate=evaluate)
+    if result.artefact is None:
+        raise RunFolderError("training was interrupted", where=str(out), remedy="Call fit again to continue.")
+    return Model(result.artefact)
+
+
+def _fit_target(
+    target: Any,
+    event_shape: tuple[int, ...] | None,
+    *,
+    refused: Mapping[str, Any],
+    method: str,
+    network: str | torch.nn.Module,
+    progress: Callable[[Progress], None] | None,
+    settings: Mapping[str, Any],
+    **given: Any,
+) -> "Model":
+    """`fit` against a log-density: what speaks of rows is refused."""
+    wrong = [name for name, value in refused.items() if value is not None]
+    if wrong or not isinstance(network, str):
+        raise ConfigError(
+            f"{wrong[0] if wrong else 'a network of your own'} cannot be used with a target",
+            where="target",
+            remedy="Leave it out, or give rows in place of the target.",
+        )
+    if event_shape is None:
+        raise ConfigError(
+            "the target does not say the shape of its rows", where="event_shape", remedy="Give one such as (2,)."
+        )
+    ordered = sort_settings(method, settings, known=signature(fit).parameters)
+    request = DensityRequest(
+        target,
+        tuple(event_shape),
+        method=method,
+        network=network,
+        options=ordered.options,
+        training=ordered.training,
+        settings=ordered.settings,
+        **given,
+    )
+    return Model(fit_density(request, progress=progress))
+
+
+class _Progress(Silence):
+    """A listener that passes on the lines of life."""
+
+    def __init__(self, callback: Callable[[Progress], None]) -> None:
+        self.callback = callback
+
+    def progress(self, progress: Progress) -> None:
+        self.callback(progress)
+
+
+def _with_given(data: Any, condition: Any) -> tuple[Any, tuple[str, ...]]:
+    """The data, and the names of its condition columns; an array of conditions becomes a side column."""
+    if condition is None:
+        return data, ()
+    if isinstance(condition, str):
+        return data, (condition,)
+    if isinstance(condition, Sequence) and all(isinstance(name, str) for name in condition):
+        table = read_table(data)
+        if set(condition) <= {*table.names, *table.sides} or len(condition) != table.num_rows:
+            return table, tuple(condition)
+    table = read_table(data)
+    values = np.asarray(condition)
+    refuse_other_length(len(values), table.num_rows)
+    flat = values.reshape(len(values), -1)
+    names = (_GIVEN,) if flat.shape[1] == 1 else tuple(f"{_GIVEN}{i}" for i in range(flat.shape[1]))
+    sides = {name: flat[:, i] for i, name in enumerate(names)}
+    return replace(table, sides={**table.sides, **sides}), names
