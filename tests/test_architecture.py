@@ -91,7 +91,7 @@ def test_names_on_a_doorplate_exist(path):
     assert [n for n in listed[0] if not hasattr(module, n)] == []
 
 
-OPTIONAL = {"pandas", "polars", "pyarrow", "anndata", "ot", "sklearn"}
+OPTIONAL = {"pandas", "polars", "pyarrow", "anndata", "ot", "sklearn", "sbi", "zuko", "nflows"}
 
 
 def imported_at_import_time(tree: ast.Module):

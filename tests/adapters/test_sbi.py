@@ -9,15 +9,17 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from advect.adapters import density_estimator
+from advect.adapters import density_estimator, from_nflows, from_zuko
 from advect.adapters import sbi as adapter
 from advect.errors import ConfigError, ShapeError, UnknownNameError
 from advect.evaluation.calibration import expected_coverage, rank_uniformity, sbc_ranks
+from advect.flows import Flow, StandardNormal
 from advect.methods import METHODS, Blueprint, build, full_flow, get_method, resolve_options
 from advect.transforms import Standardise
 
 sbi_inference = pytest.importorskip("sbi.inference")
 BoxUniform = pytest.importorskip("sbi.utils").BoxUniform
+posterior_nn = pytest.importorskip("sbi.neural_nets").posterior_nn
 ConditionalDensityEstimator = pytest.importorskip("sbi.neural_nets.estimators.base").ConditionalDensityEstimator
 
 NOISE = 0.5
@@ -377,3 +379,38 @@ def test_the_penalties_of_rnode_are_in_the_training_loss_only():
         plain = estimator.loss(theta, x)
         assert torch.allclose(plain, -estimator.log_prob(theta, x)[0], atol=1e-4)
         assert (estimator.train().loss(theta, x) > plain + 1e-3).all()
+
+
+@pytest.mark.filterwarnings("ignore:Maximum number of epochs")
+def test_a_second_round_trains_on_atoms():
+    """sbi's multi-round loss asks for densities of every parameter in the batch at every observation."""
+    theta, x = linear_gaussian(200)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    torch.manual_seed(0)
+    inference = sbi_inference.NPE(
+        prior, density_estimator=density_estimator("realnvp", **SMALL), show_progress_bars=False, tracker=Silent()
+    )
+    inference.append_simulations(theta, x).train(max_num_epochs=1)
+    proposal = inference.build_posterior().set_default_x(torch.zeros(1, 2))
+    again = proposal.sample((100,), show_progress_bars=False)
+    noise = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    inference.append_simulations(again, again + NOISE * noise, proposal=proposal)
+    inference.train(max_num_epochs=1, training_batch_size=50)
+    assert all(math.isfinite(loss) for loss in inference.summary["training_loss"])
+
+
+@pytest.mark.parametrize("model", ["maf", "nsf", "zuko_maf", "zuko_nsf"])
+def test_estimators_that_sbi_made_are_taken_over(model):
+    """sbi's own are nflows' or zuko's; its embedding of the observation stays outside."""
+    theta, x = simulations(shape=(4,))
+    torch.manual_seed(0)
+    estimator = posterior_nn(model)(theta, x)
+    embedded = estimator.embedding_net(x)
+    with torch.no_grad():
+        expected = estimator.log_prob(theta, x)[0]
+        if model.startswith("zuko"):
+            found = from_zuko(estimator.net).log_prob(theta, embedded)
+        else:
+            ours = Flow(StandardNormal((2,)), from_nflows(estimator.net._transform))
+            found = ours.log_prob(theta, embedded)
+    assert torch.allclose(found, expected.to(found.dtype), atol=1e-4)  # float32

@@ -153,7 +153,7 @@ def test_one_coordinate_learns_two_modes_that_depend_on_the_condition(flow, step
     x, c = two_modes(4000, draws(9))
     with torch.no_grad():
         found = negative_log_likelihood(made, x, c).mean().item()
-    assert found - entropy_of_two_modes(x, c) < 0.25
+    assert found - entropy_of_two_modes(x, c) < 0.4
     # What conditioning alone gives: a Gaussian per condition has the spread of both modes.
     p = (2 * c).sigmoid()
     gaussian = 0.5 * (2 * math.pi * math.e * (4 * p * (1 - p) * ((1 + c.abs()) / 2) ** 2 + 0.15**2)).log().mean().item()

@@ -1,6 +1,7 @@
 """Masked networks: who sees whom is exact and complete, and a walk computes each hidden unit once."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -284,11 +285,11 @@ def test_a_cycle_is_refused_and_named():
     named = [int(part) for part in refused.value.what.split(": ")[1].split(" → ")]
     assert named[0] == named[-1]
     assert len(named) > 2
-    assert all(adjacency[i, j] for i, j in zip(named, named[1:], strict=False))
+    assert all(adjacency[i, j] for i, j in pairwise(named))
 
 
 def test_two_coordinates_that_look_at_one_another():
-    with pytest.raises(ConfigError, match="0 → 1 → 0|1 → 0 → 1"):
+    with pytest.raises(ConfigError, match=r"0 → 1 → 0|1 → 0 → 1"):
         find_levels(torch.tensor([[False, True], [True, False]]))
 
 

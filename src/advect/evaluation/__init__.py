@@ -6,6 +6,7 @@ a noise floor (real against real) and a ceiling (a fitted Gaussian) from `two_sa
 errors and their failed rows from `summarise_log_prob`; paths with their energy and straightness.
 """
 
+from advect.evaluation.calibration import Coverage, expected_coverage, rank_uniformity, sbc_ranks
 from advect.evaluation.classifier import Accuracy, classifier_accuracy
 from advect.evaluation.columns import correlation_error, kolmogorov_smirnov
 from advect.evaluation.energy import energy_distance
@@ -25,6 +26,7 @@ from advect.evaluation.wasserstein import sliced_wasserstein, wasserstein
 
 __all__ = [
     "Accuracy",
+    "Coverage",
     "Floor",
     "GaussianFit",
     "ImportanceDiagnostics",
@@ -33,6 +35,7 @@ __all__ = [
     "column_suite",
     "correlation_error",
     "energy_distance",
+    "expected_coverage",
     "gaussian_fit_log_prob",
     "importance_diagnostics",
     "importance_draws",
@@ -43,6 +46,8 @@ __all__ = [
     "noise_floor",
     "normalised_path_energy",
     "path_energy",
+    "rank_uniformity",
+    "sbc_ranks",
     "sliced_wasserstein",
     "straightness",
     "summarise_log_prob",

@@ -8,11 +8,11 @@ as the quadrature is exact. The integrand is built so that this can be said befo
 
     log g(u; h) = Σ_k a_k(h) E(w_k (u − c_k(h))),    E(v) = erf(√π v / 2),    0 < w_k < 2.5,    Σ |a_k| < 10
 
-is entire in u, of bounded sharpness and size, whatever the weights. On a box [−4, 4] the relative error of 40 nodes is
-then below 1e-7 (1e-9 in nine of ten random draws at the limits of w and a; far less for moderate ones), and it falls
-faster than geometrically with more. Outside the box g keeps the value it has at the edge: the function goes on as a
-straight line to ±∞, and no quadrature spans more than the box. ELU + 1 of a deep network, as in the paper, has neither
-property: its quadrature has no bound, and its slope may vanish.
+is entire in u, of bounded sharpness and size, whatever the weights. On a box [−4, 4] the relative error of the slope
+with 40 nodes is rounding for moderate weights; for random ones at the limits of w and a it is below 1e-12 in nine of
+ten, and the largest seen is 2e-6. It falls faster than geometrically with more nodes. Outside the box g keeps the value
+it has at the edge: the function goes on as a straight line to ±∞, and no quadrature spans more than the box. ELU + 1 of
+a deep network, as in the paper, has neither property: its quadrature has no bound, and its slope may vanish.
 """
 
 import math

@@ -26,7 +26,7 @@ DIAMOND = torch.tensor(
 SEARCHED = "the inverse is searched to four units in the last place of x, and the next layers enlarge that"
 
 
-def made(build: Build, size: float = 0.3) -> Callable[[], Bijection]:
+def made(build: Build, size: float = 0.2) -> Callable[[], Bijection]:
     """The map in float64 with parameters of standard deviation about ``size``, the same at every call."""
 
     def perturbed() -> Bijection:
