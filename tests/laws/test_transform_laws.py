@@ -1,8 +1,8 @@
 """Every map × every law: discrete layers, residual blocks, ODEs and preprocessing alike.
 
 A map joins by a line in `tests/laws/maps`, and is then under all of this. Inputs are made by decoding standard normals,
-so they lie in the support; every check of a log-determinant is against autograd's full Jacobian, never against the other
-direction (trap T16).
+so they lie in the support; every check of a log-determinant is against autograd's full Jacobian, never against the
+other direction (trap T16).
 """
 
 import math

@@ -97,7 +97,7 @@ def test_what_an_ode_takes_is_refused(tmp_path):
     with pytest.raises(UnsupportedError, match="discrete layers"):
         artefact.flow.trajectory(3, torch.tensor([0.0, 1.0]))
     guided = run(mixed(60), condition=("sold",), **settings("nsf")).artefact
-    with pytest.raises(AdvectError, match="no ODE|discrete layers"):
+    with pytest.raises(AdvectError, match=r"no ODE|discrete layers"):
         generate(guided, 3, choice=SolverChoice(guidance=1.0))
     for name, value in (("likelihood_solver", "dopri5"), ("condition_dropout", 0.1)):
         with pytest.raises(ConfigError, match="no ODE to guide or to solve"):

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from advect.flows import Flow, StandardNormal
 from advect.flows.architectures.continuous import likelihood_map
 from advect.methods.blueprint import Blueprint, Parts
-from advect.methods.discrete import WHITENING_LIMIT, gaussian_start, resolve_mlp, sizes_of
+from advect.methods.discrete import GRADIENT_CLIP, WHITENING_LIMIT, gaussian_start, resolve_mlp, sizes_of
 from advect.methods.matching import solvers_of
 from advect.methods.option import Options
 from advect.transforms import Bijection, Compose, Flattened
@@ -38,7 +38,7 @@ class ContinuousLikelihood:
     depth: int = 2
     any_source: bool = False
     has_tractable_density: bool = True
-    training: Mapping[str, Any] = field(default_factory=lambda: {"gradient_clip": 5.0, "learning_rate": 3e-3})
+    training: Mapping[str, Any] = field(default_factory=lambda: {"gradient_clip": GRADIENT_CLIP, "learning_rate": 5e-3})
     settings: Mapping[str, Any] = field(default_factory=lambda: {"condition_dropout": 0.0})
 
     def ends(self, options: Options) -> tuple[str, ...]:

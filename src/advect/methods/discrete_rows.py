@@ -24,8 +24,8 @@ _SCALE = Option(3.0, "Largest log-scale of one layer, in nats.", exclusive=True)
 _MIXING = Option("lu", "What stands between layers: lu, permutation or none.", choices=("lu", "permutation", "none"))
 
 
-def _layers(default: int) -> Option:
-    return Option(default, "Number of layers.", minimum=1)
+def _layers(default: int, minimum: int = 1) -> Option:
+    return Option(default, "Number of layers.", minimum=minimum)
 
 
 def _glow(*shapes: Any, steps_per_scale: int, **options: Any) -> Bijection:
@@ -110,7 +110,7 @@ COUPLING = (
         cost="one small network per layer, both ways",
         avoid="the density has sharp or separate parts: volume cannot change inside",
         recipe=DiscreteLikelihood(VectorAssembly(nice, ("layers", "mixing", "log_scale_bound"))),
-        options={"layers": _layers(8), "mixing": Option("none", _MIXING.meaning, choices=_MIXING.choices)}
+        options={"layers": _layers(8, minimum=2), "mixing": Option("none", _MIXING.meaning, choices=_MIXING.choices)}
         | {"log_scale_bound": _SCALE},
     ),
     Method(
@@ -129,7 +129,7 @@ COUPLING = (
             PictureAssembly(_realnvp_picture, ("form", "scales", "couplings")),
         ),
         options={
-            "layers": _layers(8),
+            "layers": _layers(8, minimum=2),
             "mixing": _MIXING,
             "log_scale_bound": _SCALE,
             "form": Option(
@@ -170,7 +170,7 @@ COUPLING = (
         cost="one small network and one spline per layer, both ways",
         avoid="every nanosecond of sampling counts (realnvp), or the last tenth of a nat does (nsf-ar)",
         recipe=DiscreteLikelihood(VectorAssembly(nsf, ("layers", "mixing", "bins", "bound"))),
-        options={"layers": _layers(6), "mixing": _MIXING, "bins": _BINS, "bound": _BOUND},
+        options={"layers": _layers(6, minimum=2), "mixing": _MIXING, "bins": _BINS, "bound": _BOUND},
     ),
     Method(
         name="flowpp",
@@ -185,7 +185,7 @@ COUPLING = (
         avoid="sampling must be fast",
         recipe=DiscreteLikelihood(VectorAssembly(flowpp, ("layers", "mixing", "components"))),
         options={
-            "layers": _layers(6),
+            "layers": _layers(6, minimum=2),
             "mixing": _MIXING,
             "components": Option(8, "Logistics in each mixture.", minimum=1),
         },
@@ -204,7 +204,7 @@ AUTOREGRESSIVE = (
         paper="Papamakarios et al. 2017, Masked Autoregressive Flow (1705.07057), eq. 3–4",
         cost="one masked network per layer; sampling goes through the coordinates one by one",
         avoid="sampling must be fast in many coordinates, or the density has separate parts (nsf-ar)",
-        recipe=DiscreteLikelihood(VectorAssembly(maf, ("layers",))),
+        recipe=DiscreteLikelihood(VectorAssembly(maf, ("layers",)), training=_BRISK),
         options={"layers": _layers(5)},
     ),
     Method(
@@ -218,7 +218,7 @@ AUTOREGRESSIVE = (
         paper="Kingma et al. 2016, Inverse Autoregressive Flow (1606.04934), eq. 10",
         cost="training and scoring go through the coordinates one by one; sampling is one pass per layer",
         avoid="training on data in many coordinates: maf is the same family in the cheap direction",
-        recipe=DiscreteLikelihood(VectorAssembly(iaf, ("layers",))),
+        recipe=DiscreteLikelihood(VectorAssembly(iaf, ("layers",)), training=_BRISK),
         options={"layers": _layers(5)},
     ),
     Method(
@@ -232,7 +232,7 @@ AUTOREGRESSIVE = (
         paper="Durkan et al. 2019, Neural Spline Flows (1906.04032), eq. 4–8",
         cost="one masked network and one spline per layer; sampling goes through the coordinates one by one",
         avoid="sampling must be fast in many coordinates",
-        recipe=DiscreteLikelihood(VectorAssembly(nsf_ar, ("layers", "bins", "bound"))),
+        recipe=DiscreteLikelihood(VectorAssembly(nsf_ar, ("layers", "bins", "bound")), training=_BRISK),
         options={"layers": _layers(5), "bins": _BINS, "bound": _BOUND},
     ),
     Method(
@@ -246,7 +246,7 @@ AUTOREGRESSIVE = (
         paper="Wehenkel & Louppe 2019, Unconstrained Monotonic Neural Networks (1908.05164), eq. 1 and §4",
         cost="a quadrature of a small network per coordinate and layer; sampling inverts it numerically",
         avoid="time matters: splines (nsf-ar) reach as far for less",
-        recipe=DiscreteLikelihood(VectorAssembly(umnn, ("layers",))),
+        recipe=DiscreteLikelihood(VectorAssembly(umnn, ("layers",)), training=_BRISK),
         options={"layers": _layers(3)},
     ),
 )

@@ -5,19 +5,34 @@ divergence. `make_network` builds either from a name such as ``mlp-3x64``; any `
 take their place.
 """
 
+from advect.networks.angles import AngleConditioner
+from advect.networks.conditioner import Conditioner
 from advect.networks.embed import FourierTime, RawTime
 from advect.networks.field import FieldNetwork
+from advect.networks.lipschitz import LipschitzConv2d, LipschitzLinear
+from advect.networks.lipschitz_network import LipschitzNetwork, lipschitz_convolutions, lipschitz_mlp
+from advect.networks.masked import MaskedMLP
 from advect.networks.mlp import MLP
 from advect.networks.names import NETWORKS, make_network, resolve_network
+from advect.networks.potential import Potential
 from advect.networks.residual import ResidualMLP
 
 __all__ = [
     "MLP",
     "NETWORKS",
+    "AngleConditioner",
+    "Conditioner",
     "FieldNetwork",
     "FourierTime",
+    "LipschitzConv2d",
+    "LipschitzLinear",
+    "LipschitzNetwork",
+    "MaskedMLP",
+    "Potential",
     "RawTime",
     "ResidualMLP",
+    "lipschitz_convolutions",
+    "lipschitz_mlp",
     "make_network",
     "resolve_network",
 ]

@@ -4,7 +4,15 @@ An objective is called as ``objective(flow, batch, generator=…) -> loss (batch
 knows its density, weights are functions of the drawn time, and the target comes in one record with its point.
 """
 
-from advect.objectives.likelihood import MaximumLikelihood, RegularisedLikelihood
+from advect.objectives.dequantised import VariationalDequantisation
+from advect.objectives.likelihood import (
+    HamiltonJacobi,
+    MaximumLikelihood,
+    PathLikelihood,
+    RegularisedLikelihood,
+    StepGap,
+    step_gap,
+)
 from advect.objectives.matching import VelocityMatching, drop_condition, mean_event
 from advect.objectives.reverse import ReverseKL
 from advect.objectives.times import (
@@ -26,19 +34,24 @@ from advect.objectives.weights import (
 __all__ = [
     "TIME_SAMPLERS",
     "BridgeWeight",
+    "HamiltonJacobi",
     "ImportanceWeight",
     "LogitNormalTimes",
     "MaximumLikelihood",
+    "PathLikelihood",
     "ProductWeight",
     "RegularisedLikelihood",
     "ReverseKL",
+    "StepGap",
     "StratifiedTimes",
     "TimeSampler",
     "UniformTimes",
     "UniformWeight",
+    "VariationalDequantisation",
     "VelocityMatching",
     "Weight",
     "drop_condition",
     "make_times",
     "mean_event",
+    "step_gap",
 ]

@@ -8,10 +8,12 @@ sentences for rows that failed (`describe`, `raise_if_failed`).
 
 from advect.solvers.adaptive import Adaptive
 from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
+from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.chunks import Chunked
 from advect.solvers.divergence import ExactDivergence, HutchinsonDivergence
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
 from advect.solvers.grid import Grid, uniform
+from advect.solvers.hutchpp import HutchPlusPlusDivergence
 from advect.solvers.inverse import Root, bracketed_root, fixed_point
 from advect.solvers.multistep import Adams3
 from advect.solvers.status import describe, raise_if_failed, status_counts
@@ -23,11 +25,13 @@ __all__ = [
     "Adams3",
     "Adaptive",
     "Along",
+    "Checkpointed",
     "Chunked",
     "Euler",
     "ExactDivergence",
     "Grid",
     "Heun",
+    "HutchPlusPlusDivergence",
     "HutchinsonDivergence",
     "JacobianNorm",
     "KineticEnergy",

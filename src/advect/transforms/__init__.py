@@ -1,6 +1,9 @@
 """Invertible maps with their log-determinants: `encode` goes from data to source, `decode` back.
 
-`Bijection` is the base that checks shapes once; `Compose` chains maps; `Standardise`, `Asinh`, `Cumulative` and
+`Bijection` is the base that checks shapes once; `Compose` chains maps. Layers to learn: linear (`LULinear`, `QRLinear`,
+`Householder`, `ActNorm`, `Invertible1x1`), coupling and autoregressive with any `Monotone` function (`Scale`,
+`RationalQuadraticSpline`, `MixtureCDF`, `MonotoneIntegral`), low rank (`Planar`, `Radial`, `Sylvester`), `Residual`;
+`Inverse` turns one round. Supports: `Box`, `Positive`, `Simplex`, `Circle`. `Standardise`, `Asinh`, `Cumulative` and
 `Columnwise` bring the columns of a table to unit scale, and `fit_preprocess` chooses and fits them, so that scaling is
 part of a flow's map and its densities stay in the user's units. `Precision` changes the dtype on the way.
 """

@@ -8,7 +8,7 @@ from torch import nn
 
 from advect.flows import ContinuousMap, VelocityField
 from advect.flows.architectures.continuous import cnf, ot_flow
-from advect.networks import ResidualMLP
+from advect.networks import MLP
 from advect.solvers import RK4, Adaptive
 from advect.solvers.checkpointed import Checkpointed
 from advect.typing import Solver
@@ -35,7 +35,8 @@ def _woken(map: ContinuousMap, solver: Solver, scale: float) -> ContinuousMap:
 
 
 def _pictures() -> ContinuousMap:
-    return ContinuousMap(VelocityField(ResidualMLP((2, 2), width=6, blocks=1, time_features=2)), event_shape=(2, 2))
+    network = MLP((2, 2), width=5, depth=2, activation="tanh")
+    return ContinuousMap(VelocityField(network), event_shape=(2, 2), condition_shape=None)
 
 
 def _fixed(build: Callable[[], ContinuousMap], scale: float = 0.35, solver: Solver = RK4(STEPS)) -> Case:  # noqa: B008
