@@ -100,8 +100,8 @@ MAPS: dict[str, Case] = {
     "nsf-ar-adjacency-conditional": Case(
         made(lambda g: nsf_ar(5, 1, layers=2, adjacency=DIAMOND, generator=g, **SMALL))
     ),
-    "umnn-1": Case(made(lambda g: umnn(1, layers=2, generator=g, **SMALL)), reason=SEARCHED),
-    "umnn-1-conditional": Case(made(lambda g: umnn(1, 2, layers=1, generator=g, **SMALL)), reason=SEARCHED),
+    "umnn-1": Case(made(lambda g: umnn(1, layers=2, generator=g, **SMALL)), reason=SEARCHED, nodes=2001),
+    "umnn-1-conditional": Case(made(lambda g: umnn(1, 2, layers=1, generator=g, **SMALL)), reason=SEARCHED, nodes=2001),
     "umnn-2": Case(made(lambda g: umnn(2, layers=2, generator=g, **SMALL)), reason=SEARCHED),
     "umnn-3-conditional": Case(made(lambda g: umnn(3, 2, layers=2, generator=g, **SMALL)), reason=SEARCHED),
 }

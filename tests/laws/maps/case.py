@@ -18,6 +18,7 @@ class Case:
         reason: Why a tolerance is looser than rounding.
         mixed: Whether the map, moved to float32, keeps float64 rows float64 (maps without a network).
         extreme: Largest input at which values and gradients must be finite.
+        nodes: Of the rule by which the density of a map of one number is integrated; fewer where decoding is slow.
         smooth: Whether the map is twice differentiable, so that finite differences of the log-determinant are safe.
     """
 
@@ -29,3 +30,4 @@ class Case:
     mixed: bool = False
     extreme: float = 1e6
     smooth: bool = True
+    nodes: int = 20001
