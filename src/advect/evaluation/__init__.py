@@ -6,6 +6,7 @@ a noise floor (real against real) and a ceiling (a fitted Gaussian) from `two_sa
 errors and their failed rows from `summarise_log_prob`; paths with their energy and straightness.
 """
 
+from advect.evaluation.bits import bits_per_dimension, bits_per_dimension_metric
 from advect.evaluation.calibration import Coverage, expected_coverage, rank_uniformity, sbc_ranks
 from advect.evaluation.classifier import Accuracy, classifier_accuracy
 from advect.evaluation.columns import correlation_error, kolmogorov_smirnov
@@ -31,6 +32,8 @@ __all__ = [
     "GaussianFit",
     "ImportanceDiagnostics",
     "LogProbSummary",
+    "bits_per_dimension",
+    "bits_per_dimension_metric",
     "classifier_accuracy",
     "column_suite",
     "correlation_error",

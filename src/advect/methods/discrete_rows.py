@@ -109,7 +109,7 @@ COUPLING = (
         paper="Dinh et al. 2015, NICE: Non-linear Independent Components Estimation (1410.8516), §3",
         cost="one small network per layer, both ways",
         avoid="the density has sharp or separate parts: volume cannot change inside",
-        recipe=DiscreteLikelihood(VectorAssembly(nice, ("layers", "mixing", "log_scale_bound"))),
+        recipe=DiscreteLikelihood(VectorAssembly(nice, ("layers", "mixing", "log_scale_bound")), training=_BRISK),
         options={"layers": _layers(8, minimum=2), "mixing": Option("none", _MIXING.meaning, choices=_MIXING.choices)}
         | {"log_scale_bound": _SCALE},
     ),
@@ -127,6 +127,7 @@ COUPLING = (
         recipe=DiscreteLikelihood(
             VectorAssembly(realnvp, ("layers", "mixing", "log_scale_bound")),
             PictureAssembly(_realnvp_picture, ("form", "scales", "couplings")),
+            training=_BRISK,
         ),
         options={
             "layers": _layers(8, minimum=2),
@@ -169,7 +170,7 @@ COUPLING = (
         paper="Durkan et al. 2019, Neural Spline Flows (1906.04032), eq. 4–8",
         cost="one small network and one spline per layer, both ways",
         avoid="every nanosecond of sampling counts (realnvp), or the last tenth of a nat does (nsf-ar)",
-        recipe=DiscreteLikelihood(VectorAssembly(nsf, ("layers", "mixing", "bins", "bound"))),
+        recipe=DiscreteLikelihood(VectorAssembly(nsf, ("layers", "mixing", "bins", "bound")), training=_BRISK),
         options={"layers": _layers(6, minimum=2), "mixing": _MIXING, "bins": _BINS, "bound": _BOUND},
     ),
     Method(
@@ -183,7 +184,7 @@ COUPLING = (
         paper="Ho et al. 2019, Flow++ (1902.00275), eq. 7–8",
         cost="one small network per layer; sampling inverts every mixture numerically",
         avoid="sampling must be fast",
-        recipe=DiscreteLikelihood(VectorAssembly(flowpp, ("layers", "mixing", "components"))),
+        recipe=DiscreteLikelihood(VectorAssembly(flowpp, ("layers", "mixing", "components")), training=_BRISK),
         options={
             "layers": _layers(6, minimum=2),
             "mixing": _MIXING,

@@ -7,6 +7,7 @@ take their place.
 
 from advect.networks.angles import AngleConditioner
 from advect.networks.conditioner import Conditioner
+from advect.networks.conv import ConvNet
 from advect.networks.embed import FourierTime, RawTime
 from advect.networks.field import FieldNetwork
 from advect.networks.lipschitz import LipschitzConv2d, LipschitzLinear
@@ -22,6 +23,7 @@ __all__ = [
     "NETWORKS",
     "AngleConditioner",
     "Conditioner",
+    "ConvNet",
     "FieldNetwork",
     "FourierTime",
     "LipschitzConv2d",

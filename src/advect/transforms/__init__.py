@@ -16,12 +16,15 @@ from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_
 from advect.transforms.compose import Compose
 from advect.transforms.coupling import Coupling, Elementwise
 from advect.transforms.cumulative import Cumulative
+from advect.transforms.dequantise import Logit
 from advect.transforms.flatten import Flattened
+from advect.transforms.image import ImageCoupling
 from advect.transforms.integral import MonotoneIntegral
 from advect.transforms.inverse import Inverse
 from advect.transforms.linear import Invertible1x1, LULinear, Permutation, whitening
 from advect.transforms.mixture import MixtureCDF
 from advect.transforms.monotone import Monotone, Moved
+from advect.transforms.multiscale import MultiScale
 from advect.transforms.orthogonal import Householder, QRLinear
 from advect.transforms.planar import Planar
 from advect.transforms.precision import Precision
@@ -31,6 +34,7 @@ from advect.transforms.residual import Residual
 from advect.transforms.residual_trace import ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet
 from advect.transforms.scale import Scale, Shift
 from advect.transforms.spline import CircularSpline, RationalQuadraticSpline
+from advect.transforms.squeeze import Squeezed
 from advect.transforms.support import Box, Circle, Positive, Simplex
 from advect.transforms.sylvester import Sylvester
 
@@ -52,14 +56,17 @@ __all__ = [
     "ExactLogDet",
     "Flattened",
     "Householder",
+    "ImageCoupling",
     "Inverse",
     "Invertible1x1",
     "LULinear",
     "LogDet",
+    "Logit",
     "MixtureCDF",
     "Monotone",
     "MonotoneIntegral",
     "Moved",
+    "MultiScale",
     "Permutation",
     "Planar",
     "Positive",
@@ -73,6 +80,7 @@ __all__ = [
     "SeriesLogDet",
     "Shift",
     "Simplex",
+    "Squeezed",
     "Standardise",
     "Sylvester",
     "empty_preprocess",
