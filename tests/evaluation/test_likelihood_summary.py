@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from advect.errors import ConfigError, ShapeError, UnsupportedError
-from advect.evaluation import GaussianFit, gaussian_fit_log_prob, nats_to_bits_per_dim, summarise_log_prob
+from advect.errors import ShapeError, UnsupportedError
+from advect.evaluation import GaussianFit, gaussian_fit_log_prob, summarise_log_prob
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -74,14 +74,6 @@ def test_bad_lengths_are_refused():
         summarise_log_prob(torch.empty(0))
     with pytest.raises(ShapeError, match="3 values and 2 standard errors"):
         summarise_log_prob(torch.zeros(3), torch.zeros(2))
-
-
-def test_bits_per_dim_of_a_standard_normal():
-    """trap L10: the entropy of a standard normal in three dimensions is 3/2 log(2πe) nats, ½ log2(2πe) bits each."""
-    log_prob = -1.5 * math.log(2 * math.pi * math.e)
-    assert nats_to_bits_per_dim(log_prob, 3) == pytest.approx(0.5 * math.log2(2 * math.pi * math.e))
-    with pytest.raises(ConfigError):
-        nats_to_bits_per_dim(log_prob, 0)
 
 
 def test_gaussian_fit_equals_scipy():

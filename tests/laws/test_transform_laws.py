@@ -284,6 +284,6 @@ def test_density_integrates_to_one(name):
         out = call(bijection, "encode", middles.reshape(-1, *event), same(given, len(middles)))
     log_base = -0.5 * out.value.reshape(-1) ** 2 - 0.5 * math.log(2 * math.pi)
     density = (log_base + out.log_abs_det_jacobian).exp()
-    # Step 8e-4: truncation (8e-4)²; a kink costs at most one interval, 8e-4 of mass times the jump in slope. Smooth maps
-    # whose inverse is numeric take fewer nodes: step 8e-3, truncation 6e-5.
+    # Step 8e-4: truncation (8e-4)²; a kink costs at most one interval, 8e-4 of mass times the jump in slope. Smooth
+    # maps whose inverse is numeric take fewer nodes: step 8e-3, truncation 6e-5.
     assert abs((density * x.diff()).sum().item() - 1) < 1e-3

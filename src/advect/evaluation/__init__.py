@@ -16,7 +16,6 @@ from advect.evaluation.importance import ImportanceDiagnostics, importance_diagn
 from advect.evaluation.likelihood import (
     LogProbSummary,
     gaussian_fit_log_prob,
-    nats_to_bits_per_dim,
     summarise_log_prob,
 )
 from advect.evaluation.mmd import median_bandwidths, mmd_squared
@@ -45,7 +44,6 @@ __all__ = [
     "kolmogorov_smirnov",
     "median_bandwidths",
     "mmd_squared",
-    "nats_to_bits_per_dim",
     "noise_floor",
     "normalised_path_energy",
     "path_energy",

@@ -2,7 +2,7 @@
 
 A mean over rows hides what it leaves out. Here a row that failed (NaN) makes the plain mean NaN and is counted; the
 mean of the rest is there under a name that says so. A row outside the support has log-density −∞, which is a number: it
-makes the mean −∞, and is counted too. The unit stands in every name: nats, unless bits per dimension are asked for.
+makes the mean −∞, and is counted too. The unit stands in every name: nats; `evaluation.bits` has bits per dimension.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from advect.errors import ConfigError, ShapeError
+from advect.errors import ShapeError
 from advect.evaluation.gaussian import GaussianFit
 from advect.records import Metric
 
@@ -96,10 +96,3 @@ def gaussian_fit_log_prob(train: Float[Tensor, "train dim"], test: Float[Tensor,
         UnsupportedError: The fit is singular (constant columns, or too few rows): it has no density.
     """
     return GaussianFit.of(train).log_prob(test)
-
-
-def nats_to_bits_per_dim(log_prob_nats: float, num_dimensions: int) -> float:
-    """−log p/(d log 2): code length per dimension. The sign turns, lower is better."""
-    if num_dimensions < 1:
-        raise ConfigError(f"num_dimensions is {num_dimensions}, but must be at least 1", where="nats_to_bits_per_dim")
-    return -log_prob_nats / (num_dimensions * math.log(2))
