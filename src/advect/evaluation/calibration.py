@@ -15,9 +15,9 @@ Both are necessary, not sufficient: the prior itself, whatever the observation, 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import kstest
 from torch import Generator, Tensor
 
 from advect.errors import DataError, ShapeError
@@ -59,7 +59,7 @@ def rank_uniformity(
     place = generator.device if generator is not None else ranks.device
     spread = torch.rand(ranks.shape, generator=generator, dtype=torch.float64, device=place).to(ranks.device)
     shares = ((ranks + spread) / (num_draws + 1)).cpu().numpy()
-    return torch.tensor([float(kstest(column, "uniform").pvalue) for column in shares.T], dtype=torch.float64)
+    return torch.tensor([_uniformity(column) for column in shares.T], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def expected_coverage(
         levels,
         (mass.unsqueeze(0) <= levels.unsqueeze(1)).double().mean(1),
         (levels * (1 - levels)).sqrt() / math.sqrt(pairs),
-        float(kstest(mass.cpu().numpy(), "uniform").pvalue),
+        _uniformity(mass.cpu().numpy()),
     )
 
 
@@ -136,3 +136,10 @@ def _check(draws: Tensor, truth: Tensor) -> None:
             where="calibration",
             remedy="A rank among failed draws means nothing: find out why they failed.",
         )
+
+
+def _uniformity(values: np.ndarray) -> float:
+    """p-value of the Kolmogorov–Smirnov test against U[0, 1]."""
+    from scipy.stats import kstest  # a second to import, and wanted by few
+
+    return float(kstest(values, "uniform").pvalue)
