@@ -211,3 +211,18 @@ def test_who_takes_the_condition():
         flow_of((3,)).distribution()
     with pytest.raises(ShapeError, match="expected"):
         flow_of((3,)).distribution(c[..., :1])
+
+
+def test_shapes_are_checked_also_where_a_program_has_switched_torchs_checks_off():
+    """Importing some libraries does that for the whole process."""
+    ours, _ = pair((4,), (3,))
+    before = torch.distributions.Distribution._validate_args
+    try:
+        torch.distributions.Distribution.set_default_validate_args(False)
+        unchecked, _ = pair((4,), (3,))
+        for shape in ((3, 3), (4, 2), (4, 1), ()):
+            with pytest.raises(ValueError, match="event_shape"):
+                unchecked.log_prob(torch.zeros(shape, dtype=FLOAT64))
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+    assert ours.log_prob(torch.zeros(4, 3, dtype=FLOAT64)).shape == (4,)

@@ -75,7 +75,10 @@ CASES = [
     if works_on_vectors(name) or (works_on_pictures(name) and len(shape) == 3)
 ]
 # A Gaussian fit is an affine map of all coordinates at once; convolutional layers have no such first layer.
-FITTED = [(name, shape) for name, shape in CASES if not (works_on_pictures(name) and len(shape) == 3)]
+# The components of a mixture that all start alike would never part: flowpp starts near the fit, not at it.
+FITTED = [
+    (name, shape) for name, shape in CASES if not (works_on_pictures(name) and len(shape) == 3) and name != "flowpp"
+]
 
 methods = pytest.mark.parametrize("name", METHODS)
 matching = pytest.mark.parametrize("name", MATCHING)

@@ -84,10 +84,28 @@ class FlowDistribution(Distribution):
         """Log-density in nats, of the shape of ``value`` and the batch broadcast together, without the event."""
         if self._validate_args and value.numel():  # PyTorch's constraints cannot reshape an empty batch
             self._validate_sample(value)
-        leading = value.shape[: value.ndim - len(self.event_shape)]
-        shape = torch.broadcast_shapes(leading, self.batch_shape)
+        shape = self._shape_of(value)
         rows = value.expand(shape + self.event_shape).reshape(shape.numel(), *self.event_shape)
         return self.flow.log_prob(rows, self._rows(shape)).reshape(shape)
+
+    def _shape_of(self, value: Tensor) -> Size:
+        """The batch and the leading shape of ``value`` broadcast together.
+
+        Raises `ShapeError` for rows of another shape, also where a program has switched PyTorch's own checks off.
+        """
+        places = value.ndim - len(self.event_shape)
+        leading, event = value.shape[: max(places, 0)], value.shape[max(places, 0) :]
+        try:
+            if event != self.event_shape:
+                raise RuntimeError
+            return Size(torch.broadcast_shapes(leading, self.batch_shape))
+        except RuntimeError:
+            raise ShapeError(
+                f"The value has shape {tuple(value.shape)}, and the distribution batch_shape {tuple(self.batch_shape)} "
+                f"and event_shape {tuple(self.event_shape)}",
+                where="log_prob",
+                remedy="Give (*sample, *batch, *event).",
+            ) from None
 
     def _condition(self, shape: Size) -> Tensor | None:
         """The condition broadcast to ``(*shape, *condition)``."""
