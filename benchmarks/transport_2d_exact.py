@@ -55,9 +55,9 @@ def main() -> None:
     lines = [
         "# Transport in the plane: fm with its exact field",
         "",
-        f"Written by `python -m benchmarks.transport_2d_exact --tasks {' '.join(given.tasks)}`; do not edit. No network: "
-        f"the marginal field of the training points, {ROWS} source rows, Euler with 100 steps. W2² between source and test "
-        "points and the trained NPE are those of the same seed in [transport_2d](transport_2d.md).",
+        f"Written by `python -m benchmarks.transport_2d_exact --tasks {' '.join(given.tasks)}`; do not edit. "
+        f"No network: the marginal field of the training points, {ROWS} source rows, Euler with 100 steps. W2² between "
+        "source and test points and the trained NPE are those of the same seed in [transport_2d](transport_2d.md).",
         "",
         "| N→ | seed | path energy | W2² source, test | NPE, exact field | NPE, trained |",
         "| --- | --- | --- | --- | --- | --- |",
