@@ -12,6 +12,7 @@ from advect.methods import METHODS, Method, Option, resolve_options
 from advect.methods.row import NONE
 
 HAND_WRITTEN = ("relations.md", "normalizing-flows.md")
+LINE_LENGTH = 120
 TIME = "t = 0 is the source (noise), t = 1 the data."
 DIRECTION = "`encode` goes from data to source (noise), `decode` from source to data."
 FAMILIES = {
@@ -97,16 +98,25 @@ def data_of(method: Method) -> str:
     return "digits" if getattr(method.recipe, "vector", True) is None else "moons"
 
 
+def fit_call(*arguments: str) -> str:
+    """The call of `advect.fit` as the formatter would lay it out: on one line where it fits."""
+    given = [argument.replace("'", '"') for argument in arguments]
+    line = f"model = advect.fit({', '.join(given)})"
+    if len(line) <= LINE_LENGTH:
+        return line
+    return "\n".join(["model = advect.fit(", *(f"    {argument}," for argument in given), ")"])
+
+
 def snippet(method: Method) -> str:
     """A small fit that names every option at its default."""
-    options = "".join(f", {name}={o.default!r}" for name, o in method.options.items())
+    options = [f"{name}={o.default!r}" for name, o in method.options.items()]
     if data_of(method) == "digits":
         return "\n".join(
             [
                 "```python",
                 "import advect",
                 "",
-                f'model = advect.fit("digits", method="{method.name}", steps=5, seed=0{options})'.replace("'", '"'),
+                fit_call('"digits"', f'method="{method.name}"', "steps=5", "seed=0", *options),
                 "model.sample(5)",
                 "```",
             ]
@@ -118,7 +128,7 @@ def snippet(method: Method) -> str:
             "import advect",
             "",
             "X = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 3.0]",
-            f'model = advect.fit(X, method="{method.name}", steps=20, seed=0{options})'.replace("'", '"'),
+            fit_call("X", f'method="{method.name}"', "steps=20", "seed=0", *options),
             "model.sample(5), model.log_prob(X[:5])",
             "```",
         ]
