@@ -35,7 +35,7 @@ def page(method: Method) -> str:
     parts = [
         NOTICE,
         f"# `{method.name}`: {sentence_case(method.title)}",
-        f"{TIME if method.has_ode else DIRECTION} `advect explain {method.name}` prints the same facts.",
+        f"{TIME if method.recipe.has_ode else DIRECTION} `advect explain {method.name}` prints the same facts.",
         table(
             ("part", "what it is"),
             [
@@ -95,7 +95,7 @@ def meaning(option: Option) -> str:
 
 def data_of(method: Method) -> str:
     """A built-in data set that the method takes: pictures where it takes nothing else."""
-    return "digits" if getattr(method.recipe, "vector", True) is None else "moons"
+    return "digits" if method.recipe.pictures_only else "moons"
 
 
 def fit_call(*arguments: str) -> str:

@@ -111,7 +111,7 @@ def test_gradients_are_finite_differences(verb):
         found = getattr(function, verb)(x, theta)
         return found.value, found.log_slope
 
-    torch.autograd.gradcheck(both, (x, theta), atol=1e-6)
+    assert torch.autograd.gradcheck(both, (x, theta), atol=1e-6)
 
 
 def test_far_out_in_float32():

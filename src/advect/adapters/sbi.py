@@ -18,7 +18,6 @@ failed is NaN, counts as outside, and is drawn again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 
 from advect.errors import ConfigError, MissingExtraError, ShapeError, unknown_name
 from advect.flows import Flow
-from advect.methods import Blueprint, build, full_flow, get_method, resolve_options
+from advect.methods import build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Batch
 from advect.transforms import Standardise
 from advect.typing import Objective
@@ -77,7 +76,7 @@ def density_estimator(
             where="method",
             remedy="Use nsf, maf or cnf, or fit it with advect.fit(parameters, condition=observations).",
         )
-    resolved = resolve_options(row, options)
+    resolve_options(row, options)  # a misspelt option is told now, not when sbi builds
     for name in (z_score_input, z_score_condition):
         if name not in Z_SCORES:
             raise unknown_name("z-scoring", name, Z_SCORES)
@@ -86,15 +85,17 @@ def density_estimator(
         density = _density_class()
         seen = Seen(condition, z_score_condition, embedding_net)
         scale = z_score(input, z_score_input)
-        blueprint = Blueprint(
-            method=method,
-            options=resolved,
-            network=row.recipe.resolve_network(network, event_shape=tuple(input.shape[1:]), num_rows=len(input)),
+        blueprint = resolve_blueprint(
+            method,
+            options,
             event_shape=tuple(input.shape[1:]),
             condition_features=seen.features,
+            network=network,
+            num_rows=len(input),
+            settings=settings,
         )
         built = build(
-            replace(blueprint, **{**row.recipe.settings, **(settings or {})}),
+            blueprint,
             seed=_generator().initial_seed() if seed is None else seed,
             latent=scale.encode(input, log_det=False).value,
         )

@@ -79,21 +79,21 @@ def fit(
     >>> tuple(model.sample(5).shape)
     (5, 2)
     """
+    common: dict[str, Any] = {
+        "method": method or ("ot-cfm" if target is None else DEFAULT_METHOD),
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+    }
+    common |= vars(sort_settings(common["method"], settings, known=signature(fit).parameters))
+    rows = {"source": source, "weights": weights, "budget_seconds": budget, "out": None if out is None else Path(out)}
+    parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
+    common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:
-        given = {"data": data, "condition": condition, "source": source, "weights": weights, "budget": budget}
-        return _fit_target(
-            target,
-            event_shape,
-            refused=given | {"out": out, "path": path, "coupling": coupling, "evaluate": evaluate or None},
-            method=method or DEFAULT_METHOD,
-            steps=steps,
-            batch_size=batch_size,
-            network=network,
-            seed=seed,
-            device=device,
-            progress=progress,
-            settings=settings,
-        )
+        given = rows | vars(parts) | {"data": data, "condition": condition, "evaluate": evaluate or None}
+        request = _target_request(target, event_shape, given, common)
+        return Model(fit_density(request, progress=progress))
     if data is None or event_shape is not None:
         raise ConfigError(
             "there are no rows to learn from"
@@ -102,51 +102,24 @@ def fit(
             where="data" if data is None else "event_shape",
             remedy="Give rows, or target=log_density with event_shape=(d,).",
         )
-    method = method or "ot-cfm"
     table, names = _with_given(data, condition)
-    own = network if isinstance(network, torch.nn.Module) else None
-    ordered = sort_settings(method, settings, known=signature(fit).parameters)
-    request = TrainRequest(
-        data=table,
-        method=method,
-        out=None if out is None else Path(out),
-        condition=names,
-        weights=weights,
-        source=source,
-        steps=steps,
-        budget_seconds=budget,
-        batch_size=batch_size,
-        network=network if isinstance(network, str) else "auto",
-        seed=seed,
-        device=device,
-        parts=Parts(path=path, coupling=coupling, network=own),
-        options=ordered.options,
-        training=ordered.training,
-        settings=ordered.settings,
-    )
     listener = Silence() if progress is None else _Progress(progress)
-    result = train(request, listener=listener, evaluate=evaluate)
+    result = train(
+        TrainRequest(data=table, condition=names, parts=parts, **rows, **common), listener=listener, evaluate=evaluate
+    )
     if result.artefact is None:
         raise RunFolderError("training was interrupted", where=str(out), remedy="Call fit again to continue.")
     return Model(result.artefact)
 
 
-def _fit_target(
-    target: Any,
-    event_shape: tuple[int, ...] | None,
-    *,
-    refused: Mapping[str, Any],
-    method: str,
-    network: str | torch.nn.Module,
-    progress: Callable[[Progress], None] | None,
-    settings: Mapping[str, Any],
-    **given: Any,
-) -> "Model":
-    """`fit` against a log-density: what speaks of rows is refused."""
-    wrong = [name for name, value in refused.items() if value is not None]
-    if wrong or not isinstance(network, str):
+def _target_request(
+    target: Any, event_shape: tuple[int, ...] | None, given: Mapping[str, Any], common: Mapping[str, Any]
+) -> DensityRequest:
+    """What `fit` asks for against a log-density: whatever speaks of rows is refused."""
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong:
         raise ConfigError(
-            f"{wrong[0] if wrong else 'a network of your own'} cannot be used with a target",
+            f"{wrong[0]} cannot be used with a target",
             where="target",
             remedy="Leave it out, or give rows in place of the target.",
         )
@@ -154,18 +127,7 @@ def _fit_target(
         raise ConfigError(
             "the target does not say the shape of its rows", where="event_shape", remedy="Give one such as (2,)."
         )
-    ordered = sort_settings(method, settings, known=signature(fit).parameters)
-    request = DensityRequest(
-        target,
-        tuple(event_shape),
-        method=method,
-        network=network,
-        options=ordered.options,
-        training=ordered.training,
-        settings=ordered.settings,
-        **given,
-    )
-    return Model(fit_density(request, progress=progress))
+    return DensityRequest(target, tuple(event_shape), **common)
 
 
 class _Progress(Silence):

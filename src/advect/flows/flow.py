@@ -23,6 +23,7 @@ from advect.flows.distribution import FlowDistribution
 from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
 from advect.transforms.bijection import ANY_CONDITION
+from advect.transforms.compose import members
 from advect.typing import Base, Bijection
 
 CHUNK_NUMBERS = 2**17  # numbers in one chunk: a few MB of activations, where matrix products run fastest
@@ -199,7 +200,7 @@ class Flow(nn.Module):
     @property
     def ode(self) -> ContinuousMap | None:
         """The ODE inside the map, or None."""
-        found = [m for m in _flatten(self.map) if isinstance(m, ContinuousMap)]
+        found = [m for m in members(self.map) if isinstance(m, ContinuousMap)]
         return found[0] if found else None
 
     def with_options(self, **options: Any) -> "Flow":
@@ -258,8 +259,8 @@ class Flow(nn.Module):
 
     def split_at_ode(self, asked: str) -> tuple[Compose, ContinuousMap, Compose]:
         """What encode does before the ODE, the ODE, and what it does after it."""
-        members = list(_flatten(self.map))
-        places = [(i, member) for i, member in enumerate(members) if isinstance(member, ContinuousMap)]
+        chain = list(members(self.map))
+        places = [(i, member) for i, member in enumerate(chain) if isinstance(member, ContinuousMap)]
         if not places:
             raise UnsupportedError(
                 "The map of this flow is made of discrete layers: there is no ODE in it",
@@ -267,20 +268,11 @@ class Flow(nn.Module):
                 remedy="Use encode, decode, sample and log_prob, or train a continuous method such as i-cfm.",
             )
         place, ode = places[0]
-        return Compose(*members[:place]), ode, Compose(*members[place + 1 :])
+        return Compose(*chain[:place]), ode, Compose(*chain[place + 1 :])
 
     def extra_repr(self) -> str:
         """The event shape, for ``print``."""
         return f"event_shape={self.event_shape}"
-
-
-def _flatten(map: Bijection) -> Iterator[Bijection]:
-    """The members of nested compositions, in encode's order."""
-    if isinstance(map, Compose):
-        for member in map.maps:
-            yield from _flatten(member)
-    else:
-        yield map
 
 
 def _replace_ode(map: Bijection, change: Callable[[ContinuousMap], ContinuousMap]) -> Bijection:

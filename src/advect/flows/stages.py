@@ -12,7 +12,8 @@ from torch import Tensor
 
 from advect.errors import ConfigError
 from advect.flows.flow import Flow
-from advect.transforms import Compose, Flattened
+from advect.transforms import Flattened
+from advect.transforms.compose import members
 from advect.typing import Bijection
 
 
@@ -55,14 +56,12 @@ def stages(
 
 
 def _opened(map: Bijection) -> Iterator[Bijection]:
-    if isinstance(map, Compose):
-        for member in map.maps:
-            yield from _opened(member)
-    elif isinstance(map, Flattened):
-        for member in _opened(map.inner):
-            yield Flattened(member, map.event_shape or ())
-    else:
-        yield map
+    """As `members`, also inside maps of flattened rows."""
+    for member in members(map):
+        if isinstance(member, Flattened):
+            yield from (Flattened(inner, member.event_shape or ()) for inner in members(member.inner))
+        else:
+            yield member
 
 
 def _through(before: Sequence[Bijection], state: Tensor, condition: Tensor | None) -> Tensor:

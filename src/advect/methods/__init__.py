@@ -4,7 +4,7 @@
 """
 
 from advect.methods.blueprint import Blueprint, Built, Parts
-from advect.methods.build import build, build_flow, full_flow
+from advect.methods.build import build, build_flow, full_flow, resolve_blueprint
 from advect.methods.option import Option, Options
 from advect.methods.recipe import Recipe
 from advect.methods.row import Method
@@ -24,5 +24,6 @@ __all__ = [
     "explanation",
     "full_flow",
     "get_method",
+    "resolve_blueprint",
     "resolve_options",
 ]

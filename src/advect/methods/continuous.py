@@ -1,6 +1,6 @@
 """The recipe of continuous flows trained by maximum likelihood: an ODE solved in every training step.
 
-As in `methods.discrete` the first layer is the affine map to the Gaussian fit, so an untrained model is that fit.
+The rest is `methods.likelihood`.
 """
 
 import math
@@ -14,63 +14,51 @@ from torch import Generator, Tensor, nn
 from advect.flows import Flow, StandardNormal
 from advect.flows.architectures.continuous import likelihood_map
 from advect.methods.blueprint import Blueprint, Parts
-from advect.methods.discrete import GRADIENT_CLIP, WHITENING_LIMIT, gaussian_start, resolve_mlp, sizes_of
+from advect.methods.likelihood import (
+    GRADIENT_CLIP,
+    SOURCE,
+    WHITENING_LIMIT,
+    Likelihood,
+    gaussian_start,
+    sizes_of,
+)
 from advect.methods.matching import solvers_of
 from advect.methods.option import Options
 from advect.transforms import Bijection, Compose, Flattened
-from advect.typing import Base, Coupling, Objective
+from advect.typing import Base, Objective
 
 
 @dataclass(frozen=True)
-class ContinuousLikelihood:
+class ContinuousLikelihood(Likelihood):
     """See `methods.recipe.Recipe`.
 
     Attributes:
         make_field: ``make_field(event_shape, condition_features, depth=…, width=…, generator=…)``: the velocity.
         make_objective: The loss from the options.
-        width: Of the network, for ``auto``.
-        depth: Its hidden layers, for ``auto``.
     """
 
     make_field: Callable[..., nn.Module]
     make_objective: Callable[[Options], Objective]
-    width: int = 64
-    depth: int = 2
-    any_source: bool = False
-    has_tractable_density: bool = True
-    training: Mapping[str, Any] = field(default_factory=lambda: {"gradient_clip": GRADIENT_CLIP, "learning_rate": 5e-3})
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"condition_dropout": 0.0})
+    training: Mapping[str, Any] = field(
+        default_factory=lambda: {"gradient_clip": GRADIENT_CLIP, "learning_rate": 5e-3}, kw_only=True
+    )
+    own_parts: tuple[str, ...] = field(default=("network",), kw_only=True)
+
+    has_ode = True
+    pictures_only = False
 
     def ends(self, options: Options) -> tuple[str, ...]:
         """What the two sides are."""
         return (
             "`encode` integrates data back to a standard normal at t = 0, `decode` integrates forward to t = 1. "
-            "Training takes a few fixed steps of RK4; what is reported afterwards is an adaptive solve at 1e-5. An "
-            "untrained model is the Gaussian fit of the training rows.",
-            "Likelihood needs a source with a density, so the source is a standard normal; `--source` is refused.",
+            "Training takes a few fixed steps of RK4; what is reported afterwards is an adaptive solve at 1e-5. The "
+            "first layer is the affine map to the Gaussian fit of the training rows, where training starts.",
+            SOURCE,
         )
-
-    def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:
-        """``mlp-DEPTHxWIDTH``."""
-        return resolve_mlp(name, depth=self.depth, width=self.width, num_rows=num_rows)
-
-    def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
-        """Likelihood needs a source with a density, and follows no path between coupled ends."""
-        if source is not None:
-            return (
-                f"{blueprint.method} is trained by likelihood, which needs a source with a density: it works from a "
-                "standard-normal source only"
-            )
-        given = [name for name in ("path", "coupling") if getattr(parts, name) is not None]
-        return f"{blueprint.method} is trained by likelihood and takes no {given[0]} of your own" if given else None
 
     def objective(self, blueprint: Blueprint, parts: Parts) -> Objective:
         """Minus the log-likelihood of a row, with the row's penalties."""
         return self.make_objective(blueprint.options)
-
-    def coupling(self, blueprint: Blueprint, parts: Parts) -> Coupling | None:
-        """None: likelihood looks at data rows only."""
-        return None
 
     def flow(
         self, blueprint: Blueprint, *, seed: int, source: Base | None, latent: Tensor | None, parts: Parts

@@ -5,7 +5,7 @@ from torch import Generator, nn
 from advect.flows.architectures.continuous import TRACES, TRAINING_STEPS
 from advect.methods.continuous import ContinuousLikelihood
 from advect.methods.option import Option
-from advect.methods.row import NONE, Method
+from advect.methods.row import Method
 from advect.networks import MLP
 from advect.networks.potential import Potential
 from advect.objectives import MaximumLikelihood, RegularisedLikelihood
@@ -44,8 +44,6 @@ CONTINUOUS: tuple[Method, ...] = (
         name="cnf",
         title="Continuous normalizing flow (FFJORD)",
         map="ODE",
-        couples=NONE,
-        path=NONE,
         objective="maximum likelihood",
         equation="−E log p(x)  with  log p(x) = log N(z; 0, I) − ∫₀¹ tr ∂v/∂x dt,  z by integrating back from x",
         paper="Grathwohl et al. 2019, FFJORD (1810.01367), eq. 4; Chen et al. 2018 (1806.07366), theorem 1",
@@ -58,8 +56,6 @@ CONTINUOUS: tuple[Method, ...] = (
         name="rnode",
         title="Regularised neural ODE",
         map="ODE",
-        couples=NONE,
-        path=NONE,
         objective="maximum likelihood with penalties on the way",
         equation="−E[log p(x) − λ_K ∫‖v‖² dt − λ_J ∫‖∂v/∂x‖²_F dt]",
         paper="Finlay et al. 2020, How to Train Your Neural ODE (2002.02798), eq. 6–9",
@@ -78,8 +74,6 @@ CONTINUOUS: tuple[Method, ...] = (
         name="ot-flow",
         title="OT-Flow",
         map="ODE whose velocity is the gradient of a potential",
-        couples=NONE,
-        path=NONE,
         objective="maximum likelihood with penalties on the way",
         equation="−E[log p(x) − λ_K ∫‖v‖² dt − λ_H ∫|∂Φ/∂t − ½‖∇Φ‖²| dt],  v = −∇Φ",
         paper="Onken et al. 2021, OT-Flow (2006.00104), eq. 8–12",

@@ -38,9 +38,12 @@ class Matching:
     make_coupling: Callable[[Options], Coupling]
     make_baseline: Callable[[Options, tuple[int, ...], Tensor | None], nn.Module]
     any_source: bool = True
-    has_tractable_density: bool = False
     training: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    has_tractable_density = False
+    has_ode = True
+    pictures_only = False
 
     def ends(self, options: Options) -> tuple[str, ...]:
         """Where the path starts and ends, and whether any rows may be its source."""

@@ -23,6 +23,8 @@ class Recipe(Protocol):
     Attributes:
         has_tractable_density: Whether training goes through the flow's own density, so that it can also be fitted to
             an unnormalised log-density without rows.
+        has_ode: Whether the map is an ODE, with a time and solvers.
+        pictures_only: Whether rows must be pictures.
         any_source: Whether the source may be something other than a standard normal.
         training: Defaults of the loop that differ from `TrainingConfig`'s.
         settings: Defaults of the model that differ from `Blueprint`'s.
@@ -30,6 +32,16 @@ class Recipe(Protocol):
 
     @property
     def has_tractable_density(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def has_ode(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def pictures_only(self) -> bool:
         """See above."""
         ...
 

@@ -9,7 +9,7 @@ from advect.methods.recipe import Recipe
 NONE = "–"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """One row of the table.
 
@@ -31,8 +31,8 @@ class Method:
     name: str
     title: str
     map: str
-    couples: str
-    path: str
+    couples: str = NONE
+    path: str = NONE
     objective: str
     equation: str
     paper: str
@@ -51,11 +51,6 @@ class Method:
     def gist(self) -> str:
         """What tells the row from the others: its path where it has one, else its map."""
         return self.map if self.path == NONE else self.path
-
-    @property
-    def has_ode(self) -> bool:
-        """Whether the map is an ODE, with a time and a solver."""
-        return self.recipe.settings.get("solver", "default") is not None
 
     @property
     def any_source(self) -> bool:

@@ -78,7 +78,7 @@ def explanation(name: str) -> dict[str, Any]:
         "cost": method.cost,
         "avoid when": method.avoid,
         "source": "any rows (--source)" if method.any_source else "a standard normal",
-        "time": "t = 0 is the source, t = 1 the data" if method.has_ode else NONE,
+        "time": "t = 0 is the source, t = 1 the data" if method.recipe.has_ode else NONE,
     }
     # A row says nothing about what it does not have.
     return {key: value for key, value in facts.items() if value != NONE} | {"options": options}

@@ -154,12 +154,7 @@ class HutchinsonDivergence:
         probes: Float[Tensor, "batch probes *event"] | None,
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch probes"], Float[Tensor, " batch"]]:
         """The same with E‖εᵀ ∂v/∂x‖² = ‖∂v/∂x‖²_F, averaged over the probes."""
-        if probes is None:
-            raise ConfigError(
-                "the stochastic trace was called without probes",
-                where="divergence",
-                remedy="Draw them once with divergence.probes(x, generator).",
-            )
+        probes = drawn_before(probes)
         traces, squared = [], x.new_zeros(x.shape[0])
         with linearised(field, t, x, condition) as (point, velocity, graph):
             for probe in probes.unbind(1):
@@ -168,6 +163,17 @@ class HutchinsonDivergence:
                 traces.append(sum_event(row * probe))
                 squared = squared + sum_event(row.square()) / self.num_probes
         return velocity if graph else velocity.detach(), torch.stack(traces, dim=1), squared
+
+
+def drawn_before(probes: Tensor | None) -> Tensor:
+    """The probes; raises `ConfigError` where a stochastic trace was given none."""
+    if probes is None:
+        raise ConfigError(
+            "the stochastic trace was called without probes",
+            where="divergence",
+            remedy="Draw them once with divergence.probes(x, generator).",
+        )
+    return probes
 
 
 @contextmanager

@@ -24,8 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from advect.errors import ConfigError
-from advect.solvers.divergence import HutchinsonDivergence, gradient_of, linearised
+from advect.solvers.divergence import HutchinsonDivergence, drawn_before, gradient_of, linearised
 from advect.typing import Field, sum_event
 
 
@@ -88,12 +87,7 @@ class HutchPlusPlusDivergence:
         probes: Float[Tensor, "batch probes 2 *event"] | None,
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, "batch probes"], Float[Tensor, " batch"]]:
         """The same with ‖Jᵀ Q‖²_F + E‖Jᵀ P g‖² = ‖∂v/∂x‖²_F, from the same backward passes."""
-        if probes is None:
-            raise ConfigError(
-                "the stochastic trace was called without probes",
-                where="divergence",
-                remedy="Draw them once with divergence.probes(x, generator).",
-            )
+        probes = drawn_before(probes)
         with linearised(field, t, x, condition) as (point, velocity, graph):
 
             def transposed(vector: Tensor, *, graph: bool) -> Tensor:

@@ -4,7 +4,7 @@ For z = f_k(… f_1(x)) the log-determinants add, log |det ∂z/∂x| = Σ log |
 applied. Independent errors add in quadrature, evaluations add, and a row is as bad as its worst part.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -63,6 +63,15 @@ class Compose(Bijection):
             parts.append(member.decode(z, given, log_det=log_det, generator=generator))
             z = parts[-1].value
         return merge(z, parts, log_det)
+
+
+def members(map: Map) -> Iterator[Map]:
+    """The maps of nested chains one by one, in the order of `encode`."""
+    if isinstance(map, Compose):
+        for member in map.maps:
+            yield from members(member)
+    else:
+        yield map
 
 
 def _declared(member: Map) -> _Shape:

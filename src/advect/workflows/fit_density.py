@@ -6,10 +6,8 @@ independent draws the flow's draws are worth.
 """
 
 import math
-import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -20,15 +18,17 @@ from advect.data.levels import ColumnCode
 from advect.errors import ConfigError, TrainingError
 from advect.evaluation import importance_diagnostics, importance_draws
 from advect.flows import Flow
-from advect.methods import Blueprint, build, full_flow, get_method, resolve_options
+from advect.methods import Blueprint, build, full_flow, get_method, resolve_blueprint
 from advect.objectives import ReverseKL
 from advect.records import Column, Progress, Schema
-from advect.run import Artefact, MemorySink
+from advect.run import Artefact, MemorySink, values
+from advect.run.card import Sections, Setting
 from advect.training import Batches, DataRows, Trainer, TrainingConfig, generator_for
 from advect.transforms import Precision, empty_preprocess
 from advect.workflows.evaluate import finite
 from advect.workflows.prepare import EVALUATE
-from advect.workflows.request import DEFAULT_STEPS, choose_device
+from advect.workflows.request import choose_device, training_config
+from advect.workflows.settings import environment_settings, model_settings, solver_settings, training_settings
 
 DEFAULT_METHOD = "nsf"
 WEIGHED_DRAWS = 4096
@@ -92,8 +92,17 @@ def fit_density(request: DensityRequest, *, progress: Callable[[Progress], None]
     Raises:
         AdvectError: Settings that must be mended, a target that is not a log-density, a training that diverged.
     """
-    method, device = get_method(request.method), choose_device(request.device)
-    blueprint, training = _settings(request)
+    device = choose_device(request.device)
+    blueprint = resolve_blueprint(
+        request.method,
+        request.options,
+        event_shape=(math.prod(request.event_shape),),
+        network=request.network,
+        settings=request.settings,
+    )
+    training = training_config(
+        request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
+    )
     built = build(blueprint, seed=request.seed)
     core = built.core.to(device)
     sink = MemorySink(progress or (lambda line: None))
@@ -116,28 +125,11 @@ def fit_density(request: DensityRequest, *, progress: Callable[[Progress], None]
         schema=codec.schema,
         codec=codec,
         condition=None,
-        config=_config(request, method.name, blueprint, training, device)
+        config=_config(request, blueprint, training, device)
         | {"outcome": {"step": outcome.step, "seconds": round(outcome.seconds, 3), "best_step": outcome.best_step}},
         history=tuple(sink.history),
         evaluation=finite(evaluation),
     )
-
-
-def _settings(request: DensityRequest) -> tuple[Blueprint, TrainingConfig]:
-    recipe, shape = get_method(request.method).recipe, (math.prod(request.event_shape),)
-    blueprint = replace(
-        Blueprint(
-            method=request.method,
-            options=resolve_options(get_method(request.method), request.options),
-            network=recipe.resolve_network(request.network, event_shape=shape),
-            event_shape=shape,
-        ),
-        **{**recipe.settings, **request.settings},
-    )
-    given: dict[str, Any] = {**recipe.training, **request.training, "seed": request.seed}
-    given["steps"] = request.steps or given.get("steps", DEFAULT_STEPS)
-    given["batch_size"] = request.batch_size or given.get("batch_size", 256)
-    return blueprint, TrainingConfig(**given)
 
 
 def _batches(request: DensityRequest, training: TrainingConfig, device: torch.device, seed: int) -> Batches:
@@ -176,40 +168,17 @@ def _codec(event_shape: tuple[int, ...]) -> Codec:
 
 
 def _config(
-    request: DensityRequest, method: str, blueprint: Blueprint, training: TrainingConfig, device: torch.device
+    request: DensityRequest, blueprint: Blueprint, training: TrainingConfig, device: torch.device
 ) -> dict[str, Any]:
     """The resolved settings, nested as in ``config.toml``."""
-    solvers = {
-        "sampling": {"solver": blueprint.solver, "steps": blueprint.steps, "tolerance": blueprint.tolerance},
-        "likelihood": {"solver": blueprint.likelihood_solver, "tolerance": blueprint.likelihood_tolerance},
+    count = math.prod(request.event_shape)
+    sections: Sections = {
+        "": {"method": Setting(request.method), "seed": Setting(request.seed)},
+        "data": {name: Setting(v) for name, v in (("origin", "target"), ("rows", 0), ("columns", count))},
+        "options": {name: Setting(value) for name, value in blueprint.options.items()},
+        "model": model_settings(blueprint),
+        "training": training_settings(training),
+        **solver_settings(blueprint),
+        "environment": environment_settings(device),
     }
-    return {
-        "method": method,
-        "seed": request.seed,
-        "data": {"origin": "target", "rows": 0, "columns": math.prod(request.event_shape), "condition": []},
-        "options": dict(blueprint.options),
-        "model": {
-            "network": blueprint.network,
-            "event_shape": list(blueprint.event_shape),
-            "condition_features": 0,
-            "condition_dropout": blueprint.condition_dropout,
-            "baseline": blueprint.baseline,
-        },
-        "training": {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(training).items()
-            if name != "seed"
-        },
-        **{
-            section: {name: value for name, value in entries.items() if value is not None}
-            for section, entries in solvers.items()
-            if blueprint.solver is not None
-        },
-        "environment": {
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "advect": version("advect"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
+    return values(sections)

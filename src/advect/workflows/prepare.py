@@ -1,7 +1,6 @@
 """From a request to everything training needs: rows read, checked and split, settings resolved, the model built."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,13 @@ from advect.data import (
 )
 from advect.errors import DataError, unknown_name
 from advect.flows import EmpiricalBase, Flow
-from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_options
+from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
 from advect.training import DataRows, TrainingConfig, generator_for
 from advect.transforms import Bijection, Precision, fit_preprocess
 from advect.typing import Base
-from advect.workflows.request import DEFAULT_STEPS, TrainRequest, choose_device
+from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
 
 # Streams of `generator_for` used outside the loop; the loop's own are below 10.
@@ -78,7 +77,7 @@ def prepare(request: TrainRequest) -> Prepared:
     Raises:
         AdvectError: Anything about the data or the settings that must be mended first.
     """
-    options = resolve_options(get_method(request.method), request.options)
+    resolve_options(get_method(request.method), request.options)  # a misspelt option is told before the rows are read
     device = choose_device(request.device)
     table = _without(read_table(request.data, key=request.key), request.weights)
     schema = infer_schema(table, condition=request.condition)
@@ -94,13 +93,15 @@ def prepare(request: TrainRequest) -> Prepared:
     source_table = None if request.source is None else read_table(request.source)
     source = None if source_table is None else _source(source_table, codec, preprocess, request.seed)
 
-    blueprint = _blueprint(request, options, codec, condition, len(split.train))
+    blueprint = _blueprint(request, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
     start = source.points if isinstance(source, EmpiricalBase) else None
     coupling = None if built.coupling is None else built.coupling.prepare(start, latent)
     built = replace(built, core=built.core.to(device), coupling=coupling)
     flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
-    training = _training(request)
+    training = training_config(
+        request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
+    )
     return Prepared(
         request=request,
         table=table,
@@ -228,36 +229,18 @@ def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | N
     return weight
 
 
-def _blueprint(
-    request: TrainRequest, options: dict[str, Any], codec: Codec, condition: ConditionCodec | None, num_rows: int
-) -> Blueprint:
-    features = condition.width if condition else 0
-    recipe = get_method(request.method).recipe
-    own = request.parts.network
-    network = (
-        f"{type(own).__module__}:{type(own).__qualname__}"
-        if own is not None
-        else recipe.resolve_network(request.network, event_shape=codec.event_shape, num_rows=num_rows)
-    )
-    for name in request.settings:
-        if name not in Blueprint.__dataclass_fields__:
-            raise unknown_name("setting", name, Blueprint.__dataclass_fields__)
-    plain = Blueprint(
-        method=request.method,
-        options=options,
-        network=network,
+def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | None, num_rows: int) -> Blueprint:
+    blueprint = resolve_blueprint(
+        request.method,
+        request.options,
         event_shape=tuple(codec.event_shape),
-        condition_features=features,
+        condition_features=condition.width if condition else 0,
+        network=request.network,
+        num_rows=num_rows,
+        settings=request.settings,
     )
-    return replace(plain, **{**recipe.settings, **request.settings})
-
-
-def _training(request: TrainRequest) -> TrainingConfig:
-    given = {**get_method(request.method).recipe.training, **request.training}
-    given["steps"] = request.steps or given.get("steps", DEFAULT_STEPS)
-    given["batch_size"] = request.batch_size or given.get("batch_size", 256)
-    given["seed"] = request.seed
-    return TrainingConfig(**given)
+    own = request.parts.network
+    return blueprint if own is None else replace(blueprint, network=f"{type(own).__module__}:{type(own).__qualname__}")
 
 
 def _as_continuous(schema: Schema) -> Schema:

@@ -13,6 +13,7 @@ from advect.methods import Blueprint, Parts, get_method
 from advect.training import TrainingConfig
 
 DEFAULT_STEPS = 5000
+DEFAULT_BATCH = 256
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -87,6 +88,16 @@ class TrainRequest:
         for name in self.training:
             if name not in TrainingConfig.__dataclass_fields__:
                 raise unknown_name("training setting", name, TrainingConfig.__dataclass_fields__)
+
+
+def training_config(
+    method: str, training: Mapping[str, Any], *, steps: int | None, batch_size: int | None, seed: int
+) -> TrainingConfig:
+    """The settings of the loop: what was given, then the row's defaults, then the loop's own."""
+    given: dict[str, Any] = {**get_method(method).recipe.training, **training, "seed": seed}
+    given["steps"] = steps or given.get("steps", DEFAULT_STEPS)
+    given["batch_size"] = batch_size or given.get("batch_size", DEFAULT_BATCH)
+    return TrainingConfig(**given)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,6 +1,7 @@
 """The resolved configuration of a training: every setting, where its value came from and what it means."""
 
 import platform
+from collections.abc import Collection
 from importlib.metadata import version
 
 import torch
@@ -50,20 +51,14 @@ def resolved(
             name: Setting(value, method.options[name].meaning, "given" if name in request.options else "default")
             for name, value in blueprint.options.items()
         },
-        "model": _model(request, blueprint),
-        "training": _training(request, training),
-        **_solvers(blueprint),
-        "environment": {
-            "device": Setting(str(device), "where it was trained", "derived"),
-            "threads": Setting(torch.get_num_threads(), "torch threads; part of what fixes the bits", "derived"),
-            "advect": Setting(version("advect"), "", "derived"),
-            "torch": Setting(torch.__version__, "", "derived"),
-            "python": Setting(platform.python_version(), "", "derived"),
-        },
+        "model": model_settings(blueprint, given=request.settings, network=request.network) | _own(request),
+        "training": training_settings(training, given=_given(request)) | _budget(request),
+        **solver_settings(blueprint),
+        "environment": environment_settings(device),
     }
 
 
-def _solvers(blueprint: Blueprint) -> dict[str, dict[str, Setting]]:
+def solver_settings(blueprint: Blueprint) -> dict[str, dict[str, Setting]]:
     """How the ODE is solved; nothing for maps without one."""
     if blueprint.solver is None:
         return {}
@@ -111,10 +106,11 @@ def _source(request: TrainRequest, source: Table | None) -> dict[str, Setting]:
     }
 
 
-def _model(request: TrainRequest, blueprint: Blueprint) -> dict[str, Setting]:
-    chosen = lambda name: "given" if name in request.settings else "default"  # noqa: E731
+def model_settings(blueprint: Blueprint, *, given: Collection[str] = (), network: str = "auto") -> dict[str, Setting]:
+    """The section on the model; ``given`` names the settings that a user chose."""
+    chosen = lambda name: "given" if name in given else "default"  # noqa: E731
     return {
-        "network": Setting(blueprint.network, "network", "derived" if request.network == "auto" else "given"),
+        "network": Setting(blueprint.network, "network", "derived" if network == "auto" else "given"),
         "event_shape": Setting(list(blueprint.event_shape), "shape of a row in the flow's coordinates", "derived"),
         "condition_features": Setting(blueprint.condition_features, "width of the condition vector", "derived"),
         "condition_dropout": Setting(
@@ -123,23 +119,46 @@ def _model(request: TrainRequest, blueprint: Blueprint) -> dict[str, Setting]:
             chosen("condition_dropout"),
         ),
         "baseline": Setting(blueprint.baseline, "an untrained model returns a Gaussian fit", chosen("baseline")),
+    }
+
+
+def _own(request: TrainRequest) -> dict[str, Setting]:
+    return {
         "path": Setting(_kind(request.parts.path), "a path of the user's own", "given"),
         "coupling": Setting(_kind(request.parts.coupling), "a coupling of the user's own", "given"),
     }
 
 
-def _training(request: TrainRequest, training: TrainingConfig) -> dict[str, Setting]:
-    named = {
+def training_settings(training: TrainingConfig, *, given: Collection[str] = ()) -> dict[str, Setting]:
+    """The section on the loop; ``given`` names the settings that a user chose."""
+    return {
         name: Setting(
             list(value) if isinstance(value, tuple) else value,
             _TRAINING_WORDS.get(name, ""),
-            "given" if name in request.training or getattr(request, name, None) else "default",
+            "given" if name in given else "default",
         )
         for name, value in vars(training).items()
         if name != "seed"
     }
-    budget = Setting(request.budget_seconds, "wall time for everything, report included", "given")
-    return named | {"budget_seconds": budget}
+
+
+def _given(request: TrainRequest) -> set[str]:
+    return {*request.training, *(name for name in ("steps", "batch_size") if getattr(request, name))}
+
+
+def _budget(request: TrainRequest) -> dict[str, Setting]:
+    return {"budget_seconds": Setting(request.budget_seconds, "wall time for everything, report included", "given")}
+
+
+def environment_settings(device: torch.device) -> dict[str, Setting]:
+    """The section on the machine and the versions."""
+    return {
+        "device": Setting(str(device), "where it was trained", "derived"),
+        "threads": Setting(torch.get_num_threads(), "torch threads; part of what fixes the bits", "derived"),
+        "advect": Setting(version("advect"), "", "derived"),
+        "torch": Setting(torch.__version__, "", "derived"),
+        "python": Setting(platform.python_version(), "", "derived"),
+    }
 
 
 def _origin(value: object) -> str:
