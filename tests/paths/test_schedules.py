@@ -2,18 +2,26 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from advect.errors import ConfigError
 from advect.paths import (
     Affine,
     Clock,
+    DiscreteVariancePreserving,
+    EndWeights,
+    Karras,
     Linear,
     Lipman,
     PowerPull,
     Shortened,
+    SmoothVariancePreserving,
+    SubVariancePreserving,
     TangentPull,
     Trigonometric,
+    VarianceExploding,
     VariancePreserving,
     wronskian,
 )
@@ -26,6 +34,12 @@ SCHEDULES = {
     "lipman, 0": Lipman(0.0),
     "vp": VariancePreserving(),
     "vp, constant beta": VariancePreserving(5.0, 5.0),
+    "smooth vp": SmoothVariancePreserving(),
+    "ddpm": DiscreteVariancePreserving(),
+    "ddpm, 100 levels": DiscreteVariancePreserving(100, 2e-3, 0.2),
+    "sub-vp": SubVariancePreserving(),
+    "ve": VarianceExploding(),
+    "edm": Karras(),
     "affine": Affine(lambda t: t.square(), lambda t: (1 - t) * (2 - t) / 2),
     "clock": Clock(lambda t: (1 - t).square()),
     "pull": PowerPull(2.0).clock(),
@@ -43,7 +57,7 @@ def inside(n=101):
 def test_derivatives_equal_reverse_mode(schedule):
     t = inside().requires_grad_()
     for value, derivative in (
-        (schedule.alpha(t), schedule.alpha_derivative(t)),
+        (schedule.alpha(t) + 0 * t, schedule.alpha_derivative(t)),  # a constant has no graph
         (schedule.sigma(t), schedule.sigma_derivative(t)),
     ):
         torch.testing.assert_close(derivative, torch.autograd.grad(value.sum(), t)[0], rtol=1e-11, atol=1e-12)
@@ -128,3 +142,75 @@ def test_conserved_wronskians():
     t = inside()
     for schedule, value in ((Linear(), 1.0), (Lipman(0.3), 1.0), (Trigonometric(), math.pi / 2)):
         torch.testing.assert_close(wronskian(schedule, t), torch.full_like(t, value))
+
+
+# ---------------------------------------------------------------- diffusion
+
+
+@pytest.mark.parametrize(("steps", "first", "last"), [(1000, 1e-4, 0.02), (100, 2e-3, 0.2), (4000, 2.5e-5, 5e-3)])
+def test_ddpm_levels_are_the_products(steps, first, last):
+    """ᾱ_i = Π(1 − β_j) at every level, products taken in extended precision; exact at level 0."""
+    schedule = DiscreteVariancePreserving(steps, first, last)
+    kept = np.cumprod(1 - np.linspace(first, last, steps, dtype=np.longdouble))
+    t = schedule.level_time(torch.arange(1, steps + 1))
+    np.testing.assert_allclose(schedule.alpha(t).numpy() ** 2, kept.astype(float), rtol=1e-11)
+    np.testing.assert_allclose(schedule.sigma(t).numpy() ** 2, (1 - kept).astype(float), rtol=1e-11)
+    assert float(schedule.level_time(torch.tensor(0))) == 1.0
+    assert float(schedule.level_time(torch.tensor(steps))) == 0.0
+
+
+def test_ddpm_tends_to_the_continuous_path():
+    """With N·β fixed, log ᾱ tends to −∫β at rate 1/N: β_1 = 0.1/N and β_N = 20/N."""
+    t = inside()
+    limit = SmoothVariancePreserving(0.1, 20.0).alpha(t).log()
+    gaps = []
+    for steps in (1000, 2000, 4000):
+        alpha = DiscreteVariancePreserving(steps, 0.1 / steps, 20 / steps).alpha(t)
+        gaps.append(float((alpha.log() - limit).abs().max()))
+    assert gaps[1] / gaps[0] == pytest.approx(0.5, rel=0.05)
+    assert gaps[2] / gaps[1] == pytest.approx(0.5, rel=0.05)
+
+
+def test_the_smooth_clock_runs_through_the_published_path():
+    """At equal log-SNR the weights are those of the textbook form, and the data end is exact with finite slopes."""
+    smooth, textbook = SmoothVariancePreserving(), VariancePreserving(cutoff=0.0)
+    t = inside()
+    there = 1 - (1 - t).square()
+    torch.testing.assert_close(smooth.alpha(t), textbook.alpha(there), rtol=1e-13, atol=0)
+    # the textbook's 1 − t has lost all but eps/1e-6 of its digits at the last time
+    torch.testing.assert_close(smooth.sigma(t), textbook.sigma(there), rtol=1e-9, atol=0)
+    one = torch.ones((), dtype=torch.float64)
+    assert (float(smooth.alpha(one)), float(smooth.sigma(one))) == (1.0, 0.0)
+    assert smooth.finite_ends == (True, True)
+    assert float(smooth.sigma_derivative(one)) == pytest.approx(-math.sqrt(0.1), rel=1e-12)  # σ ~ (1 − t)√β_min
+
+
+def test_published_noise_levels():
+    """Song et al.'s sub-VP variance is VP's squared; VE is geometric; EDM's steps are theirs, equation 5."""
+    t = inside()
+    textbook = VariancePreserving(cutoff=0.0)
+    torch.testing.assert_close(SubVariancePreserving().sigma(t), textbook.sigma(t).square())
+    torch.testing.assert_close(SubVariancePreserving().alpha(t), textbook.alpha(t))
+    assert VarianceExploding().end() == EndWeights(1.0, 0.01)
+    assert VarianceExploding().start().source == pytest.approx(50.0, rel=1e-15)
+    middle = torch.tensor(0.5, dtype=torch.float64)
+    assert float(VarianceExploding().sigma(middle)) == pytest.approx(math.sqrt(0.5))
+    i = torch.arange(18, dtype=torch.float64)
+    theirs = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(Karras().sigma(i / 17), theirs)
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: SmoothVariancePreserving(0.0), "beta_min"),
+        (lambda: DiscreteVariancePreserving(1), "steps"),
+        (lambda: DiscreteVariancePreserving(10, 0.01, 0.9), "too fast"),
+        (lambda: VarianceExploding(1.0, 0.5), "sigma_min"),
+        (lambda: Karras(0.0), "sigma_min"),
+        (lambda: Karras(rho=0.5), "rho"),
+    ],
+)
+def test_impossible_noise_is_refused(make, word):
+    with pytest.raises(ConfigError, match=word):
+        make()

@@ -9,13 +9,18 @@ from advect.errors import UnknownNameError
 from advect.paths import (
     PREDICTIONS,
     Affine,
+    DiscreteVariancePreserving,
+    Karras,
     Linear,
     Lipman,
     PowerPull,
     Retimed,
     Shortened,
+    SmoothVariancePreserving,
+    SubVariancePreserving,
     TangentPull,
     Trigonometric,
+    VarianceExploding,
     VariancePreserving,
     clocking,
     convert,
@@ -31,6 +36,11 @@ SCHEDULES = {
     "trigonometric": Trigonometric(),
     "lipman": Lipman(0.01),
     "vp": VariancePreserving(),
+    "smooth vp": SmoothVariancePreserving(),
+    "ddpm": DiscreteVariancePreserving(),
+    "sub-vp": SubVariancePreserving(),
+    "ve": VarianceExploding(),
+    "edm": Karras(),
     "pull 2/(1-t)": PowerPull(2.0).clock(),
     "affine": Affine(lambda t: t.square(), lambda t: 1 - t),
 }
@@ -67,7 +77,14 @@ def mixture(t, x, schedule):
         "velocity": velocity,
         "score": score,
         "displacement": x1 - x.detach(),
+        "edm": karras_output(x1, x.detach(), (s / a).squeeze(1), a.squeeze(1)),
     }
+
+
+def karras_output(x1, x, noise_level, scale):
+    """F of D = c_skip y + c_out F, y = x/α with noise ς (Karras et al. 2206.00364, table 1, unit data variance)."""
+    skip, out = 1 / (1 + noise_level**2), noise_level / (1 + noise_level**2).sqrt()
+    return (x1 - skip * x / scale) / out
 
 
 def points(n=200, low=0.02, high=0.98):

@@ -9,7 +9,7 @@ pulls are the fields w(t)(x1 − x) with what they leave behind. t = 0 is the so
 from advect.paths.affine import AffinePath, linear
 from advect.paths.bridge import BrownianBridge
 from advect.paths.clock import Affine, Clock, Shortened
-from advect.paths.convert import PREDICTIONS, coefficients, convert, error_factor
+from advect.paths.convert import PREDICTIONS, coefficients, convert, error_factor, target
 from advect.paths.fields import (
     NoisyDynamics,
     PullField,
@@ -19,6 +19,13 @@ from advect.paths.fields import (
     noisy_target,
 )
 from advect.paths.gaussian import GaussianPath, LipmanPath, Pair
+from advect.paths.noising import (
+    DiscreteVariancePreserving,
+    Karras,
+    SmoothVariancePreserving,
+    SubVariancePreserving,
+    VarianceExploding,
+)
 from advect.paths.pulls import (
     CallablePull,
     ConstantPull,
@@ -50,8 +57,10 @@ __all__ = [
     "CallablePull",
     "Clock",
     "ConstantPull",
+    "DiscreteVariancePreserving",
     "EndWeights",
     "GaussianPath",
+    "Karras",
     "Linear",
     "Lipman",
     "LipmanPath",
@@ -64,8 +73,11 @@ __all__ = [
     "RescaledPull",
     "Retimed",
     "Shortened",
+    "SmoothVariancePreserving",
+    "SubVariancePreserving",
     "TangentPull",
     "Trigonometric",
+    "VarianceExploding",
     "VariancePreserving",
     "WeightedPull",
     "arrival_report",
@@ -78,5 +90,6 @@ __all__ = [
     "linear",
     "noisy_target",
     "remaining_fraction",
+    "target",
     "wronskian",
 ]

@@ -1,9 +1,12 @@
-"""Exact conversion between predictions of velocity, noise, score, x1 and displacement on any affine schedule.
+"""Exact conversion between predictions of velocity, noise, score, x1, displacement and EDM's output.
 
 With x = αD + σE, where D = E[x1|x] and E = E[x0|x], every prediction is an affine function of every other at given x
-and t: velocity v = α'D + σ'E, score S = −E/σ (standard-normal source), displacement D − x. On the linear path the
-displacement divided by 1 − t is the velocity. So one table of two coefficients, ``target = a·x + b·value``, holds all
-of it, and |Δtarget|² = b²|Δvalue|² gives the loss weights.
+and t, on any affine schedule: velocity v = α'D + σ'E, score S = −E/σ (standard-normal source), displacement D − x. On
+the linear path the displacement divided by 1 − t is the velocity. ``edm`` is what a network says inside Karras et
+al.'s preconditioning D = c_skip x + c_out F (2206.00364, table 1, data of unit variance, on x/α with noise σ/α):
+F = (σD − αE)/√(α² + σ²), which is minus the "v" of Salimans & Ho (2202.00512) where α² + σ² = 1; it is of unit size and
+says everything at every time. So one table of two coefficients, ``target = a·x + b·value``, holds all of it, and
+|Δtarget|² = b²|Δvalue|² gives the loss weights.
 
 Where a weight vanishes, some predictions carry no information on others (at t = 1 the linear path's x says nothing
 about the noise): the quotient is 0/0 and no limit exists point by point. Such a coefficient is evaluated a few units
@@ -22,7 +25,7 @@ from advect.errors import unknown_name
 from advect.paths.schedule import wronskian
 from advect.typing import Rows, Schedule, Times, batch_time, expand_time
 
-PREDICTIONS = ("velocity", "noise", "score", "x1", "displacement")
+PREDICTIONS = ("velocity", "noise", "score", "x1", "displacement", "edm")
 
 AnyTimes = Float[Tensor, "*times"]
 
@@ -45,6 +48,12 @@ _DIVISORS = {
     ("displacement", "velocity"): "σ",
     ("displacement", "noise"): "σ",
     ("displacement", "score"): "σ²",
+    ("velocity", "edm"): "R",
+    ("noise", "edm"): "α",
+    ("score", "edm"): "α",
+    ("x1", "edm"): "σ",
+    ("displacement", "edm"): "σ",
+    ("edm", "score"): "σ",
 }
 
 
@@ -99,6 +108,9 @@ def _of_ends(to: str, a: Tensor, s: Tensor, da: Tensor, ds: Tensor) -> tuple[Ten
             return zero, -1 / s
         case "x1":
             return one, zero
+        case "edm":
+            size = torch.hypot(a, s)
+            return s / size, -a / size
         case _:
             return 1 - a, -s
 
@@ -147,6 +159,9 @@ def coefficients(
             return of_data / a, -s * (of_noise - of_data * s / a)
         case "x1":
             return of_noise / s, of_data - of_noise * a / s
+        case "edm":  # D = (αx + σ√n F)/n, E = (σx − α√n F)/n with n = α² + σ²
+            size = torch.hypot(a, s)
+            return (of_data * a + of_noise * s) / size.square(), (of_data * s - of_noise * a) / size
         case _:  # displacement y: D = x + y, E = ((1 − α)x − αy)/σ
             return of_data + of_noise * (1 - a) / s, of_data - of_noise * a / s
 
@@ -156,7 +171,7 @@ def convert(value: Rows, from_: str, to: str, t: Times, x: Rows, schedule: Sched
 
     Args:
         value: ``(batch, *event)`` of the kind ``from_``.
-        from_: One of ``velocity``, ``noise``, ``score``, ``x1``, ``displacement``.
+        from_: One of ``velocity``, ``noise``, ``score``, ``x1``, ``displacement``, ``edm``.
         to: Likewise.
         t: ``(batch,)`` in [0, 1].
         x: ``(batch, *event)`` points on the path.
@@ -168,6 +183,33 @@ def convert(value: Rows, from_: str, to: str, t: Times, x: Rows, schedule: Sched
     margin = 8 * torch.finfo(x.dtype).eps
     of_x, of_value = coefficients(from_, to, batch_time(t, x), schedule, margin)
     return expand_time(of_x, x) * x + expand_time(of_value, x) * value
+
+
+def target(name: str, t: Times, x0: Rows, x1: Rows, schedule: Schedule) -> Rows:
+    """What a network that predicts ``name`` is regressed on, given both ends: D = x1 and E = x0.
+
+    Args:
+        name: One of `PREDICTIONS`.
+        t: ``(batch,)`` in [0, 1].
+        x0: ``(batch, *event)`` source rows.
+        x1: ``(batch, *event)`` data rows.
+        schedule: The affine schedule.
+
+    Returns:
+        ``(batch, *event)``; the score is not finite where σ = 0.
+    """
+    _check(name, name)
+    time = batch_time(t, x1).double()
+    weights = (schedule.alpha(time), schedule.sigma(time), *_slopes_if(name, time, schedule))
+    of_data, of_noise = _of_ends(name, *weights)
+    return expand_time(of_data, x1) * x1 + expand_time(of_noise, x1) * x0
+
+
+def _slopes_if(name: str, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """α' and σ' where the target has them, else zeros: at some ends they are not finite."""
+    if name != "velocity":
+        return torch.zeros_like(t), torch.zeros_like(t)
+    return schedule.alpha_derivative(t), schedule.sigma_derivative(t)
 
 
 def error_factor(from_: str, to: str, t: AnyTimes, schedule: Schedule) -> AnyTimes:
