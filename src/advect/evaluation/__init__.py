@@ -3,12 +3,14 @@
 Pure functions on tensors of rows ``(rows, dim)`` in standardised units; nothing here knows how a model was made.
 Distances between two samples (Wasserstein exact and sliced, energy, MMD, a classifier, columns, correlations) come with
 a noise floor (real against real) and a ceiling (a fitted Gaussian) from `two_sample_suite`; likelihoods with their
-errors and their failed rows from `summarise_log_prob`; paths with their energy and straightness.
+errors and their failed rows from `summarise_log_prob`; paths with their energy and straightness; whether samples repeat
+training rows from `closest_record`, and whether they teach as much from `train_on_synthetic`.
 """
 
 from advect.evaluation.bits import bits_per_dimension, bits_per_dimension_metric
 from advect.evaluation.calibration import Coverage, expected_coverage, rank_uniformity, sbc_ranks
 from advect.evaluation.classifier import Accuracy, classifier_accuracy
+from advect.evaluation.closest import ClosestRecord, closest_record, nearest_distance
 from advect.evaluation.columns import correlation_error, kolmogorov_smirnov
 from advect.evaluation.energy import energy_distance
 from advect.evaluation.gaussian import GaussianFit
@@ -22,18 +24,23 @@ from advect.evaluation.mmd import median_bandwidths, mmd_squared
 from advect.evaluation.noise_floor import Floor, noise_floor
 from advect.evaluation.straightness import normalised_path_energy, path_energy, straightness
 from advect.evaluation.suite import column_suite, two_sample_suite
+from advect.evaluation.synthetic import Lesson, TrainedOn, train_on_synthetic
 from advect.evaluation.wasserstein import sliced_wasserstein, wasserstein
 
 __all__ = [
     "Accuracy",
+    "ClosestRecord",
     "Coverage",
     "Floor",
     "GaussianFit",
     "ImportanceDiagnostics",
+    "Lesson",
     "LogProbSummary",
+    "TrainedOn",
     "bits_per_dimension",
     "bits_per_dimension_metric",
     "classifier_accuracy",
+    "closest_record",
     "column_suite",
     "correlation_error",
     "energy_distance",
@@ -44,6 +51,7 @@ __all__ = [
     "kolmogorov_smirnov",
     "median_bandwidths",
     "mmd_squared",
+    "nearest_distance",
     "noise_floor",
     "normalised_path_energy",
     "path_energy",
@@ -52,6 +60,7 @@ __all__ = [
     "sliced_wasserstein",
     "straightness",
     "summarise_log_prob",
+    "train_on_synthetic",
     "two_sample_suite",
     "wasserstein",
 ]

@@ -15,12 +15,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from advect.errors import ShapeError
-from advect.evaluation.mmd import median_distance
+from advect.evaluation.features import FeatureMap
 
-_WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the median distance, shared out among the Fourier features
-_FOURIER = 400
-_MOST_COLUMNS = 256  # more columns are mixed down to this number by a random matrix
-_MOST_PRODUCTS = 200
 _RIDGE = 1e-4  # per row
 
 
@@ -52,7 +48,8 @@ def classifier_accuracy(
             f"{len(a)} and {len(b)} rows", where="classifier_accuracy", remedy="Give at least two on each side."
         )
     folds = max(2, min(folds, len(a), len(b)))
-    features = _features(torch.cat([a, b]).detach().double().cpu(), generator)
+    rows = torch.cat([a, b]).detach().double().cpu()
+    features = FeatureMap.of(rows, generator)(rows)
     # Both classes weigh the same whatever their numbers; the squared loss has targets ±1.
     sign = torch.cat([torch.ones(len(a)), -torch.ones(len(b))]).double()
     weight = torch.cat([torch.full((len(x),), 0.5 / len(x), dtype=torch.float64) for x in (a, b)])
@@ -72,27 +69,6 @@ def _fold_numbers(num_rows: int, folds: int, generator: Generator) -> Int[Tensor
     numbers = torch.empty(num_rows, dtype=torch.int64)
     numbers[order] = torch.arange(num_rows) % folds
     return numbers
-
-
-def _features(rows: Float[Tensor, "rows dim"], generator: Generator) -> Float[Tensor, "rows features"]:
-    """A constant, columns, squares, products where there are few, and cosines of random directions."""
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=generator.device, dtype=torch.float64).cpu()
-
-    def standardised(x: Tensor) -> Tensor:
-        return (x - x.mean(0)) / x.std(0).clamp_min(1e-12)
-
-    rows = standardised(rows)
-    if rows.shape[1] > _MOST_COLUMNS:
-        rows = standardised(rows @ normal(rows.shape[1], _MOST_COLUMNS))
-    dim = rows.shape[1]
-    first, second = torch.triu_indices(dim, dim, offset=1 if dim * (dim + 1) // 2 <= _MOST_PRODUCTS else dim)
-    width = median_distance(rows) * torch.tensor(_WIDTHS, dtype=torch.float64).repeat(_FOURIER // len(_WIDTHS))
-    phase = 2 * math.pi * torch.rand(_FOURIER, generator=generator, device=generator.device, dtype=torch.float64).cpu()
-    waves = torch.cos(rows @ (normal(dim, _FOURIER) / width) + phase) * math.sqrt(2 / _FOURIER)
-    plain = torch.cat([rows, rows.square(), rows[:, first] * rows[:, second]], 1) / math.sqrt(dim)
-    return torch.cat([torch.ones(len(rows), 1, dtype=torch.float64), plain, waves], 1)
 
 
 def _held_out_fit(
