@@ -260,3 +260,13 @@ def test_continuous_gives_whole_numbers_a_density():
     prepared = prepare(request(mixed(), continuous=True))
     kinds = {c.name: c.kind for c in prepared.schema.columns}
     assert kinds == {"price": "continuous", "rooms": "continuous", "place": "categorical", "sold": "continuous"}
+
+
+def test_runs_of_several_seeds_can_share_their_held_out_rows(tmp_path):
+    """The split follows its own seed where one is given, and the run remembers it."""
+    one, other, free = (prepare(request(moons(), **more)) for more in ({"seed": 1, "split_seed": 5}, {"seed": 2, "split_seed": 5}, {"seed": 2}))  # fmt: skip
+    assert one.split.digest() == other.split.digest() != free.split.digest()
+    assert values(one.sections)["data"]["split_seed"] == 5
+    assert "split_seed" not in values(free.sections)["data"]
+    with pytest.raises(ConfigError, match="--split-seed"):
+        request(moons(), split_seed=-1)

@@ -13,7 +13,8 @@ from advect.data import read_table, split_rows, take_rows
 from advect.errors import ConfigError, DataError, ShapeError, UnsupportedError
 from advect.records import Estimate, Status, Table
 from advect.workflows.again import evaluate_run, find_data
-from advect.workflows.evaluate import evaluate_rows, evaluate_table, figures, summary
+from advect.workflows.evaluate import evaluate_rows, evaluate_table, figures
+from advect.workflows.held_out import summary
 from advect.workflows.open import open_run
 from advect.workflows.score import Scored, combine, score, score_table
 from tests.workflows.tiny import QUICK, mixed, moons, run

@@ -36,6 +36,7 @@ def fit(
     batch_size: int | None = None,
     network: str | torch.nn.Module = "auto",
     seed: int = 0,
+    split_seed: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     path: Any = None,
@@ -61,6 +62,7 @@ def fit(
         batch_size: Rows per step.
         network: Name such as ``residual-3x256``, or a module called as ``network(t, x, condition)``.
         seed: Of every draw.
+        split_seed: Of the split alone, so that fits of several seeds share their held-out rows; by default the seed.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         out: Run folder to train in; it can be continued after a crash. None trains in memory.
         path: A path of your own, see ``docs/extend.md``.
@@ -87,7 +89,13 @@ def fit(
         "device": device,
     }
     common |= vars(sort_settings(common["method"], settings, known=signature(fit).parameters))
-    rows = {"source": source, "weights": weights, "budget_seconds": budget, "out": None if out is None else Path(out)}
+    rows = {
+        "source": source,
+        "weights": weights,
+        "budget_seconds": budget,
+        "split_seed": split_seed,
+        "out": None if out is None else Path(out),
+    }
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:

@@ -23,7 +23,7 @@ def score(
 ) -> int:
     """Log-probability of each row in nats, in the units of the data, with its standard error."""
     from advect.data import read_table, write_table
-    from advect.workflows.evaluate import summary
+    from advect.workflows.held_out import summary
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination
     from advect.workflows.score import score as run_score

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from advect.cli.codes import DONE, INTERRUPTED
 from advect.cli.console import duration, say, show, show_json, show_pairs, show_text
 from advect.cli.listener import TerminalListener, show_preflight
-from advect.cli.options import Count, Json, Seed, flag, seconds
+from advect.cli.options import Count, Json, Seed, flag, seconds, whole
 from advect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def train(
     batch_size: Annotated[int | None, Parameter(help="Rows per step; 256 when nothing is said."), Count] = None,
     network: Annotated[str, Parameter(help="Such as residual-3x256 or mlp-3x64.")] = "auto",
     seed: Seed = 0,
+    split_seed: Annotated[
+        int | None, Parameter(help="Seed of the split alone; by default --seed.", converter=whole(0))
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or mps.")] = "auto",
     settings: Annotated[
         tuple[str, ...],
@@ -70,6 +73,7 @@ def train(
         batch_size=batch_size,
         network=network,
         seed=seed,
+        split_seed=split_seed,
         device=device,
         restart=restart,
         **vars(read_settings(method, _pairs(settings))),

@@ -20,7 +20,8 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
     Raises:
         DataError: They are not where they were, or have changed.
     """
-    data, seed = artefact.config["data"], int(artefact.config["seed"])
+    data = artefact.config["data"]
+    seed = int(data.get("split_seed", artefact.config["seed"]))
     path = data.get("path")
     if path is not None and not Path(path).is_file():
         raise DataError(

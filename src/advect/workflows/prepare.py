@@ -83,7 +83,7 @@ def prepare(request: TrainRequest) -> Prepared:
     schema = infer_schema(table, condition=request.condition)
     schema = _as_continuous(schema) if request.continuous else schema
     refuse_unusable(table, schema)
-    split = split_rows(table.num_rows, seed=request.seed, validation=request.validation, test=request.test)
+    split = split_rows(table.num_rows, seed=request.splits_by, validation=request.validation, test=request.test)
     findings = check_table(table, schema, split)
 
     rows = take_rows(table, split.train)

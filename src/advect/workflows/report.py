@@ -110,6 +110,8 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
         parts += [f"--{name.replace('_', '-')}", str(training[name])]
     for name, value in _unusual(config).items():
         parts += ["--set", f"{name}={json.dumps(value)}"]
+    if "split_seed" in data:
+        parts += ["--split-seed", str(data["split_seed"])]
     return shlex.join([*parts, "--seed", str(config["seed"])])
 
 

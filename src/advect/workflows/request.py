@@ -33,6 +33,8 @@ class TrainRequest:
         batch_size: Rows per step.
         network: Name of the network.
         seed: Of every draw.
+        split_seed: Of the split into training, validation and held-out rows; by default the seed. Trainings that differ
+            in their seeds alone share their held-out rows where it is given.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         restart: Move an old run aside first.
         options: Settings of the method's own.
@@ -57,6 +59,7 @@ class TrainRequest:
     batch_size: int | None = None
     network: str = "auto"
     seed: int = 0
+    split_seed: int | None = None
     device: str = "auto"
     restart: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -80,14 +83,20 @@ class TrainRequest:
             raise ConfigError(f"the budget must be positive, not {self.budget_seconds:g} s", where="--budget")
         if self.batch_size is not None and self.batch_size < 2:
             raise ConfigError(f"a batch needs at least 2 rows, not {self.batch_size}", where="--batch-size")
-        if self.seed < 0:
-            raise ConfigError(f"the seed must not be negative, not {self.seed}", where="--seed")
+        for option, seed in (("--seed", self.seed), ("--split-seed", self.splits_by)):
+            if seed < 0:
+                raise ConfigError(f"the seed must not be negative, not {seed}", where=option)
         for name in ("validation", "test"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is a share between 0 and 1, not {getattr(self, name)}", where=name)
         for name in self.training:
             if name not in TrainingConfig.__dataclass_fields__:
                 raise unknown_name("training setting", name, TrainingConfig.__dataclass_fields__)
+
+    @property
+    def splits_by(self) -> int:
+        """The seed of the split."""
+        return self.seed if self.split_seed is None else self.split_seed
 
 
 def training_config(

@@ -93,6 +93,7 @@ def _data(request: TrainRequest, table: Table, schema: Schema, split: Split) -> 
         ),
         "validation": Setting(request.validation, "share of rows that choose the best weights"),
         "test": Setting(request.test, "share of rows held out for the figures"),
+        "split_seed": Setting(request.split_seed, "of the split; not set: the seed of the run", "given"),
         "split": Setting(split.digest(), "digest of the row indices of the split", "derived"),
     }
 
