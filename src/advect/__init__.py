@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advect.api import Model, fit, load
+    from advect.api import Model, compare, fit, load
     from advect.errors import AdvectError
     from advect.estimator import FlowEstimator
     from advect.flows import Flow
@@ -23,11 +23,12 @@ _HOMES = {
     "Flow": "advect.flows",
     "FlowEstimator": "advect.estimator",
     "Model": "advect.api",
+    "compare": "advect.api",
     "fit": "advect.api",
     "load": "advect.api",
 }
 
-__all__ = ["AdvectError", "Flow", "FlowEstimator", "Model", "fit", "load"]
+__all__ = ["AdvectError", "Flow", "FlowEstimator", "Model", "compare", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
-"""The Python face: `fit`, `load` and the `Model` they return, which speaks the user's kind of data."""
+"""The Python face: `fit`, `load`, `compare`, and the `Model` that speaks the user's kind of data."""
 
+from advect.api.comparing import compare
 from advect.api.fitting import fit
 from advect.api.model import Model, load
 
-__all__ = ["Model", "fit", "load"]
+__all__ = ["Model", "compare", "fit", "load"]

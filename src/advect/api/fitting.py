@@ -110,8 +110,8 @@ def fit(
             where="data" if data is None else "event_shape",
             remedy="Give rows, or target=log_density with event_shape=(d,).",
         )
-    table, names = _with_given(data, condition)
-    listener = Silence() if progress is None else _Progress(progress)
+    table, names = with_given(data, condition)
+    listener = Silence() if progress is None else OnProgress(progress)
     result = train(
         TrainRequest(data=table, condition=names, parts=parts, **rows, **common), listener=listener, evaluate=evaluate
     )
@@ -138,17 +138,18 @@ def _target_request(
     return DensityRequest(target, tuple(event_shape), **common)
 
 
-class _Progress(Silence):
+class OnProgress(Silence):
     """A listener that passes on the lines of life."""
 
     def __init__(self, callback: Callable[[Progress], None]) -> None:
         self.callback = callback
 
     def progress(self, progress: Progress) -> None:
+        """One of them."""
         self.callback(progress)
 
 
-def _with_given(data: Any, condition: Any) -> tuple[Any, tuple[str, ...]]:
+def with_given(data: Any, condition: Any) -> tuple[Any, tuple[str, ...]]:
     """The data, and the names of its condition columns; an array of conditions becomes a side column."""
     if condition is None:
         return data, ()

@@ -37,6 +37,8 @@ class TerminalListener:
         self._end_line()
         if not self.quiet and name != "training":
             say(f"{name} …")
+        if name == "training":
+            self._tenth = 0  # of several trainings each has its own lines
         self.on_phase(name)
 
     def preflight(self, preflight: "Preflight") -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 __all__ = [
+    "cloud_density",
+    "draw_cloud",
+    "few_ticks",
+    "finite_points",
     "marginals_figure",
     "matrix_columns",
     "matrix_figure",
@@ -42,7 +46,7 @@ def _thin(values: np.ndarray, most: int) -> np.ndarray:
     return values[np.linspace(0, len(values) - 1, most).astype(int)]
 
 
-def _points(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def finite_points(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Rows where both are finite, ``(n, 2)``."""
     points = np.stack([x, y], 1) if len(x) == len(y) else np.zeros((0, 2))
     return points[np.isfinite(points).all(1)]
@@ -67,7 +71,7 @@ def scatter_figure(
         say(figure.subplots(), "There are no two numeric columns to draw.")
         return figure
     x, y = numbers(real, samples, names[0]), numbers(real, samples, names[1])
-    clouds = [_points(x.real, y.real), _points(x.samples, y.samples)]
+    clouds = [finite_points(x.real, y.real), finite_points(x.samples, y.samples)]
     lows, highs = np.array([x.low, y.low]), np.array([x.high, y.high])
     pad = np.where(highs > lows, 0.03 * (highs - lows), 0.5)
     lows, highs = lows - pad, highs + pad
@@ -75,17 +79,17 @@ def scatter_figure(
     undistorted = 0.45 < stretch < 1.6  # the axes are alike enough to show shapes as they are
     figure = new_figure(5.6, 0.85 + 2.35 * stretch if undistorted else 3.0)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    densities = [_density(cloud, lows, highs) for cloud in clouds]
+    densities = [cloud_density(cloud, lows, highs) for cloud in clouds]
     darkest = max((float(d.max(initial=0.0)) for d in densities), default=0.0)
     for axes, cloud, density, (title, ramp) in zip(
         panels, clouds, densities, [("real rows", ink.REAL_RAMP), ("samples", ink.SAMPLES_RAMP)], strict=True
     ):
-        _cloud(axes, cloud, density, darkest, ramp)
+        draw_cloud(axes, cloud, density, darkest, ramp)
         axes.set(xlim=(lows[0], highs[0]), ylim=(lows[1], highs[1]))
         missed = float(np.mean(((cloud < lows) | (cloud > highs)).any(1))) if len(cloud) else 0.0
         axes.set_title(title + (f"  ({percent(missed)} outside)" if missed else ""))
         axes.set_xlabel(_axis(names[0], x))
-        _few_ticks(axes)
+        few_ticks(axes)
         if undistorted:
             axes.set_aspect("equal")
     panels[0].set_ylabel(_axis(names[1], y))
@@ -96,14 +100,15 @@ def _axis(name: str, column: Numbers) -> str:
     return label(name) + (f"  ({column.scale})" if column.scale else "")
 
 
-def _few_ticks(axes: "matplotlib.axes.Axes", most: int = 5) -> None:
+def few_ticks(axes: "matplotlib.axes.Axes", most: int = 5) -> None:
+    """Few enough numbers on both axes to be read."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(most))
     axes.yaxis.set_major_locator(MaxNLocator(most))
 
 
-def _density(points: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
+def cloud_density(points: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
     """Share of the cloud near each point: a histogram smoothed by one cell, read off at the points."""
     if not len(points):
         return np.zeros(0)
@@ -117,7 +122,7 @@ def _density(points: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndar
     return counts[cell[:, 0] + 1, cell[:, 1] + 1] / len(points)
 
 
-def _cloud(
+def draw_cloud(
     axes: "matplotlib.axes.Axes",
     points: np.ndarray,
     density: np.ndarray,
@@ -170,7 +175,7 @@ def matrix_figure(
     for i, row in enumerate(grid):
         for j, axes in enumerate(row):
             axes.tick_params(labelleft=False, labelbottom=False, length=2)
-            _few_ticks(axes, 3)
+            few_ticks(axes, 3)
             if i == j:
                 draw_numbers(axes, columns[i])
                 axes.set_yticks([])
@@ -185,7 +190,7 @@ def matrix_figure(
 
 
 def _pair(axes: "matplotlib.axes.Axes", x: Numbers, y: Numbers, which: str, colour: str) -> None:
-    points = _thin(_points(getattr(x, which), getattr(y, which)), MOST_POINTS // 4)
+    points = _thin(finite_points(getattr(x, which), getattr(y, which)), MOST_POINTS // 4)
     if not len(points):
         say(axes, "no rows")
         return
@@ -215,7 +220,7 @@ def trajectory_figure(trajectories: np.ndarray, names: tuple[str, str] = ("x0", 
     axes.plot(*paths[:, -1].T, "o", ms=3, color=SAMPLES, label="t = 1, samples", rasterized=True)
     axes.set(xlabel=label(names[0]), ylabel=label(names[1]))
     axes.autoscale_view()
-    _few_ticks(axes)
+    few_ticks(axes)
     figure.legend(loc="outside upper left", ncols=2, markerscale=1.6)
     return figure
 

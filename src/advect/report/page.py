@@ -34,7 +34,7 @@ def write_report(content: ReportContent, path: Path | str) -> Path:
 def render_report(content: ReportContent) -> str:
     """The page as text: one HTML document without scripts, outside addresses, or anything unescaped."""
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             c=content,
@@ -54,7 +54,8 @@ def render_report(content: ReportContent) -> str:
 
 
 @functools.cache
-def _environment() -> "jinja2.Environment":
+def environment() -> "jinja2.Environment":
+    """The templates, with everything they are given escaped."""
     import jinja2
 
     return jinja2.Environment(

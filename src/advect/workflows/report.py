@@ -63,7 +63,7 @@ def _content(
 ) -> ReportContent:
     config, evaluation = artefact.config, artefact.evaluation
     method = get_method(config["method"])
-    metrics = tuple(_metric(m) for m in evaluation.get("metrics", ()))
+    metrics = tuple(stored_metric(m) for m in evaluation.get("metrics", ()))
     likelihood = _likelihood(artefact)
     return ReportContent(
         title=f"{table.origin}, learned by {method.name}",
@@ -141,7 +141,7 @@ def _unusual(config: Mapping) -> dict[str, object]:
     return {name: value for name, value in stored.items() if value != defaults[name]}
 
 
-def _metric(stored: Mapping) -> Metric:
+def stored_metric(stored: Mapping) -> Metric:
     """A metric as it was kept; JSON has no NaN, so a value that could not be computed is None there."""
     known: dict[str, Any] = {**stored, "value": math.nan if stored["value"] is None else stored["value"]}
     return Metric(**known)
