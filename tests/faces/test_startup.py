@@ -24,7 +24,7 @@ def modules_after(code: str, tmp_path) -> set[str]:
         ["--help"],
         ["--version"],
         [],
-        *([verb, "--help"] for verb in ("train", "sample", "score", "transport", "doctor")),
+        *([verb, "--help"] for verb in ("train", "sample", "score", "transport", "compare", "doctor")),
     ],
     ids=" ".join,
 )

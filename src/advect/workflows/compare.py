@@ -16,7 +16,16 @@ from advect.files import WriteError
 from advect.report.comparison.content import MethodRow, Ruler
 from advect.report.comparison.verdict import verdict, winner
 from advect.run import EVALUATION, Artefact, RunFolder
-from advect.workflows.comparison.files import CSV, JSON, PAGE, as_json, open_folder, write_csv, write_json
+from advect.workflows.comparison.files import (
+    CSV,
+    JSON,
+    PAGE,
+    as_json,
+    check_folder,
+    claim_folder,
+    write_csv,
+    write_json,
+)
 from advect.workflows.comparison.ground import Ground, Yardstick, find_ground, yardstick
 from advect.workflows.comparison.hearing import Hearing
 from advect.workflows.comparison.measure import kept_measurement, measure
@@ -76,13 +85,14 @@ def compare(
     listener.phase("reading")
     ground = find_ground(request)
     work = _Work(request, ground, Hearing(listener), stop)
-    open_folder(request, ground)
+    check_folder(request, ground)
+    plan = plan_trainings(request, ground)
+    if len(plan.refusals) == len(request.methods):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refusals.items())
+        raise ConfigError(f"none of these methods can be used on {ground.table.origin}: {reasons}")
+    announce(plan)
     with RunFolder(request.out).locked():
-        plan = plan_trainings(request, ground)
-        if len(plan.refusals) == len(request.methods):
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refusals.items())
-            raise ConfigError(f"none of these methods can be used on {ground.table.origin}: {reasons}")
-        announce(plan)
+        claim_folder(request, ground)
         work.refused(plan.refusals)
         return work.all_rounds()
 

@@ -22,8 +22,8 @@ from advect.workflows.evaluate import finite
 JSON, CSV, PAGE = "compare.json", "compare.csv", "compare.html"
 
 
-def open_folder(request: CompareRequest, ground: Ground) -> None:
-    """Claim the folder for these terms, or find that it was begun under the same.
+def check_folder(request: CompareRequest, ground: Ground) -> None:
+    """Refuse a folder that cannot be used under these terms; nothing is written.
 
     Raises:
         RunFolderError: It holds something else, or a comparison under other terms.
@@ -34,9 +34,8 @@ def open_folder(request: CompareRequest, ground: Ground) -> None:
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if CONFIG in names:
         raise RunFolderError("this is a run, no comparison", where=where, remedy="Choose another folder with --out.")
-    terms = dict(request.terms()) | {"sha256": ground.sha256}
     if JSON in names:
-        changed = differences(_known(read_terms(folder)), _known(terms))
+        changed = differences(_known(read_terms(folder)), _known(_terms(request, ground)))
         if changed:
             raise RunFolderError(
                 "a comparison under other terms is in this folder: " + "; ".join(changed),
@@ -48,7 +47,16 @@ def open_folder(request: CompareRequest, ground: Ground) -> None:
         raise RunFolderError(
             "this folder is there already and holds no comparison", where=where, remedy="Choose another with --out."
         )
-    write_text(folder / JSON, json.dumps({"terms": terms}, indent=1) + "\n")
+
+
+def claim_folder(request: CompareRequest, ground: Ground) -> None:
+    """Write down the terms of a comparison that begins."""
+    if not (request.out / JSON).exists():
+        write_json(request.out, {"terms": _terms(request, ground)})
+
+
+def _terms(request: CompareRequest, ground: Ground) -> dict[str, Any]:
+    return dict(request.terms()) | {"sha256": ground.sha256}
 
 
 def read_terms(folder: Path) -> Mapping[str, Any]:
@@ -90,7 +98,7 @@ def as_json(
             "verdict": list(verdict),
             "curve_floor": None if ruler is None else asdict(ruler),
             "rows": [asdict(row) for row in rows],
-            "terms": dict(request.terms()) | {"sha256": ground.sha256},
+            "terms": _terms(request, ground),
         }
     )
 

@@ -199,7 +199,7 @@ def _likelihood(runs: Sequence[DoneRun]) -> LikelihoodCell:
 def _score_rows(runs: Sequence[DoneRun]) -> np.ndarray:
     """``(seeds, rows)`` log-probabilities of the runs that have some, NaN where there is none."""
     rows = [[math.nan if s is None else s for s in run.measurement.scores] for run in runs if run.measurement.scores]
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(rows[0]) if rows else 0)
 
 
 def _means(scores: np.ndarray) -> list[float]:
