@@ -1,6 +1,8 @@
 """Solvers: from a velocity field to where its rows end up.
 
 Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), adaptive steps row by row (`Adaptive`),
+samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `StraightAdams`;
+with noise `ReverseSDE` and `ChurnedHeun`),
 the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated
 along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the
 sentences for rows that failed (`describe`, `raise_if_failed`).
@@ -10,23 +12,35 @@ from advect.solvers.adaptive import Adaptive
 from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
 from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.chunks import Chunked
+from advect.solvers.diffusion import DIFFUSIONS, Ancestral, Diffusion, make_diffusion
 from advect.solvers.divergence import ExactDivergence, HutchinsonDivergence
+from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
-from advect.solvers.grid import Grid, uniform
+from advect.solvers.grid import Grid, edm_points, share_points, uniform
 from advect.solvers.hutchpp import HutchPlusPlusDivergence
 from advect.solvers.inverse import Root, bracketed_root, fixed_point
 from advect.solvers.multistep import Adams3
 from advect.solvers.status import describe, raise_if_failed, status_counts
+from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
+from advect.solvers.straight import StraightAdams
 from advect.solvers.table import SOLVERS, SolverEntry, make_solver
 
 __all__ = [
+    "DDIM",
+    "DEIS",
+    "DIFFUSIONS",
     "RK4",
     "SOLVERS",
     "Adams3",
     "Adaptive",
     "Along",
+    "Ancestral",
     "Checkpointed",
     "Chunked",
+    "ChurnedHeun",
+    "DPMSolver2M",
+    "DPMSolver2S",
+    "Diffusion",
     "Euler",
     "ExactDivergence",
     "Grid",
@@ -37,13 +51,18 @@ __all__ = [
     "KineticEnergy",
     "Midpoint",
     "Motion",
+    "ReverseSDE",
     "Root",
     "SolverEntry",
+    "StraightAdams",
     "bracketed_root",
     "describe",
+    "edm_points",
     "fixed_point",
+    "make_diffusion",
     "make_solver",
     "raise_if_failed",
+    "share_points",
     "status_counts",
     "uniform",
 ]

@@ -20,7 +20,7 @@ from advect.typing import Divergence, Field, Solver
 
 @dataclass(frozen=True)
 class Chunked:
-    """A solver that integrates at most ``rows`` rows at a time.
+    """A solver that integrates at most ``rows`` rows at a time. One that adds noise draws for each chunk in turn.
 
     Args:
         solver: Any solver.

@@ -78,6 +78,10 @@ class FixedSolver(ABC):
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         """Take step ``number`` from ``y``, with the ``carry`` of the step before."""
 
+    def prepared(self, system: System, y: Tensor, generator: Generator | None) -> System:
+        """The system of one solve from ``y`` with whatever the steps need besides; refuses what they do not offer."""
+        return system
+
     def __call__(
         self,
         field: Field,
@@ -101,11 +105,12 @@ class FixedSolver(ABC):
             times: Where to report ``states``, from ``t0`` towards ``t1``.
             condition: One row per row of ``x``.
             divergence: Integrate the log-determinant too.
-            generator: For the probes of a stochastic divergence.
+            generator: For the probes of a stochastic divergence, and the noise of a stochastic solver.
             along: Other quantities to integrate.
         """
         stops = check_times(times, t0, t1)
         system, y = board(field, x, condition, divergence, generator, along)
+        system = self.prepared(system, y, generator)
         ledger = Ledger(y, len(stops or ()))
         if t0 == t1 or y.numel() == 0:
             stand_still(ledger, y, stops)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from advect.errors import ConfigError, ShapeError
+from advect.typing import Schedule
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,77 @@ def stretched(points: Sequence[float], t0: float, t1: float) -> Grid:
     """Normalised points from 0 to 1 laid over the interval from ``t0`` to ``t1``, both exact."""
     inner = (t0 + (t1 - t0) * p for p in points[1:-1])
     return Grid((float(t0), *inner, float(t1)))
+
+
+def times_of_log_ratio(schedule: Schedule, log_ratios: Sequence[float]) -> list[float]:
+    """The times at which log(α/σ) has these values."""
+    if not log_ratios:
+        return []
+    return schedule.time_of_log_snr(2 * torch.tensor(log_ratios, dtype=torch.float64)).detach().tolist()
+
+
+def share_points(schedule: Schedule, steps: int, t0: float = 0.0, t1: float = 1.0) -> tuple[float, ...]:
+    """Normalised times of a solve from ``t0`` to ``t1`` that are uniform in ω = α/(α + σ).
+
+    On any schedule these are the points that equal steps take on the linear path. For ``grid=`` of a fixed solver.
+
+    Raises:
+        ConfigError: ``steps`` below one, or a schedule on which α/σ does not move strictly from ``t0`` to ``t1``.
+    """
+    check_steps(steps)
+    first, last = (1 / (1 + _ratio(schedule, t)) for t in (t0, t1))
+    shares = (first + (last - first) * n / steps for n in range(1, steps))
+    return _normalised(times_of_log_ratio(schedule, [math.log(w) - math.log1p(-w) for w in shares]), t0, t1)
+
+
+def edm_points(
+    schedule: Schedule,
+    steps: int,
+    t0: float = 0.0,
+    t1: float = 1.0,
+    *,
+    rho: float = 7.0,
+    lowest: float = 0.002,
+    highest: float = 80.0,
+) -> tuple[float, ...]:
+    """Normalised times that are uniform in ς^(1/ρ), ς = σ/α (Karras et al. 2206.00364, equation 5).
+
+    The levels of noise run between ``highest`` and ``lowest``. Where the ends of the solve lie beyond these, the first
+    step leads from the noisier end to ``highest`` and the last one from ``lowest`` to the cleaner end; both count as
+    steps. For ``grid=`` of a fixed solver, in either direction of time.
+
+    Raises:
+        ConfigError: ``steps`` below one, ``rho`` or the levels not positive and in order, or a schedule on which α/σ
+            does not move strictly from ``t0`` to ``t1``.
+    """
+    check_steps(steps)
+    if not (rho > 0 and 0 < lowest < highest):
+        raise ConfigError(
+            f"rho = {rho}, lowest = {lowest}, highest = {highest}",
+            where="grid",
+            remedy="Give a positive rho and 0 < lowest < highest, such as 7, 0.002 and 80.",
+        )
+    noisy, clean = sorted((_ratio(schedule, t) for t in (t0, t1)), reverse=True)
+    jumps = (noisy > highest) + (clean < lowest)
+    top, bottom = (min(max(level, lowest), highest) ** (1 / rho) for level in (noisy, clean))
+    inner = max(steps - jumps, 1)
+    levels = [(top + (bottom - top) * n / inner) ** rho for n in range(inner + 1)]
+    kept = levels[noisy <= highest : len(levels) - (clean >= lowest)][: steps - 1]
+    times = times_of_log_ratio(schedule, [-math.log(level) for level in kept])
+    return _normalised(times if t1 > t0 else times[::-1], t0, t1)
+
+
+def _ratio(schedule: Schedule, t: float) -> float:
+    """σ/α, infinite where α = 0."""
+    time = torch.tensor(t, dtype=torch.float64)
+    of_data, of_source = float(schedule.alpha(time)), float(schedule.sigma(time))
+    return of_source / of_data if of_data > 0 else math.inf
+
+
+def _normalised(inner: Sequence[float], t0: float, t1: float) -> tuple[float, ...]:
+    """Inner times of a solve as fractions of it, between 0 and 1, checked to rise."""
+    points = (0.0, *((t - t0) / (t1 - t0) for t in inner), 1.0)
+    return Grid(points).times
 
 
 def check_steps(steps: object) -> None:
