@@ -90,7 +90,7 @@ def row_of(name, words, mean=-1.0, difference=0.0, error=None, share=0.1):
     return MethodRow(
         method=name, title=words, asked=2, runs={0: f"c/{words}-0", 1: "c/b-1"}, failures=(words,), parameters=12_345,
         steps=spread(100.0), rate=spread(20.0), training_seconds=spread(5.0),
-        likelihood=LikelihoodCell(words, spread(mean), 0.1, 50, 3, difference, error, -2.0), metrics=metrics,
+        likelihood=LikelihoodCell(words, spread(mean), 0.1, 50, 3, difference, error, 0.06, -2.0), metrics=metrics,
         sampling_seconds=spread(0.1), nfe=spread(25.0), straightness=spread(0.2), point=CurvePoint(25, 0.1, 0.2),
         curve=tuple(CurvePoint(2.0**i, 0.1 * i, 0.5 / i) for i in range(1, 6)),
         closest=ClosestRecord(0.1, 0.12, 0.04, 0.05, 0.01), synthetic=TrainedOn(0.8, 0.9, 0.5, 0.02, "accuracy"),
@@ -148,6 +148,8 @@ def test_the_table_marks_what_cannot_be_told_from_the_best():
     rows = (row_of("a", "w"), row_of("b", "w", -1.1, -0.1, 0.06), row_of("c", "w", -2.0, -1.0, 0.1))
     quality, cost = blocks(rows, "kind")
     assert [str(cells[2]) for cells in quality.rows] == ["best ✓", "−0.100 ± 0.060 ✓", "−1.00 ± 0.10"]
+    varied = blocks((rows[0], row_of("d", "w", -2.0, -1.0, 0.7)))[0]
+    assert str(varied.rows[1][2]) == "−1.00 ± 0.70 ?"
     assert quality.heads[-1] == "accuracy of kind"
     assert {len(cells) for cells in (*quality.rows, *quality.references)} == {len(quality.heads)}
     assert {len(cells) for cells in cost.rows} == {len(cost.heads)}
@@ -165,6 +167,7 @@ def test_the_verdict_names_who_leads_and_who_ties():
     assert winner(split).method == "b"
     assert verdict(split)[0] == "b has the best samples; a the highest likelihood."
     assert verdict((MethodRow("a", "A", 1, failures=("no",)),)) == ("No method could be trained on these data.",)
+    assert verdict((MethodRow("a", "A", 1),)) == ("No training is finished yet.",)
 
 
 def test_columns_that_depend_on_one_another_are_drawn():

@@ -103,14 +103,17 @@ def test_differences_are_paired_row_by_row(done):
     rows_error = differences.mean(0).std(ddof=1) / np.sqrt(differences.shape[1])
     seeds_error = differences.mean(1).std(ddof=1) / np.sqrt(2)
     assert other.likelihood.difference_error == pytest.approx(np.hypot(rows_error, seeds_error))
-    assert other.likelihood.tied == (abs(differences.mean()) <= 2 * np.hypot(rows_error, seeds_error))
+    assert other.likelihood.rows_error == pytest.approx(rows_error)
+    assert other.likelihood.tied == (abs(differences.mean()) <= 2 * rows_error)
 
 
 def test_paired_differences_by_hand():
     mine, theirs = np.array([[1.0, 2.0, 3.0, np.nan]]), np.array([[0.0, 2.0, 1.0, 5.0]])
-    mean, error = paired_difference(mine, theirs)
+    mean, over_rows, error = paired_difference(mine, theirs)
     assert mean == 1.0
-    assert error == pytest.approx(1 / np.sqrt(3))
+    assert over_rows == error == pytest.approx(1 / np.sqrt(3))
+    twice = paired_difference(np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]), np.zeros((2, 3)))
+    assert twice == pytest.approx((3.0, 1 / np.sqrt(3), np.hypot(1 / np.sqrt(3), 1.0)))
     assert paired_difference(mine, theirs[:, :3]) is None
     assert paired_difference(mine[:, :1], theirs[:, :1]) is None
 

@@ -109,7 +109,8 @@ def _show(result: "Comparison") -> None:
         show()
     show_text(
         "Means over seeds. ± of the log-likelihood and of the difference is a standard error, elsewhere the spread "
-        "over seeds. ✓: within two standard errors of the best likelihood; not told from real rows."
+        "over seeds. ✓: within two standard errors of the best likelihood; not told from real rows. ?: seeds vary "
+        "too much to tell."
     )
     show()
     for sentence in result.verdict:

@@ -51,6 +51,7 @@ class LikelihoodCell:
         left_out: Rows without a value, or impossible under the model, per seed at most.
         difference: Mean over rows and seeds of (this − best), row by row; 0 for the best, None without one.
         difference_error: Its standard error, over rows and over seeds.
+        rows_error: The part of it that is over rows: what tells these very models apart.
         gaussian: The same mean under a Gaussian fitted to the training rows, or None.
         reason: Why there is no value.
     """
@@ -62,6 +63,7 @@ class LikelihoodCell:
     left_out: int = 0
     difference: float | None = None
     difference_error: float | None = None
+    rows_error: float | None = None
     gaussian: float | None = None
     reason: str = ""
 
@@ -77,10 +79,17 @@ class LikelihoodCell:
 
     @property
     def tied(self) -> bool:
-        """Whether it is within two standard errors of the best, or the best itself."""
+        """Whether it is within two standard errors over rows of the best, or the best itself."""
         if self.difference is None:
             return False
-        return self.best or abs(self.difference) <= TOLD_APART * (self.difference_error or 0.0)
+        return self.best or abs(self.difference) <= TOLD_APART * (self.rows_error or 0.0)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether these models differ, but seeds vary so much that the methods may not."""
+        if self.difference is None or self.tied:
+            return False
+        return abs(self.difference) <= TOLD_APART * (self.difference_error or 0.0)
 
 
 @dataclass(frozen=True)

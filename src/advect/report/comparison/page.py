@@ -58,7 +58,7 @@ def _likelihood(content: ComparisonContent) -> Card | None:
     ]
     caption = (
         "Right: the mean over held-out rows of the difference to the best method on the same row. Blue: not told from "
-        "the best at two standard errors, which hold the rows and the seeds."
+        "the best at two standard errors over rows. The bars hold rows and seeds."
     )
     return figure_card(
         likelihood_figure(content.rows), f"Held-out log-likelihoods: {'; '.join(told)}.", caption=caption, wide=True

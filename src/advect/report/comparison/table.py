@@ -19,7 +19,8 @@ class Cell:
 
     Attributes:
         text: What it says.
-        mark: ``✓`` where it cannot be told from the best (likelihood) or from real rows (metrics); else empty.
+        mark: ``✓`` where it cannot be told from the best (likelihood) or from real rows (metrics), ``?`` where seeds
+            vary too much to tell; else empty.
         detail: More, where there is room for it.
     """
 
@@ -135,7 +136,8 @@ def difference_cell(cell: LikelihoodCell | None) -> Cell:
         return Cell(NOTHING)
     if cell.best:
         return Cell("best", "✓")
-    return Cell(plus_minus(cell.difference, cell.difference_error), "✓" if cell.tied else "")
+    mark = "✓" if cell.tied else "?" if cell.undecided else ""
+    return Cell(plus_minus(cell.difference, cell.difference_error), mark)
 
 
 def metric_cell(row: MethodRow, name: str) -> Cell:

@@ -50,7 +50,8 @@ def verdict(rows: Sequence[MethodRow]) -> tuple[str, ...]:
     """Sentences, the most important first."""
     usable = [row for row in rows if row.runs]
     if not usable:
-        return ("No method could be trained on these data.",)
+        failed = all(row.failures for row in rows)
+        return ("No method could be trained on these data." if failed else "No training is finished yet.",)
     found = [_summary(rows), _likelihood_words(rows), _samples_words(rows), _failures(rows)]
     return tuple(sentence for sentence in found if sentence)
 
@@ -89,13 +90,16 @@ def _likelihood_words(rows: Sequence[MethodRow]) -> str:
     peers = {r.method: r.likelihood for r in rows if r is not best and r.likelihood is not None}
     peers = {name: one for name, one in peers.items() if one.label == cell.label and one.difference is not None}
     tied = [name for name, one in peers.items() if one.tied]
-    behind = {name: one for name, one in peers.items() if not one.tied}
+    undecided = [name for name, one in peers.items() if one.undecided]
+    behind = {name: one for name, one in peers.items() if not (one.tied or one.undecided)}
     words = (
         f"Held-out log-likelihood: {best.method}, {plus_minus(cell.mean, cell.standard_error)} nats per row "
         f"({cell.label})"
     )
     if tied:
         words += f"; {listed(tied)} within two standard errors of it"
+    if undecided:
+        words += f"; {listed(undecided)} below it, but by less than seeds vary"
     if behind:
         nearest, one = max(behind.items(), key=lambda item: item[1].difference or 0.0)
         gap = plus_minus(abs(one.difference or 0.0), one.difference_error)

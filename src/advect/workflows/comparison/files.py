@@ -128,7 +128,7 @@ def flat(row: MethodRow) -> dict[str, Any]:
     cell = row.likelihood
     if cell is not None:
         line |= _spread("log_likelihood", cell.value)
-        for name in ("standard_error", "rows", "left_out", "difference", "difference_error"):
+        for name in ("standard_error", "rows", "left_out", "difference", "difference_error", "rows_error"):
             line[f"log_likelihood_{name}"] = getattr(cell, name)
         line |= {"log_likelihood_label": cell.label, "log_likelihood_reason": cell.reason}
     for found in row.metrics:

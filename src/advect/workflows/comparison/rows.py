@@ -130,15 +130,14 @@ def _metrics(runs: Sequence[DoneRun]) -> tuple[MetricCell, ...]:
 
 
 def _metric(group: Sequence[Metric]) -> MetricCell:
-    """Means over seeds; the error of the mean is that over seeds where there are several."""
+    """Means over seeds. The error is that of a single run: a method does not come nearer to real rows by varying."""
     value = Spread.of(m.value for m in group)
     if value is None:
         return MetricCell(group[0])
-    error = group[0].error if value.spread is None else value.spread / math.sqrt(value.count)
     metric = replace(
         group[0],
         value=value.mean,
-        error=error,
+        error=_mean(m.error for m in group),
         floor=_mean(m.floor for m in group),
         floor_error=_mean(m.floor_error for m in group),
         ceiling=_mean(m.ceiling for m in group),
@@ -240,15 +239,17 @@ def _with_difference(row: MethodRow, best: Mapping[str, MethodRow], done: Sequen
     theirs = {run.seed: run for run in done if run.method == leader.method}
     seeds = [seed for seed in mine if seed in theirs]
     found = paired_difference(_score_rows([mine[s] for s in seeds]), _score_rows([theirs[s] for s in seeds]))
-    return (
-        row if found is None else replace(row, likelihood=replace(cell, difference=found[0], difference_error=found[1]))
-    )
+    if found is None:
+        return row
+    difference, over_rows, error = found
+    paired = replace(cell, difference=difference, rows_error=over_rows, difference_error=error)
+    return replace(row, likelihood=paired)
 
 
-def paired_difference(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float] | None:
-    """Mean of (mine − theirs) over rows and seeds, with its standard error.
+def paired_difference(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float] | None:
+    """Mean of (mine − theirs) over rows and seeds, its standard error over rows, and that over rows and seeds.
 
-    The error is √(rows² + seeds²): of the mean over rows of the seeds' mean difference, and of the mean over seeds of
+    The last is √(rows² + seeds²): of the mean over rows of the seeds' mean difference, and of the mean over seeds of
     the rows' mean difference where there are several seeds.
 
     Args:
@@ -264,4 +265,4 @@ def paired_difference(mine: np.ndarray, theirs: np.ndarray) -> tuple[float, floa
         return None
     over_rows = _standard_error(differences.mean(0)) or 0.0
     over_seeds = _standard_error(differences.mean(1)) or 0.0
-    return float(differences.mean()), math.hypot(over_rows, over_seeds)
+    return float(differences.mean()), over_rows, math.hypot(over_rows, over_seeds)
