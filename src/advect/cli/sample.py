@@ -17,9 +17,27 @@ def sample(
     rows: Annotated[int, Parameter(name=["--rows", "-n"], help="Number of rows."), Count] = 1000,
     condition: Condition = None,
     guidance: Annotated[float, Parameter(help="Weight w of classifier-free guidance; 0 is none."), Number] = 0.0,
-    solver: Annotated[str | None, Parameter(help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5 or tsit5.")] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None, Parameter(help="Two times in [0, 1] between which guidance applies.")
+    ] = None,
+    solver: Annotated[
+        str | None,
+        Parameter(
+            help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5, tsit5; on affine paths also ddim, dpm++2m, "
+            "dpm++2s, deis, adams3-straight, edm-heun, ancestral, sde. Not given: what was enough after training."
+        ),
+    ] = None,
     steps: Annotated[int | None, Parameter(help="Steps of a fixed-step solver."), Count] = None,
     tol: Annotated[float | None, Parameter(help="Tolerance of an adaptive solver."), Positive] = None,
+    noise: Annotated[
+        float | None,
+        Parameter(help="Strength of a stochastic solver's noise: η of ancestral, churn of edm-heun."),
+        Number,
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        Parameter(help="Run the model on another schedule: linear, lipman, cosine, vp, subvp, ve, edm or ddpm."),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz; png for pictures.")
@@ -34,7 +52,7 @@ def sample(
     artefact = open_run(run)
     if out is not None:
         check_destination(out, pictures=artefact.schema.image)
-    choice = SolverChoice(solver, steps, tol, guidance)
+    choice = SolverChoice(solver, steps, tol, guidance, guidance_interval or (0.0, 1.0), schedule, noise)
     drawn = generate(artefact, rows, condition=condition, choice=choice, seed=seed)
     if out is not None:
         write_samples(drawn.table, out, artefact.schema)

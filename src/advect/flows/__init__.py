@@ -2,10 +2,10 @@
 
 `Flow` joins the two. `ContinuousMap` makes a map of a velocity field; `VelocityField` makes a field of a
 network on top of a Gaussian `baseline`; `Guided` sharpens a conditional field; `EmpiricalField` is the exact
-field of a data set.
+field of a data set. `on_schedule` runs a trained flow on another schedule.
 """
 
-from advect.flows.base import EmpiricalBase, StandardNormal
+from advect.flows.base import EmpiricalBase, IsotropicNormal, StandardNormal
 from advect.flows.baseline import GaussianBaseline, OptimalGaussianBaseline, fit_gaussian
 from advect.flows.bases import ConditionalNormal, DiagonalNormal, FullNormal, StudentT, Uniform
 from advect.flows.continuous import ContinuousMap
@@ -15,7 +15,9 @@ from advect.flows.flow import Flow
 from advect.flows.guidance import Guided
 from advect.flows.mixture import GaussianMixture
 from advect.flows.product import Product, Wrapped
+from advect.flows.rescheduled import Rescheduled, on_schedule
 from advect.flows.stages import layers, stages
+from advect.flows.start_law import StartLaw, data_moments, start_law
 from advect.flows.velocity import VelocityField
 
 __all__ = [
@@ -30,15 +32,21 @@ __all__ = [
     "GaussianBaseline",
     "GaussianMixture",
     "Guided",
+    "IsotropicNormal",
     "OptimalGaussianBaseline",
     "Product",
+    "Rescheduled",
     "StandardNormal",
+    "StartLaw",
     "StudentT",
     "Uniform",
     "VelocityField",
     "Wrapped",
+    "data_moments",
     "empirical_flow",
     "fit_gaussian",
     "layers",
+    "on_schedule",
     "stages",
+    "start_law",
 ]

@@ -53,6 +53,39 @@ class StandardNormal(nn.Module):
         return f"event_shape={self.event_shape}"
 
 
+class IsotropicNormal(StandardNormal):
+    """N(0, scale² I): the start law of a diffusion, whose noise is not of unit size.
+
+    Args:
+        event_shape: Shape of one row; ``()`` for scalars.
+        scale: Standard deviation, above 0.
+
+    Raises:
+        ConfigError: A scale that is not positive.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], scale: float) -> None:
+        super().__init__(event_shape)
+        if not 0 < scale < math.inf:
+            raise ConfigError(f"The scale is {scale}", where="IsotropicNormal", remedy="Give a positive number.")
+        self.scale = float(scale)
+
+    def sample(
+        self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """Draw ``(num_rows, *event)``; the condition plays no part."""
+        return self.scale * super().sample(num_rows, condition, generator=generator)
+
+    def log_prob(self, z: Float[Tensor, "batch *event"], condition: Tensor | None = None) -> Float[Tensor, " batch"]:
+        """Log-density ``(batch,)`` in nats."""
+        width = math.prod(self.event_shape)
+        return super().log_prob(z / self.scale, condition) - width * math.log(self.scale)
+
+    def extra_repr(self) -> str:
+        """Event shape and scale, for ``print``."""
+        return f"event_shape={self.event_shape}, scale={self.scale:g}"
+
+
 class EmpiricalBase(nn.Module):
     """The rows of a second data set, each as likely as the other.
 

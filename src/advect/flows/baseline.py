@@ -108,6 +108,8 @@ class GaussianBaseline(_Gaussian):
         ShapeError: If its shape does not fit the mean.
     """
 
+    has_score = True
+
     def __init__(self, mean: Float[Tensor, "*event"], covariance: Tensor, schedule: Schedule) -> None:
         super().__init__(mean, covariance)
         self.schedule = schedule

@@ -56,6 +56,7 @@ class EmpiricalField(nn.Module):
 
     data: Tensor
     centre: Tensor
+    has_score = True
 
     def __init__(
         self,

@@ -197,6 +197,21 @@ class Flow(nn.Module):
         """
         return self.split_at_ode("velocity")[1].field(t, x, condition)
 
+    def predict(
+        self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """What the network of the ODE says at ``t`` and ``x``, in its own parameterisation (`VelocityField.predict`).
+
+        Raises:
+            UnsupportedError: If the map has no ODE, or its field is no network with a parameterisation.
+        """
+        predict = getattr(self.split_at_ode("predict")[1].field, "predict", None)
+        if predict is None:
+            raise UnsupportedError(
+                "The field of this flow predicts nothing but its velocity", where="predict", remedy="Use velocity."
+            )
+        return predict(t, x, condition)
+
     @property
     def ode(self) -> ContinuousMap | None:
         """The ODE inside the map, or None."""

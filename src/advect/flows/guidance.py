@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from advect.errors import ConfigError
-from advect.typing import Field, batch_time, expand_time
+from advect.typing import Field, Schedule, batch_time, expand_time
 
 
 class Guided(nn.Module):
@@ -58,6 +58,16 @@ class Guided(nn.Module):
     def interval(self) -> tuple[float, float]:
         """Times between which the field may be integrated: those of the guided field."""
         return getattr(self.field, "interval", (0.0, 1.0))
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The path of the guided field: a combination of two predictions is one on the same path."""
+        return getattr(self.field, "schedule", None)
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the guided field knows a score; the combination of two is what stands for one then."""
+        return getattr(self.field, "has_score", False)
 
     @property
     def divergence(self) -> Callable[..., Tensor]:

@@ -1,6 +1,7 @@
 """The field of a learned flow: a network's output read as a velocity, on top of an optional baseline.
 
-A network may predict velocity, x1, noise, score or displacement x1 − x. Each is an affine function of the velocity,
+A network may predict velocity, x1, noise, score, displacement x1 − x or EDM's output. Each is an affine function of
+the velocity,
 
     v = drift(t) x + gain(t) P                       (`paths.convert.coefficients`),
 
@@ -25,9 +26,10 @@ from advect.flows.baseline import finite_ends
 from advect.flows.guidance import offered_divergence
 from advect.paths.convert import PREDICTIONS, coefficients
 from advect.paths.schedule import Linear
-from advect.typing import Field, Schedule, batch_time, expand_time
+from advect.typing import Field, Schedule, expand_time
 
 DEFAULT_MARGIN = 1e-3
+LINEAR = Linear()
 
 
 class VelocityField(nn.Module):
@@ -38,7 +40,9 @@ class VelocityField(nn.Module):
             (batch,)``.
         baseline: A field to start from, which must offer a divergence to keep an analytic one; None for none.
         parameterisation: What the network predicts: one of `paths.convert.PREDICTIONS`.
-        schedule: α and σ of the path; the linear one by default.
+        schedule: α and σ of the path, the linear one by default; None where the path is not affine.
+        has_score: Whether what the network knows is also a score: the path starts from a standard normal drawn
+            independently of the data.
         scale_input: Divide what the network sees by √(α² + σ²), the standard deviation of x_t for
             standardised data.
         margin: Distance kept from an end where the conversion has a pole, in time.
@@ -48,7 +52,7 @@ class VelocityField(nn.Module):
 
     Raises:
         UnknownNameError: For an unknown parameterisation.
-        ConfigError: For a margin outside (0, 0.5).
+        ConfigError: For a margin outside (0, 0.5), or a conversion without a schedule.
     """
 
     def __init__(
@@ -57,7 +61,8 @@ class VelocityField(nn.Module):
         *,
         baseline: Field | None = None,
         parameterisation: str = "velocity",
-        schedule: Schedule | None = None,
+        schedule: Schedule | None = LINEAR,
+        has_score: bool = False,
         scale_input: bool = False,
         margin: float = DEFAULT_MARGIN,
     ) -> None:
@@ -66,9 +71,14 @@ class VelocityField(nn.Module):
             raise unknown_name("parameterisation", parameterisation, PREDICTIONS)
         if not 0.0 < margin < 0.5:
             raise ConfigError(f"The margin is {margin}", where="margin", remedy="Give a time in (0, 0.5).")
-        schedule = schedule if schedule is not None else Linear()
+        if schedule is None and (parameterisation != "velocity" or scale_input or has_score):
+            raise ConfigError(
+                "Without a schedule a network can only predict the velocity",
+                where="VelocityField",
+                remedy="Give the schedule of the affine path.",
+            )
         self.network, self.baseline, self.schedule = network, baseline, schedule
-        self.parameterisation, self.scale_input = parameterisation, scale_input
+        self.parameterisation, self.scale_input, self.has_score = parameterisation, scale_input, has_score
         first, last = getattr(baseline, "interval", (0.0, 1.0))
         start_pole, end_pole = _poles(parameterisation, schedule)
         self.interval = (max(first, margin * start_pole), min(last, 1.0 - margin * end_pole))
@@ -138,7 +148,8 @@ class VelocityField(nn.Module):
 
     def _conversion(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
         """Drift and gain of v = drift · x + gain · P, each ``(batch, 1, …)``."""
-        pair = coefficients(self.parameterisation, "velocity", batch_time(t, x), self.schedule)
+        time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)  # one number where all rows share it
+        pair = coefficients(self.parameterisation, "velocity", time, self.schedule or LINEAR)
         return expand_time(pair[0], x), expand_time(pair[1], x)
 
     def _inside(self, t: Tensor | float) -> Tensor | float:
@@ -147,7 +158,7 @@ class VelocityField(nn.Module):
 
     def _input_scale(self, t: Tensor | float, x: Tensor) -> Tensor:
         time = expand_time(t, x)
-        if not self.scale_input:
+        if not self.scale_input or self.schedule is None:
             return torch.ones_like(time)
         return (self.schedule.alpha(time) ** 2 + self.schedule.sigma(time) ** 2).rsqrt()
 
@@ -159,9 +170,9 @@ class VelocityField(nn.Module):
         return f"parameterisation={self.parameterisation!r}, schedule={self.schedule}"
 
 
-def _poles(parameterisation: str, schedule: Schedule) -> tuple[bool, bool]:
+def _poles(parameterisation: str, schedule: Schedule | None) -> tuple[bool, bool]:
     """Whether the conversion to velocity says nothing at t = 0 and at t = 1."""
-    if parameterisation == "velocity":
+    if parameterisation == "velocity" or schedule is None:
         return False, False
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     moves_at_start, moves_at_end = finite_ends(schedule)

@@ -11,9 +11,10 @@ from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
 from advect.methods.blueprint import Blueprint, Parts
 from advect.methods.option import Options
 from advect.networks import FieldNetwork, make_network, resolve_network
-from advect.objectives import VelocityMatching, make_times
+from advect.objectives import Denoising, VelocityMatching, make_times, make_weight
+from advect.paths import AffinePath
 from advect.solvers import make_solver
-from advect.typing import Base, Coupling, Objective, Path
+from advect.typing import Base, Coupling, Objective, Path, Schedule
 
 _SOURCES = {
     True: "Any rows may take the place of Gaussian noise: `--source DATA`, in Python `advect.fit(X, source=rows)`.",
@@ -31,12 +32,17 @@ class Matching:
         make_coupling: Builds the coupling from the options.
         make_baseline: Builds the Gaussian velocity an untrained model starts from, fitted to latent rows, or in the
             form into which weights are loaded when there are none.
+        make_schedule: The schedule whose points the path draws, α x1 + σ x0 and nothing else; None where it draws
+            others.
+        independent: Whether the ends are drawn independently, so that a Gaussian source makes the field a score too.
         any_source: Whether the source may be something other than a standard normal.
     """
 
     make_path: Callable[[Options], Path]
     make_coupling: Callable[[Options], Coupling]
     make_baseline: Callable[[Options, tuple[int, ...], Tensor | None], nn.Module]
+    make_schedule: Callable[[Options], Schedule | None] = lambda options: None
+    independent: bool = False
     any_source: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -59,8 +65,15 @@ class Matching:
         return resolve_network(name, event_shape=event_shape, num_rows=num_rows)
 
     def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
-        """A path whose noise is its source takes no other source."""
-        path = self._path(blueprint, parts)
+        """A path whose noise is its source takes no other source, and not every prediction fits every path."""
+        path, prediction = self._path(blueprint, parts), blueprint.options.get("predict", "velocity")
+        if prediction != "velocity" and self._schedule(blueprint, parts) is None:
+            return (
+                f"predict={prediction} needs points that are α x1 + σ x0 and nothing else, and this path adds noise of "
+                "its own; with it only the velocity can be predicted"
+            )
+        if prediction == "score" and source is not None:
+            return "predict=score needs a standard-normal source: the score of other rows is not known"
         if source is None or not getattr(path, "requires_gaussian_source", False):
             return None
         if parts.path is None:
@@ -74,11 +87,16 @@ class Matching:
         )
 
     def objective(self, blueprint: Blueprint, parts: Parts) -> Objective:
-        """Velocity regression along the path."""
+        """Regression of the velocity along the path, or of what the network predicts in its place."""
         times = make_times(blueprint.options.get("times", "uniform"))
-        return VelocityMatching(
-            self._path(blueprint, parts), times=times, condition_dropout=blueprint.condition_dropout
-        )
+        path, dropout = self._path(blueprint, parts), blueprint.condition_dropout
+        prediction = blueprint.options.get("predict", "velocity")
+        if prediction == "velocity":
+            return VelocityMatching(path, times=times, condition_dropout=dropout)
+        schedule = self._schedule(blueprint, parts)
+        assert schedule is not None  # refused before
+        weight = make_weight(blueprint.options["weighting"])
+        return Denoising(AffinePath(schedule), prediction, times, weight, dropout)
 
     def coupling(self, blueprint: Blueprint, parts: Parts) -> Coupling:
         """The row's coupling, or the user's."""
@@ -88,32 +106,68 @@ class Matching:
         self, blueprint: Blueprint, *, seed: int, source: Base | None, latent: Tensor | None, parts: Parts
     ) -> Flow:
         """An ODE with a network on top of a Gaussian start."""
-        shape = blueprint.event_shape
-        network = parts.network or make_network(
-            blueprint.network,
-            event_shape=shape,
-            condition_features=blueprint.condition_features,
-            generator=torch.Generator().manual_seed(seed),
-        )
         # A Gaussian start presumes a Gaussian source and the row's own path and coupling.
         plain = source is None and parts.coupling is None and parts.path is None
-        baseline = self.make_baseline(blueprint.options, shape, latent) if blueprint.baseline and plain else None
-        if baseline is not None:
-            baseline = baseline.float()
-            if parts.network is None and isinstance(network, FieldNetwork):
-                network.start_at_zero()
-        ode = ContinuousMap(VelocityField(network, baseline=baseline), event_shape=shape, **solvers_of(blueprint))
-        return Flow(source if source is not None else StandardNormal(shape), ode)
+        shape = blueprint.event_shape
+        return regressed_flow(
+            blueprint,
+            parts,
+            seed=seed,
+            base=source if source is not None else StandardNormal(shape),
+            baseline=self.make_baseline(blueprint.options, shape, latent) if blueprint.baseline and plain else None,
+            schedule=self._schedule(blueprint, parts),
+            has_score=self.independent and plain and self._schedule(blueprint, parts) is not None,
+            parameterisation=blueprint.options.get("predict", "velocity"),
+        )
+
+    def _schedule(self, blueprint: Blueprint, parts: Parts) -> Schedule | None:
+        return None if parts.path is not None else self.make_schedule(blueprint.options)
 
     def _path(self, blueprint: Blueprint, parts: Parts) -> Path:
         return parts.path if parts.path is not None else self.make_path(blueprint.options)
 
 
-def solvers_of(blueprint: Blueprint) -> dict[str, Any]:
-    """The two solvers of an ODE map from the settings."""
+def regressed_flow(
+    blueprint: Blueprint,
+    parts: Parts,
+    *,
+    seed: int,
+    base: Base,
+    baseline: nn.Module | None,
+    **reading: Any,
+) -> Flow:
+    """An ODE with a network on top of a Gaussian start.
+
+    Args:
+        blueprint: The settings.
+        parts: The user's own objects, among them perhaps the network.
+        seed: Of the weights.
+        base: What stands at t = 0.
+        baseline: The Gaussian velocity to start from, or None.
+        reading: How the network's output becomes a velocity, see `VelocityField`.
+    """
+    network = parts.network or make_network(
+        blueprint.network,
+        event_shape=blueprint.event_shape,
+        condition_features=blueprint.condition_features,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    if baseline is not None:
+        baseline = baseline.float()
+        if parts.network is None and isinstance(network, FieldNetwork):
+            network.start_at_zero()
+    field = VelocityField(network, baseline=baseline, **reading)
+    solvers = solvers_of(blueprint, field.schedule)
+    return Flow(base, ContinuousMap(field, event_shape=blueprint.event_shape, **solvers))
+
+
+def solvers_of(blueprint: Blueprint, schedule: Schedule | None = None) -> dict[str, Any]:
+    """The two solvers of an ODE map from the settings; ``schedule`` is that of an affine path."""
     assert blueprint.solver is not None
     assert blueprint.likelihood_solver is not None
     return {
-        "solver": make_solver(blueprint.solver, steps=blueprint.steps, tolerance=blueprint.tolerance),
+        "solver": make_solver(
+            blueprint.solver, steps=blueprint.steps, tolerance=blueprint.tolerance, schedule=schedule
+        ),
         "likelihood_solver": make_solver(blueprint.likelihood_solver, tolerance=blueprint.likelihood_tolerance),
     }

@@ -7,15 +7,29 @@ from advect.flows import GaussianBaseline, OptimalGaussianBaseline
 from advect.methods.matching import Matching
 from advect.methods.option import Option, Options
 from advect.methods.row import Method
-from advect.paths import AffinePath, BrownianBridge, Linear, Lipman, LipmanPath
+from advect.objectives import WEIGHTINGS
+from advect.paths import PREDICTIONS, AffinePath, BrownianBridge, Linear, Lipman, LipmanPath
 from advect.typing import Path, Schedule
 
 _TIMES = Option("uniform", "Density of the training times: uniform, logit-normal or stratified.")
+_PREDICT = {
+    "predict": Option("velocity", "What the network says.", choices=PREDICTIONS),
+    "weighting": Option(
+        "velocity",
+        "Weight of the loss where the network says something else: that of another prediction's plain squared error, "
+        "or a function of the log signal-to-noise ratio.",
+        choices=WEIGHTINGS,
+    ),
+}
 _SIGMA = Option(0.0, "Constant standard deviation of the path around the straight line, in standardised units.")
 
 
 def _linear(options: Options) -> Path:
     return AffinePath(Linear(), sigma=options["sigma"])
+
+
+def _linear_schedule(options: Options) -> Schedule | None:
+    return None if options["sigma"] else Linear()
 
 
 def _independent_start(schedule: Schedule, shape: tuple[int, ...], latent: Tensor | None) -> nn.Module:
@@ -44,9 +58,15 @@ MATCHING: tuple[Method, ...] = (
             make_path=lambda o: LipmanPath(sigma_min=o["sigma_min"]),
             make_coupling=lambda o: Independent(),
             make_baseline=lambda o, shape, latent: _independent_start(Lipman(o["sigma_min"]), shape, latent),
+            make_schedule=lambda o: Lipman(o["sigma_min"]),
+            independent=True,
             any_source=False,
         ),
-        options={"sigma_min": Option(1e-4, "Standard deviation s of the path at the data."), "times": _TIMES},
+        options={
+            "sigma_min": Option(1e-4, "Standard deviation s of the path at the data."),
+            "times": _TIMES,
+            **_PREDICT,
+        },
     ),
     Method(
         name="i-cfm",
@@ -63,8 +83,10 @@ MATCHING: tuple[Method, ...] = (
             make_path=_linear,
             make_coupling=lambda o: Independent(),
             make_baseline=lambda o, shape, latent: _independent_start(Linear(), shape, latent),
+            make_schedule=_linear_schedule,
+            independent=True,
         ),
-        options={"sigma": _SIGMA, "times": _TIMES},
+        options={"sigma": _SIGMA, "times": _TIMES, **_PREDICT},
     ),
     Method(
         name="rf",
@@ -81,8 +103,10 @@ MATCHING: tuple[Method, ...] = (
             make_path=lambda o: AffinePath(Linear(), sigma=0.0),
             make_coupling=lambda o: Independent(),
             make_baseline=lambda o, shape, latent: _independent_start(Linear(), shape, latent),
+            make_schedule=lambda o: Linear(),
+            independent=True,
         ),
-        options={"times": _TIMES},
+        options={"times": _TIMES, **_PREDICT},
     ),
     Method(
         name="ot-cfm",
@@ -99,6 +123,7 @@ MATCHING: tuple[Method, ...] = (
             make_path=_linear,
             make_coupling=lambda o: Classwise(Assignment(replacement=o["replacement"])),
             make_baseline=lambda o, shape, latent: _optimal_start(shape, latent),
+            make_schedule=_linear_schedule,
         ),
         options={
             "sigma": _SIGMA,

@@ -9,12 +9,13 @@ from typing import Any
 
 from advect.errors import ConfigError, unknown_name
 from advect.methods.continuous_rows import CONTINUOUS
+from advect.methods.denoising_rows import DENOISING
 from advect.methods.discrete_rows import DISCRETE
 from advect.methods.matching_rows import MATCHING
 from advect.methods.option import Option
 from advect.methods.row import NONE, Method
 
-METHODS: dict[str, Method] = {row.name: row for row in (*DISCRETE, *CONTINUOUS, *MATCHING)}
+METHODS: dict[str, Method] = {row.name: row for row in (*DISCRETE, *CONTINUOUS, *MATCHING, *DENOISING)}
 
 
 def get_method(name: str) -> Method:

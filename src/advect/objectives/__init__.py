@@ -1,9 +1,11 @@
 """Losses per row: how a batch of paired ends becomes a number to descend.
 
 An objective is called as ``objective(flow, batch, generator=…) -> loss (batch,)``. Times are drawn by a sampler that
-knows its density, weights are functions of the drawn time, and the target comes in one record with its point.
+knows its density, weights are functions of the drawn time (`snr`: of the log signal-to-noise ratio, the same on every
+schedule), and the target comes from the very ends of its point.
 """
 
+from advect.objectives.denoising import Denoising
 from advect.objectives.dequantised import VariationalDequantisation
 from advect.objectives.likelihood import (
     HamiltonJacobi,
@@ -14,7 +16,9 @@ from advect.objectives.likelihood import (
     step_gap,
 )
 from advect.objectives.matching import VelocityMatching, drop_condition, mean_event
+from advect.objectives.noise_times import LevelTimes, LogSnrNormalTimes, PowerTimes
 from advect.objectives.reverse import ReverseKL
+from advect.objectives.snr import WEIGHTINGS, Natural, OfLogSnr, implied_weight, make_weight
 from advect.objectives.times import (
     TIME_SAMPLERS,
     LogitNormalTimes,
@@ -33,12 +37,19 @@ from advect.objectives.weights import (
 
 __all__ = [
     "TIME_SAMPLERS",
+    "WEIGHTINGS",
     "BridgeWeight",
+    "Denoising",
     "HamiltonJacobi",
     "ImportanceWeight",
+    "LevelTimes",
+    "LogSnrNormalTimes",
     "LogitNormalTimes",
     "MaximumLikelihood",
+    "Natural",
+    "OfLogSnr",
     "PathLikelihood",
+    "PowerTimes",
     "ProductWeight",
     "RegularisedLikelihood",
     "ReverseKL",
@@ -51,7 +62,9 @@ __all__ = [
     "VelocityMatching",
     "Weight",
     "drop_condition",
+    "implied_weight",
     "make_times",
+    "make_weight",
     "mean_event",
     "step_gap",
 ]

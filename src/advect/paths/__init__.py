@@ -19,6 +19,7 @@ from advect.paths.fields import (
     noisy_target,
 )
 from advect.paths.gaussian import GaussianPath, LipmanPath, Pair
+from advect.paths.named import SCHEDULES, make_schedule
 from advect.paths.noising import (
     DiscreteVariancePreserving,
     Karras,
@@ -50,6 +51,7 @@ from advect.paths.schedule import (
 
 __all__ = [
     "PREDICTIONS",
+    "SCHEDULES",
     "Affine",
     "AffinePath",
     "AffineSchedule",
@@ -88,6 +90,7 @@ __all__ = [
     "end_weights",
     "error_factor",
     "linear",
+    "make_schedule",
     "noisy_target",
     "remaining_fraction",
     "target",

@@ -172,6 +172,16 @@ class DiscreteVariancePreserving(_SquaredClock):
         per_level = -math.log1p(b - self.beta_first) + bend - half / 2 + tail
         return per_level * self.steps
 
+    def time_of_log_snr(self, log_snr: AnyTimes) -> AnyTimes:
+        """T = log(1 + exp(−λ)), then Newton on T(τ), which is convex; from the continuous path's quadratic."""
+        one = torch.ones((), dtype=torch.float64, device=log_snr.device)
+        integral = torch.nn.functional.softplus(-log_snr.double()).clamp(max=float(self._mean_rate(one)))
+        low, slope = self.steps * self.beta_first, self.steps * (self.beta_last - self.beta_first)
+        tau = (2 * integral / (low + torch.sqrt(low**2 + 2 * slope * integral))).clamp(0, 1)
+        for _ in range(6):
+            tau = (tau - (tau * self._mean_rate(tau) - integral) / self._rate(tau)).clamp(0, 1)
+        return (1 - tau.sqrt()).to(log_snr.dtype)
+
     def _rate(self, tau: Tensor) -> Tensor:
         """dT/dτ = −N·(log b + ψ(c − i))."""
         i = tau * self.steps

@@ -92,9 +92,11 @@ class Retimed:
 
     def __call__(self, t: Tensor | float, x: Rows, condition: Tensor | None = None) -> Rows:
         """V_r(x) = (c'/c)x + c·t'·v_t(x/c) at the new time r = ``t``, scalar or ``(batch,)``."""
-        clock = clocking(batch_time(t, x), self.from_schedule, self.to_schedule)
+        # A time that all rows share is read once.
+        time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
+        clock = clocking(time, self.from_schedule, self.to_schedule)
         scale = expand_time(clock.scale, x)
-        inner = self.field(clock.time.to(x.dtype), x / scale, condition)
+        inner = self.field(clock.time.to(x.dtype).expand(x.shape[0]), x / scale, condition)
         drift = expand_time(clock.log_scale_derivative, x) * x
         return drift + expand_time(clock.scale * clock.time_derivative, x) * inner
 

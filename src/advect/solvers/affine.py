@@ -25,7 +25,7 @@ from torch import Generator, Tensor
 from advect.errors import ConfigError, UnsupportedError
 from advect.solvers.along import System
 from advect.solvers.fixed import FixedSolver
-from advect.solvers.grid import Grid
+from advect.solvers.grid import Grid, share_points, stretched
 from advect.solvers.ledger import Evaluation
 from advect.typing import Schedule
 
@@ -162,7 +162,8 @@ class AffineSolver(FixedSolver):
     """A solver with fixed steps that knows the schedule of the path its field belongs to.
 
     Args:
-        steps: Number of equal steps.
+        steps: Number of steps, equal in ω = α/(α + σ): the points that equal steps take on the linear path. On it
+            they are equal in time.
         grid: Or the normalised times from 0 to 1.
         schedule: α and σ of the affine path that the velocity was learnt on, or is exact for.
 
@@ -196,6 +197,12 @@ class AffineSolver(FixedSolver):
                 remedy="Take a solver of the velocity itself, such as 'dopri5' or 'adams3'.",
             )
         return system
+
+    def laid(self, t0: float, t1: float) -> Grid:
+        """Steps that are equal in ω, unless a grid was given."""
+        if self.steps is None:
+            return super().laid(t0, t1)
+        return stretched(share_points(self.schedule, self.steps, t0, t1), t0, t1)
 
     def extra_times(self, grid: Grid, marks: tuple[Mark, ...]) -> Sequence[float]:
         """One more time per step at which the solver evaluates; none by default."""

@@ -100,6 +100,9 @@ class _Recorded(FixedSolver):
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         return self.tape.step(system, grid, number, y, carry)
 
+    def laid(self, t0: float, t1: float) -> Grid:
+        return self.solver.laid(t0, t1)
+
     def prepared(self, system: System, y: Tensor, generator: Generator | None) -> System:
         return self.solver.prepared(system, y, generator)
 

@@ -78,6 +78,12 @@ class FixedSolver(ABC):
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         """Take step ``number`` from ``y``, with the ``carry`` of the step before."""
 
+    def laid(self, t0: float, t1: float) -> Grid:
+        """The times of one solve."""
+        points = self.grid
+        assert points is None or not isinstance(points, Tensor)
+        return uniform(t0, t1, self.steps or 0) if points is None else stretched(points, t0, t1)
+
     def prepared(self, system: System, y: Tensor, generator: Generator | None) -> System:
         """The system of one solve from ``y`` with whatever the steps need besides; refuses what they do not offer."""
         return system
@@ -115,10 +121,7 @@ class FixedSolver(ABC):
         if t0 == t1 or y.numel() == 0:
             stand_still(ledger, y, stops)
         else:
-            points = self.grid
-            assert points is None or not isinstance(points, Tensor)
-            grid = uniform(t0, t1, self.steps or 0) if points is None else stretched(points, t0, t1)
-            march(self.step, system, y, grid, ledger, stops or [])
+            march(self.step, system, y, self.laid(t0, t1), ledger, stops or [])
         return ledger.close(system, times)
 
 

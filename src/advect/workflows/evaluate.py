@@ -16,8 +16,11 @@ import torch
 from advect.data import Split, some_rows, take_rows
 from advect.errors import DataError
 from advect.evaluation import column_suite, path_energy, straightness, two_sample_suite
+from advect.flows import on_schedule
+from advect.paths import Linear
 from advect.records import Metric, Table
 from advect.run import Artefact
+from advect.solvers import Adams3
 from advect.training import generator_for
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
@@ -130,13 +133,21 @@ def evaluate_table(
 
 @torch.no_grad()
 def _transport(artefact: Artefact, generator: torch.Generator) -> dict[str, float]:
-    """Energy and straightness of the paths of samples, in latent coordinates; empty for maps without an ODE."""
-    ode = artefact.flow.ode
-    if ode is None:
+    """Energy and straightness of the paths of samples, in latent coordinates; empty for maps without an ODE.
+
+    A path on an affine schedule is looked at on the linear one, where its scale and clock play no part.
+    """
+    flow = artefact.flow
+    if flow.ode is None:
         return {}
+    if getattr(flow.ode.field, "schedule", None) is not None:
+        flow = on_schedule(flow, Linear()).flow
+        flow = flow.with_options(solver=Adams3(PATH_TIMES))
     condition = None if artefact.condition is None else artefact.condition.draw(PATH_ROWS, generator).float()
-    start = artefact.flow.base.sample(PATH_ROWS, condition, generator=generator)
-    times = torch.linspace(0, 1, PATH_TIMES)
+    start = flow.base.sample(PATH_ROWS, condition, generator=generator)
+    _, ode, after = flow.split_at_ode("straightness")
+    start = after.decode(start, None if after.condition_shape is None else condition, log_det=False).value
+    times = torch.linspace(*ode.interval, PATH_TIMES)
     states = ode.trajectory(start, times, condition).double()
     return {
         "path_energy": float(path_energy(states, times.double()).mean()),

@@ -30,6 +30,7 @@ from advect.run import (
     write_artefact,
 )
 from advect.training import Outcome
+from advect.workflows.calibrate import calibrated
 from advect.workflows.evaluate import evaluate_rows
 from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
@@ -205,6 +206,9 @@ def _finish(
         history=history,
     )
     if folder is not None:
+        # The solver is measured on the weights that are kept, so it is written with them.
+        listener.phase("measuring solvers")
+        artefact = calibrated(artefact)
         write_artefact(folder, artefact)
     return _figures(prepared, folder, artefact, listener, evaluate, "finished", end)
 

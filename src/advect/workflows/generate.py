@@ -10,11 +10,13 @@ from torch import Generator, Tensor
 
 from advect.data import with_condition
 from advect.errors import ConfigError
-from advect.flows import Flow
+from advect.flows import Flow, on_schedule
+from advect.paths import make_schedule
 from advect.records import Table
 from advect.run import Artefact
-from advect.solvers import make_solver
+from advect.solvers import SOLVERS, make_solver
 from advect.training import generator_for
+from advect.typing import Solver
 from advect.workflows.prepare import SAMPLE
 
 ROWS_AT_ONCE = 8192
@@ -29,12 +31,23 @@ class SolverChoice:
         steps: Steps of a fixed-step solver.
         tolerance: Tolerance of an adaptive one.
         guidance: Weight w of classifier-free guidance, (1 + w)·conditional − w·unconditional.
+        guidance_interval: Times between which it applies.
+        schedule: Name of another schedule to run the model on, where it was trained on an affine path.
+        noise: Strength of the noise of a stochastic solver, see `solvers.make_solver`.
     """
 
     name: str | None = None
     steps: int | None = None
     tolerance: float | None = None
     guidance: float = 0.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    schedule: str | None = None
+    noise: float | None = None
+
+    @property
+    def solves(self) -> bool:
+        """Whether a solver is chosen."""
+        return any(value is not None for value in (self.name, self.steps, self.tolerance, self.noise))
 
     def applied(self, artefact: Artefact) -> Flow:
         """The artefact's flow with this choice.
@@ -50,22 +63,39 @@ class SolverChoice:
                     where="--guidance",
                     remedy="Train with --condition COLUMN.",
                 )
-            flow = flow.with_options(guidance=self.guidance)
-        if self.name is None and self.steps is None and self.tolerance is None:
+            flow = flow.with_options(guidance=self.guidance, guidance_interval=self.guidance_interval)
+        if not self.solves and self.schedule is None:
             return flow
         if flow.ode is None:
             raise ConfigError(
                 "this model is made of discrete layers: there is no ODE to solve",
-                where="--solver, --steps, --tol",
+                where="--solver, --steps, --tol, --noise, --schedule",
                 remedy="Leave them out; its samples are exact.",
             )
-        stored = artefact.config["sampling"]
-        name = self.name
+        if self.schedule is not None:
+            flow = on_schedule(flow, make_schedule(self.schedule)).flow
+        # On another schedule the stored solver would still read the old one.
+        return flow.with_options(solver=self._solver(artefact, flow))
+
+    def _solver(self, artefact: Artefact, flow: Flow) -> Solver:
+        """The solver for the field as it is now."""
+        stored, field = artefact.config["sampling"], flow.split_at_ode("--solver")[1].field
+        name, steps, tolerance = self.name, self.steps, self.tolerance
+        if not self.solves or (name is None and self.noise is not None):
+            name, steps = name or stored["solver"], steps or stored.get("steps")
+            tolerance = tolerance or stored.get("tolerance")
         if name is None:
             # A number of steps or a tolerance alone says which kind of solver is meant.
-            adaptive = self.tolerance is not None
-            name = artefact.config["likelihood"]["solver"] if adaptive else stored["solver"]
-        return flow.with_options(solver=make_solver(name, steps=self.steps, tolerance=self.tolerance))
+            name = artefact.config["likelihood"]["solver"] if tolerance is not None else stored["solver"]
+        if SOLVERS.get(name) is not None and SOLVERS[name].stochastic and not getattr(field, "has_score", False):
+            raise ConfigError(
+                f"{name} adds noise along the way, which needs the score; this model does not know it",
+                where="--solver",
+                remedy="Scores are known to models with a Gaussian source paired at random: fm, i-cfm, rf without "
+                "--source, and the diffusion rows.",
+            )
+        schedule = getattr(field, "schedule", None)
+        return make_solver(name, steps=steps, tolerance=tolerance, schedule=schedule, noise=self.noise)
 
 
 @dataclass(frozen=True)

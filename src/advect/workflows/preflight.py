@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advect.couplings import CONTINUOUS_NOTICE
-from advect.methods import get_method
+from advect.flows import IsotropicNormal, data_moments, start_law
+from advect.methods import Built, get_method
 from advect.records import Finding
 from advect.run import MemorySink, render
 from advect.workflows.prepare import Prepared, prepare
@@ -12,6 +13,7 @@ from advect.workflows.request import TrainRequest
 from advect.workflows.trainer import make_trainer, steps_for_budget
 
 TIMED_STEPS = 2
+NOTABLE_START = 1e-6  # nats per row
 NOTABLE_REMAINDER = 1e-3  # of x0, or of noise, at the data end: less is below what a training resolves
 
 
@@ -70,6 +72,7 @@ def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
         findings=(
             *prepared.findings,
             *_path_findings(prepared.built.objective),
+            *_start_findings(prepared.built),
             *_coupling_findings(prepared, trainer.batches.report),
         ),
         steps=prepared.training.steps,
@@ -94,6 +97,22 @@ def _path_findings(objective: object) -> tuple[Finding, ...]:
         return ()
     message = f"at t = 1 the path leaves {' and '.join(left)} (standardised units)"
     return (Finding("path end", "path", message, "learned as part of the model: samples are blurred by as much"),)
+
+
+def _start_findings(built: Built) -> tuple[Finding, ...]:
+    """How far the law at the start of a diffusion's path is from the normal that sampling starts from."""
+    start = getattr(getattr(built.objective, "path", None), "start", None)
+    if start is None or not isinstance(built.core.base, IsotropicNormal):
+        return ()
+    ode = built.core.split_at_ode("preflight")[1]
+    told = start_law(start(), built.core.base.scale, *data_moments(ode.field, built.core.event_shape))
+    if told.bound < NOTABLE_START:
+        return ()
+    message = (
+        f"at t = 0 the path still holds {told.data_weight:.3g} of the data: its law there is {told.gaussian:.2g} nats "
+        f"from the normal that sampling starts from (KL of the Gaussian fit; at most {told.bound:.2g})"
+    )
+    return (Finding("start law", "path", message, "sampling starts from the normal; the model is what comes out"),)
 
 
 def _coupling_findings(prepared: Prepared, report: Mapping[str, float]) -> tuple[Finding, ...]:

@@ -30,7 +30,7 @@ from advect.workflows.request import TrainRequest, choose_device, training_confi
 from advect.workflows.settings import resolved
 
 # Streams of `generator_for` used outside the loop; the loop's own are below 10.
-FIT, SOURCE, SCORE, SAMPLE, EVALUATE = 11, 12, 13, 14, 15
+FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE = 11, 12, 13, 14, 15, 16
 
 
 @dataclass(frozen=True)

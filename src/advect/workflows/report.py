@@ -17,6 +17,7 @@ from advect.methods import Blueprint, get_method
 from advect.records import Finding, Metric, Schema, Table
 from advect.report import (
     DataSummary,
+    ErrorCurve,
     History,
     Likelihood,
     ReportContent,
@@ -87,6 +88,7 @@ def _content(
         samples=samples,
         real=real,
         trajectories=_trajectories(artefact),
+        error_curves=_error_curves(artefact),
         configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
         command=command_line(folder, artefact),
         notes=_notes(artefact),
@@ -183,6 +185,26 @@ def _history(artefact: Artefact) -> History:
         best_step=outcome.get("best_step") if validated else None,
         seconds=outcome.get("seconds"),
     )
+
+
+def _error_curves(artefact: Artefact) -> tuple[ErrorCurve, ...]:
+    """Error against evaluations as it was measured after training, one curve per solver."""
+    trials = artefact.config.get("calibration", {}).get("trials", ())
+    sampling = artefact.config.get("sampling", {})
+    curves = []
+    for name in dict.fromkeys(trial["solver"] for trial in trials):
+        own = sorted((t for t in trials if t["solver"] == name), key=lambda t: t["evaluations"])
+        chosen = [t["evaluations"] for t in own if (name, t["steps"]) == (sampling["solver"], sampling["steps"])]
+        curves.append(
+            ErrorCurve(
+                label=name,
+                evaluations=[t["evaluations"] for t in own],
+                errors=[t["error"] for t in own],
+                measure="distance from a fine solve (standard deviations)",
+                chosen=chosen[0] if chosen else None,
+            )
+        )
+    return tuple(curves)
 
 
 @torch.no_grad()
