@@ -22,7 +22,7 @@ from advect.solvers.along import board
 from advect.typing import Divergence, Solver, expand_time
 
 # Those that need a schedule have laws of their own, see tests/solvers/test_affine_solvers.py.
-NAMES = [name for name, entry in SOLVERS.items() if not entry.affine]
+NAMES = [name for name, entry in SOLVERS.items() if not (entry.affine or entry.scored)]
 FIXED = [name for name in NAMES if not SOLVERS[name].adaptive]
 ADAPTIVE = [name for name in NAMES if SOLVERS[name].adaptive]
 

@@ -302,7 +302,12 @@ def test_the_table_of_affine_solvers():
     schedule = Linear()
     affine = {name for name, entry in SOLVERS.items() if entry.affine}
     assert affine == {"ddim", "dpm++2m", "dpm++2s", "deis", "adams3-straight", "edm-heun", "ancestral", "sde"}
-    assert {name for name, entry in SOLVERS.items() if entry.stochastic} == {"edm-heun", "ancestral", "sde"}
+    assert {name for name, entry in SOLVERS.items() if entry.stochastic} == {
+        "edm-heun",
+        "ancestral",
+        "sde",
+        "bridge-sde",
+    }
     assert make_solver("ddim", steps=5, schedule=schedule) == DDIM(5, schedule=schedule)
     assert make_solver("dpm++2m", schedule=schedule) == DPMSolver2M(20, schedule=schedule)
     assert make_solver("dpm++2s", schedule=schedule) == DPMSolver2S(20, schedule=schedule)

@@ -25,7 +25,7 @@ from advect.typing import expand_time
 
 TABLES = (EULER, MIDPOINT, HEUN, RK4_TABLE, BOSH3, DOPRI5, TSIT5)
 PAIRS = (BOSH3, DOPRI5, TSIT5)
-NAMES = [name for name, entry in SOLVERS.items() if not entry.affine]
+NAMES = [name for name, entry in SOLVERS.items() if not (entry.affine or entry.scored)]
 FIXED = [name for name in NAMES if not SOLVERS[name].adaptive]
 ADAPTIVE = [name for name in NAMES if SOLVERS[name].adaptive]
 

@@ -2,7 +2,7 @@
 
 Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), adaptive steps row by row (`Adaptive`),
 samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `StraightAdams`;
-with noise `ReverseSDE` and `ChurnedHeun`),
+with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`),
 the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated
 along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the
 sentences for rows that failed (`describe`, `raise_if_failed`).
@@ -10,6 +10,7 @@ sentences for rows that failed (`describe`, `raise_if_failed`).
 
 from advect.solvers.adaptive import Adaptive
 from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
+from advect.solvers.bridge import BridgeSDE
 from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.chunks import Chunked
 from advect.solvers.diffusion import DIFFUSIONS, Ancestral, Diffusion, make_diffusion
@@ -35,6 +36,7 @@ __all__ = [
     "Adaptive",
     "Along",
     "Ancestral",
+    "BridgeSDE",
     "Checkpointed",
     "Chunked",
     "ChurnedHeun",

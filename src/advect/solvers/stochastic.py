@@ -16,17 +16,12 @@ U_t = ρ U_s + √(1 − ρ²) z with ρ = exp(−½ ∫ g²/σ²) and z standar
     x_t = α_t D + ρ σ_t E + σ_t √(1 − ρ²) z.
 
 No step can grow: ρ lies in [0, 1], also where the integral diverges. ρ = 1 is DDIM.
-
-Noise comes from seeds that are drawn from the given generator when the solve starts, one per step. Each step draws for
-all rows of the batch and keeps those that are left, so it is a function of its arguments, and a row's noise is the same
-whoever fails beside it.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -36,37 +31,10 @@ from advect.solvers.along import System
 from advect.solvers.diffusion import Ancestral, Diffusion, given
 from advect.solvers.fixed import Trial
 from advect.solvers.grid import Grid, times_of_log_ratio
-from advect.solvers.ledger import Evaluation, row_numbers
+from advect.solvers.ledger import Evaluation
+from advect.solvers.noise import NoisySystem, with_noise
 
 AnyTimes = Float[Tensor, "*times"]
-
-
-@dataclass(frozen=True)
-class NoisySystem(System):
-    """A system whose rows know their places in the batch, and with them their noise.
-
-    Attributes:
-        rows: ``(rows,)`` places of the rows still on their way.
-        batch: Rows of the whole batch.
-        seeds: For each step one seed of its noise and one for states inside it.
-    """
-
-    rows: Tensor | None = None
-    batch: int = 0
-    seeds: tuple[tuple[int, int], ...] = ()
-
-    def take(self, index: Tensor) -> "NoisySystem":
-        """The same for some of the rows."""
-        assert self.rows is not None
-        part = super().take(index)
-        assert isinstance(part, NoisySystem)
-        return replace(part, rows=self.rows[index])
-
-    def noise(self, number: int, like: Tensor, *, inside: bool = False) -> Tensor:
-        """Standard normal ``(rows, columns)`` of step ``number``: the same whenever it is asked for."""
-        generator = Generator(device=like.device).manual_seed(self.seeds[number][inside])
-        drawn = torch.randn(self.batch, like.shape[1], generator=generator, dtype=like.dtype, device=like.device)
-        return drawn[self.rows]
 
 
 @dataclass(frozen=True)
@@ -76,11 +44,7 @@ class NoisySolver(AffineSolver):
     def prepared(self, system: System, y: Tensor, generator: Generator | None) -> System:
         """The state, and the seeds of its noise."""
         system = super().prepared(system, y, generator)
-        device = generator.device if generator is not None else "cpu"
-        drawn = torch.randint(2**62, (self.num_steps, 2), generator=generator, device=device)
-        seeds = tuple((first, second) for first, second in drawn.tolist())
-        known = (system.field, system.event, system.dtype, system.condition)
-        return NoisySystem(*known, rows=row_numbers(y), batch=len(y), seeds=seeds)
+        return with_noise(system, y, generator, self.num_steps)
 
     def only_towards_data(self, grid: Grid) -> None:
         """Refuse to run from data to source.

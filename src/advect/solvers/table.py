@@ -6,6 +6,7 @@ from typing import Any
 
 from advect.errors import ConfigError, unknown_name
 from advect.solvers.adaptive import Adaptive
+from advect.solvers.bridge import BridgeSDE
 from advect.solvers.diffusion import Ancestral, proportional
 from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
@@ -35,6 +36,7 @@ class SolverEntry:
         default_steps: Steps where none are given; None where they must be.
         affine: Whether it works on affine paths only, and needs their schedule.
         stochastic: Whether it can add noise of its own, and so takes its strength; `edm-heun` adds none by default.
+        scored: Whether it asks the field for its score, see `solvers.bridge.BridgeWithScore`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class SolverEntry:
     default_steps: int | None = None
     affine: bool = False
     stochastic: bool = False
+    scored: bool = False
 
 
 def _pair(table: Tableau, title: str) -> SolverEntry:
@@ -77,6 +80,10 @@ def _sde(steps: int, *, schedule: Schedule, noise: float = 1.0) -> Solver:
     return ReverseSDE(steps, schedule=schedule, diffusion=proportional(noise))
 
 
+def _bridge(steps: int, *, noise: float | None = None) -> Solver:
+    return BridgeSDE(steps, diffusion=noise)
+
+
 def _edm(steps: int, *, schedule: Schedule, noise: float = 0.0) -> Solver:
     return ChurnedHeun(steps, schedule=schedule, churn=noise)
 
@@ -100,6 +107,7 @@ SOLVERS: dict[str, SolverEntry] = {
         _noisy("edm-heun", "Heun in the noise level, with churn (EDM)", 2, 2, _edm),
         _noisy("ancestral", "ancestral sampling (DDPM)", 1, 1, _ancestral),
         _noisy("sde", "SDE with g² = 2cσ", 1, 1, _sde),
+        SolverEntry("bridge-sde", "SDE of a bridge with its own score", 1, 2, False, _bridge, None, False, True, True),
     )
 }
 
@@ -122,7 +130,7 @@ def make_solver(
         schedule: Of the affine path that the field belongs to, where it does to one. Solvers of affine paths need it,
             the others work without.
         noise: Strength of the noise of a stochastic solver: η of ``ancestral`` (1 where none is given), S_churn of
-            ``edm-heun`` (0: it is deterministic), c in g² = 2cσ of ``sde`` (1).
+            ``edm-heun`` (0: it is deterministic), c in g² = 2cσ of ``sde`` (1), g of ``bridge-sde`` (the bridge's σ).
 
     Raises:
         UnknownNameError: No such solver; the nearest name is offered.
@@ -147,7 +155,7 @@ def make_solver(
                 f"{name} works on affine paths only, and the schedule of one was not given",
                 where="solver",
                 remedy="Give schedule=, the α and σ that the field was learnt on, or take a solver of any velocity: "
-                f"{_listed(lambda e: not e.affine)}.",
+                f"{_listed(lambda e: not (e.affine or e.scored))}.",
             )
         settings["schedule"] = schedule
     return entry.build(_effort(entry, steps, tolerance), **settings)
