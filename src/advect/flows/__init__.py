@@ -1,13 +1,14 @@
 """Flows: a base distribution and an invertible map, discrete or an ODE, that sample, score, encode and decode.
 
 `Flow` joins the two. `ContinuousMap` makes a map of a velocity field; `VelocityField` makes a field of a
-network on top of a Gaussian `baseline`; `Guided` sharpens a conditional field; `EmpiricalField` is the exact
-field of a data set. `on_schedule` runs a trained flow on another schedule.
+network on top of a Gaussian `baseline`; `BridgeField` also knows its score; `Guided` sharpens a conditional field;
+`EmpiricalField` is the exact field of a data set. `on_schedule` runs a trained flow on another schedule.
 """
 
 from advect.flows.base import EmpiricalBase, IsotropicNormal, StandardNormal
-from advect.flows.baseline import GaussianBaseline, OptimalGaussianBaseline, fit_gaussian
+from advect.flows.baseline import BridgeBaseline, GaussianBaseline, OptimalGaussianBaseline, fit_gaussian
 from advect.flows.bases import ConditionalNormal, DiagonalNormal, FullNormal, StudentT, Uniform
+from advect.flows.bridge import BridgeField
 from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
 from advect.flows.empirical import EmpiricalField, empirical_flow
@@ -21,6 +22,8 @@ from advect.flows.start_law import StartLaw, data_moments, start_law
 from advect.flows.velocity import VelocityField
 
 __all__ = [
+    "BridgeBaseline",
+    "BridgeField",
     "ConditionalNormal",
     "ContinuousMap",
     "DiagonalNormal",

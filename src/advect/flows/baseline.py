@@ -14,6 +14,12 @@ Optimal coupling: the Monge map of N(0, I) to N(m, Σ) is T(x0) = m + S x0 with 
 
     v(t, x) = m + A(t) (x − t m),        A(t) = (S − I)((1−t) I + t S)⁻¹ .
 
+Entropic coupling with ε = 2σ² and Brownian bridges of rate σ in between: the marginals of the Schrödinger bridge from
+N(0, I) to N(m, Σ) are N(t m, V) with V(t) = (1−t)² I + t² Σ + t(1−t) (σ⁴ I + 4Σ)^{1/2} (Bunne et al. 2202.05722;
+all matrices commute with Σ), so
+
+    v(t, x) = m + ½ V'(t) V(t)⁻¹ (x − t m),      ∇ log p_t(x) = −V(t)⁻¹ (x − t m) .
+
 A network added to such a field only has to learn what is not Gaussian.
 """
 
@@ -67,19 +73,20 @@ class _Gaussian(nn.Module):
     ) -> Float[Tensor, "batch *event"]:
         """Velocity at ``t`` and ``x``; the condition plays no part."""
         centre, drift, slopes = self._coefficients(_column(t, x))
-        offset = x.reshape(x.shape[0], self.mean.shape[0]) - centre
-        if self.directions is None:
-            moved = slopes * offset
-        else:
-            directions = self.directions.to(x.dtype)
-            moved = (slopes * (offset @ directions)) @ directions.T
-        return (drift + moved).reshape(x.shape)
+        return (drift + self._along(slopes, x.reshape(x.shape[0], self.mean.shape[0]) - centre)).reshape(x.shape)
 
     def divergence(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
     ) -> Float[Tensor, " batch"]:
         """Trace of A(t), the same for every x."""
         return self._coefficients(_column(t, x))[2].sum(1).expand(x.shape[0])
+
+    def _along(self, slopes: Tensor, offset: Tensor) -> Tensor:
+        """``offset`` ``(batch, width)`` with each eigendirection scaled by its slope."""
+        if self.directions is None:
+            return slopes * offset
+        directions = self.directions.to(offset.dtype)
+        return (slopes * (offset @ directions)) @ directions.T
 
     def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean of x_t, its time derivative, and the eigenvalues of A(t), ``(batch or 1, width)``; t is a column."""
@@ -159,6 +166,54 @@ class OptimalGaussianBaseline(_Gaussian):
         stretch = self.spectrum.sqrt()
         slopes = (stretch - 1) / ((1 - t) + t * stretch)
         return t * self.mean, self.mean, slopes
+
+
+class BridgeBaseline(_Gaussian):
+    """Velocity and score of the Schrödinger bridge from N(0, I) to N(mean, Σ).
+
+    Args:
+        mean: ``(*event)``.
+        covariance: ``(d, d)`` of the flattened event, positive definite; or ``(d,)`` for a diagonal one.
+        diffusion: σ of the Brownian motion, in units of the rows per √time.
+
+    Raises:
+        ConfigError: If the covariance is not positive definite.
+        ShapeError: If its shape does not fit the mean.
+    """
+
+    has_score = True
+
+    def __init__(self, mean: Float[Tensor, "*event"], covariance: Tensor, diffusion: float) -> None:
+        super().__init__(mean, covariance)
+        self.diffusion = diffusion
+
+    @classmethod
+    def fit(cls, x1: Float[Tensor, "rows *event"], diffusion: float) -> "BridgeBaseline":
+        """Fit to data rows; see `fit_gaussian`."""
+        return cls(*fit_gaussian(x1), diffusion)
+
+    @classmethod
+    def standard(cls, event_shape: tuple[int, ...], diffusion: float) -> "BridgeBaseline":
+        """The bridge from N(0, I) to itself: the form to load a stored state into."""
+        return cls(*_standard(event_shape), diffusion)
+
+    def score(
+        self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """∇ log p_t(x); the condition plays no part."""
+        time = _column(t, x)
+        offset = x.reshape(x.shape[0], self.mean.shape[0]) - time * self.mean
+        return -self._along(1 / self._variances(time)[0], offset).reshape(x.shape)
+
+    def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        variance, rate = self._variances(t)
+        return t * self.mean, self.mean, rate / (2 * variance)
+
+    def _variances(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of V and of V'."""
+        between = (self.diffusion**4 + 4 * self.spectrum).sqrt()
+        variance = (1 - t) ** 2 + t**2 * self.spectrum + t * (1 - t) * between
+        return variance, 2 * (t * self.spectrum - (1 - t)) + (1 - 2 * t) * between
 
 
 def finite_ends(schedule: Schedule) -> tuple[bool, bool]:

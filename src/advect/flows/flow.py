@@ -212,6 +212,23 @@ class Flow(nn.Module):
             )
         return predict(t, x, condition)
 
+    def marginal_score(
+        self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
+    ) -> Float[Tensor, "batch *event"]:
+        """∇ log p_t(x) as the field of the ODE has learnt it, in the coordinates of the ODE.
+
+        Raises:
+            UnsupportedError: If the map has no ODE, or its field knows no score.
+        """
+        score = getattr(self.split_at_ode("marginal_score")[1].field, "score", None)
+        if score is None:
+            raise UnsupportedError(
+                "The field of this flow has learnt no score of its own",
+                where="marginal_score",
+                remedy="Train with sf2m; on affine paths convert the velocity (paths.convert).",
+            )
+        return score(t, x, condition)
+
     @property
     def ode(self) -> ContinuousMap | None:
         """The ODE inside the map, or None."""

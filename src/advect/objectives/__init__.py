@@ -5,6 +5,7 @@ knows its density, weights are functions of the drawn time (`snr`: of the log si
 schedule), and the target comes from the very ends of its point.
 """
 
+from advect.objectives.bridge import BridgeMatching
 from advect.objectives.denoising import Denoising
 from advect.objectives.dequantised import VariationalDequantisation
 from advect.objectives.likelihood import (
@@ -38,6 +39,7 @@ from advect.objectives.weights import (
 __all__ = [
     "TIME_SAMPLERS",
     "WEIGHTINGS",
+    "BridgeMatching",
     "BridgeWeight",
     "Denoising",
     "HamiltonJacobi",

@@ -56,6 +56,10 @@ class BrownianBridge:
         """t(1−t), which keeps the loss and its variance bounded at both ends."""
         return t * (1 - t)
 
+    def spread(self, t: Times) -> Times:
+        """σ_t = σ√(t(1−t)), the standard deviation of the points; σ_t · score has unit size."""
+        return self.sigma * (t * (1 - t)).clamp(min=0).sqrt()
+
     def sample(self, t: Times, x0: Rows, x1: Rows, *, generator: Generator | None = None) -> Bridge:
         """Draw x = μ + σ√(t(1−t)) ε with the velocity and the score −ε/(σ√(t(1−t))) there."""
         time = expand_time(t, x1)
