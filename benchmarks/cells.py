@@ -81,8 +81,11 @@ def is_finished(cell: Cell, folder: Path) -> bool:
     if record is None:
         return False
     asked = json.loads(json.dumps(cell.settings))  # tuples become lists, as in the file
-    if record["settings"] != asked:
-        found = record["settings"]
+    found = record["settings"]
+    if isinstance(found.get("options"), dict) and isinstance(asked.get("options"), dict):
+        # An option that came later was at its default when there was none: it changes nothing there.
+        asked["options"] = {name: value for name, value in asked["options"].items() if name in found["options"]}
+    if found != asked:
         names = [name for name in sorted(found.keys() | asked.keys()) if found.get(name) != asked.get(name)]
         seen = ", ".join(f"{name} {found.get(name)!r} instead of {asked.get(name)!r}" for name in names)
         raise ConfigError(
