@@ -10,6 +10,7 @@ S is the score itself and not a noise to be divided by σ_t: the score of a brid
 """
 
 import math
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,15 +49,16 @@ class BridgeField(VelocityField):
         if not 0 < diffusion < math.inf:
             raise ConfigError(f"diffusion is {diffusion}", where="BridgeField", remedy="Take a finite σ above 0.")
         super().__init__(network, baseline=baseline, schedule=None)
-        self.score_network, self.score_baseline, self.diffusion = score_network, baseline, diffusion
-        self.has_score = True
+        self.score_network, self.diffusion, self.has_score = score_network, diffusion, True
 
     def score(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """∇ log p_t(x) at ``t`` (scalar or ``(batch,)``) in [0, 1], both ends included."""
         learned = self.score_network(t, x, condition)
-        return learned if self.score_baseline is None else learned + self.score_baseline.score(t, x, condition)
+        return (
+            learned if self.baseline is None else learned + cast(BridgeBaseline, self.baseline).score(t, x, condition)
+        )
 
     def extra_repr(self) -> str:
         """The bridge, for ``print``."""
