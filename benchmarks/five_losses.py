@@ -106,9 +106,10 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "# Five losses, one network",
         "",
         f"Written by `{COMMAND}`; do not edit. Checkerboard, MLP 5 × 512 (SELU), no Gaussian start, AdamW with a "
-        "cosine to zero, batches of 256, averaged weights of the best validation loss. NLL: minus the log-likelihood by "
-        "the ODE (dopri5 at 1e-5), nats per row; the exact density gives log 32 = 3.466. W2 in standard deviations, beside its "
-        "floor; evaluations: of dopri5 at 1e-5; then W2 by the midpoint rule. Mean ± sd over the seeds that are there.",
+        "cosine to zero, batches of 256, averaged weights of the best validation loss. NLL: minus the log-likelihood "
+        "by the ODE (dopri5 at 1e-5), nats per row; the exact density gives log 32 = 3.466. W2 in standard deviations, "
+        "beside its floor; evaluations: of dopri5 at 1e-5; then W2 by the midpoint rule. Mean ± sd over the seeds that "
+        "are there.",
         "",
         "| loss | seeds | steps | NLL | W2 (floor) | evaluations | " + " | ".join(f"W2 at {n}" for n in FEW) + " |",
         "|" + " --- |" * (6 + len(FEW)),
