@@ -11,7 +11,7 @@ from pathlib import Path
 from advect.methods import METHODS, Method, Option, resolve_options
 from advect.methods.row import NONE
 
-HAND_WRITTEN = ("relations.md", "normalizing-flows.md")
+HAND_WRITTEN = ("relations.md", "normalizing-flows.md", "diffusion.md")
 LINE_LENGTH = 120
 TIME = "t = 0 is the source (noise), t = 1 the data."
 DIRECTION = "`encode` goes from data to source (noise), `decode` from source to data."
