@@ -18,6 +18,7 @@ from advect.run import CONFIG, EVALUATION, METRICS, MODEL, Artefact, RunFolder, 
 from advect.run.card import render_values
 from advect.run.sink import render_history
 from advect.training import generator_for
+from advect.workflows.complete import complete
 from advect.workflows.evaluate import evaluate_table
 from advect.workflows.generate import SolverChoice, condition_vectors, generate
 from advect.workflows.open import open_run
@@ -77,6 +78,38 @@ class Model:
         choice = SolverChoice(solver, steps, tolerance, guidance)
         drawn = generate(self.artefact, num_rows, condition=self._condition(condition), choice=choice, seed=seed)
         return _given_back(drawn.table, self.artefact.schema.container)
+
+    def complete(
+        self,
+        rows: Any,
+        *,
+        draws: int = 1,
+        noise: float = 0.0,
+        condition: Any = None,
+        solver: str | None = None,
+        steps: int | None = None,
+        tolerance: float | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Draw what is unknown in given rows given what is known, as the kind of data the model was trained on.
+
+        Args:
+            rows: With gaps where unknown: empty cells or absent columns of a frame or file, NaN in an array.
+            draws: Completions of each row; they stand together.
+            noise: Standard deviation of the known numbers, in their own units.
+            condition: As in `sample`.
+            solver: Another solver than ``adams3-straight``.
+            steps: Its steps; 48 by default.
+            tolerance: Its tolerance (adaptive solvers).
+            seed: Of every draw.
+
+        Raises:
+            UnsupportedError: The model does not know its score, see `flows.observed`.
+        """
+        choice = SolverChoice(solver, steps, tolerance)
+        given = self._condition(condition)
+        done = complete(self.artefact, rows, draws=draws, noise=noise, condition=given, choice=choice, seed=seed)
+        return _given_back(done.table, self.artefact.schema.container)
 
     def log_prob(self, data: Any, condition: Any = None, *, seed: int = 0) -> Any:
         """Log-probability ``(rows,)`` in nats; NaN in failed rows, −∞ for rows that cannot occur."""

@@ -14,9 +14,30 @@ def sample(
     run: Run,
     /,
     *,
-    rows: Annotated[int, Parameter(name=["--rows", "-n"], help="Number of rows."), Count] = 1000,
+    rows: Annotated[
+        int | None, Parameter(name=["--rows", "-n"], help="Number of rows; 1000 by default."), Count
+    ] = None,
+    given: Annotated[
+        Path | None,
+        Parameter(
+            help="A table with the run's columns in which empty cells and absent columns (NaN in arrays and pictures) "
+            "are unknown: each row is completed given what is there, in place of -n new rows."
+        ),
+    ] = None,
+    draws: Annotated[int | None, Parameter(help="Completions of each row of --given; 1 by default."), Count] = None,
+    observed_noise: Annotated[
+        float | None, Parameter(help="Standard deviation of the given numbers, in their own units."), Number
+    ] = None,
     condition: Condition = None,
-    guidance: Annotated[float, Parameter(help="Weight w of classifier-free guidance; 0 is none."), Number] = 0.0,
+    guidance: Annotated[
+        float | None,
+        Parameter(help="Weight w of classifier-free guidance, or of --guide-with (1 where none is given); 0 is none."),
+        Number,
+    ] = None,
+    guide_with: Annotated[
+        Path | None,
+        Parameter(help="A weaker run on the same data to push away from: v + w (v − v_weak) (autoguidance)."),
+    ] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None, Parameter(help="Two times in [0, 1] between which guidance applies.")
     ] = None,
@@ -44,7 +65,9 @@ def sample(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Draw new rows from a run, as the same kind of table."""
+    """Draw new rows from a run, or complete given ones, as the same kind of table."""
+    from advect.errors import ConfigError
+    from advect.workflows.complete import complete
     from advect.workflows.generate import SolverChoice, generate
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination, write_samples
@@ -52,8 +75,31 @@ def sample(
     artefact = open_run(run)
     if out is not None:
         check_destination(out, pictures=artefact.schema.image)
-    choice = SolverChoice(solver, steps, tol, guidance, guidance_interval or (0.0, 1.0), schedule, noise)
-    drawn = generate(artefact, rows, condition=condition, choice=choice, seed=seed)
+    weak = None if guide_with is None else open_run(guide_with)
+    weight = float(weak is not None) if guidance is None else guidance
+    between = guidance_interval or (0.0, 1.0)
+    choice = SolverChoice(solver, steps, tol, weight, between, schedule, noise, weak)
+    if given is None:
+        if draws is not None or observed_noise is not None:
+            raise ConfigError(
+                "there are no given rows",
+                where="--draws" if draws is not None else "--observed-noise",
+                remedy="Name them with --given FILE.",
+            )
+        drawn = generate(artefact, 1000 if rows is None else rows, condition=condition, choice=choice, seed=seed)
+    else:
+        if rows is not None:
+            raise ConfigError("-n and --given contradict one another", where="-n", remedy="Say how often with --draws.")
+        drawn = complete(
+            artefact,
+            str(given),
+            draws=1 if draws is None else draws,
+            noise=observed_noise or 0.0,
+            condition=condition,
+            choice=choice,
+            seed=seed,
+        )
+    rows = drawn.table.num_rows
     if out is not None:
         write_samples(drawn.table, out, artefact.schema)
     note = f"{rows} rows, {drawn.nfe:.0f} network evaluations each, {duration(drawn.seconds)}"

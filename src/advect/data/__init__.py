@@ -5,6 +5,7 @@ from advect.data.check import check_table, refuse_unusable
 from advect.data.codec import Codec
 from advect.data.condition import ConditionCodec
 from advect.data.containers import to_container
+from advect.data.partial import PartialRows, read_partial
 from advect.data.prepared import PreparedRows
 from advect.data.read import read_table
 from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
@@ -16,11 +17,13 @@ __all__ = [
     "BUILTINS",
     "Codec",
     "ConditionCodec",
+    "PartialRows",
     "PreparedRows",
     "Split",
     "check_table",
     "find_array",
     "infer_schema",
+    "read_partial",
     "read_table",
     "refuse_unusable",
     "schema_from_dict",

@@ -57,8 +57,8 @@ class _Header(NamedTuple):
     offset: int
 
 
-def read_npy(path: Path) -> Table:
-    """Read a ``.npy`` or ``.npy.gz`` file.
+def read_npy(path: Path, *, gaps: bool = False) -> Table:
+    """Read a ``.npy`` or ``.npy.gz`` file; ``gaps`` as in `from_array`.
 
     Raises:
         DataError: No array, pickled objects, a header that lies about the size, or what `from_array` refuses.
@@ -72,15 +72,16 @@ def read_npy(path: Path) -> Table:
         array = _read_array(handle)
         if handle.read(1):
             raise DataError("there is more in the file than its one array", where=str(path))
-        return from_array(array, container="npy", origin=str(path))
+        return from_array(array, container="npy", origin=str(path), gaps=gaps)
 
 
-def read_npz(path: Path, key: str | None = None) -> Table:
+def read_npz(path: Path, key: str | None = None, *, gaps: bool = False) -> Table:
     """Read one array of an ``.npz`` or ``.npz.gz`` file, and the arrays that have a row for each of its rows.
 
     Args:
         path: The file.
         key: Which array; without it ``X``, ``x``, ``data``, ``x_train``, ``X_train``, or the only one of numbers.
+        gaps: As in `from_array`.
 
     Returns:
         A `Table` with the other arrays of equal length as ``sides``. A text array called ``names``,
@@ -116,7 +117,10 @@ def read_npz(path: Path, key: str | None = None) -> Table:
                 continue
             side = _member_array(archive, members[name], header, f"{path}:{name}")
             sides[name] = text_column(side, f"{path}:{name}") if _is_text(header) and side.ndim == 1 else side
-        return from_array(array, container="npz", origin=str(path), key=main, names=names, sides=sides, notes=notes)
+        origin = str(path)
+        return from_array(
+            array, container="npz", origin=origin, key=main, names=names, sides=sides, notes=notes, gaps=gaps
+        )
 
 
 def _choose(headers: dict[str, _Header], key: str | None, path: Path) -> str:

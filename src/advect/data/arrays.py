@@ -8,7 +8,7 @@
     anything else             rows of shape shape[1:]
 
 What is given back has shape ``(n, *event_shape)``. A structured array is a table of named columns in which NaN is a
-gap; in every other array NaN is refused, because nothing says that it means "missing".
+gap; in every other array NaN is refused, because nothing says that it means "missing", unless the caller does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ def from_array(
     names: Sequence[str] | None = None,
     sides: Mapping[str, np.ndarray] | None = None,
     notes: Sequence[str] = (),
+    gaps: bool = False,
 ) -> Table:
     """Make a table of an array; the columns are views of it wherever that is possible.
 
@@ -46,6 +47,7 @@ def from_array(
         names: Column names for ``(n, d)``; ``x0, x1, …`` otherwise.
         sides: Per-row arrays that came along.
         notes: Handed on to the table.
+        gaps: Let NaN pass: the rows are to be completed, and it stands for what is unknown.
 
     Raises:
         DataError: No axes, no columns, a dtype that is no number, NaN or an infinity (with row and column).
@@ -66,7 +68,7 @@ def from_array(
 
     names = tuple(names) if names is not None else tuple(f"x{j}" for j in range(width))
     flat = array.reshape(len(array), width)
-    refuse_non_finite(flat, names, origin)
+    refuse_non_finite(flat, names, origin, gaps_allowed=gaps)
     return Table(
         names=names,
         columns=tuple(flat[:, j] for j in range(width)),
@@ -81,7 +83,7 @@ def from_array(
     )
 
 
-def from_tensor(tensor: Tensor, *, origin: str = "tensor") -> Table:
+def from_tensor(tensor: Tensor, *, origin: str = "tensor", gaps: bool = False) -> Table:
     """Make a table of a tensor on any device; gradients are left behind.
 
     Raises:
@@ -95,10 +97,10 @@ def from_tensor(tensor: Tensor, *, origin: str = "tensor") -> Table:
         )
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     if tensor.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):  # unknown to NumPy
-        table = from_array(tensor.float().numpy(), container="torch", origin=origin)
+        table = from_array(tensor.float().numpy(), container="torch", origin=origin, gaps=gaps)
         name = str(tensor.dtype).removeprefix("torch.")
         return replace(table, dtypes=(name,) * len(table.names))
-    return from_array(tensor.numpy(), container="torch", origin=origin)
+    return from_array(tensor.numpy(), container="torch", origin=origin, gaps=gaps)
 
 
 def refuse_non_finite(values: np.ndarray, names: Sequence[str], origin: str, *, gaps_allowed: bool = False) -> None:

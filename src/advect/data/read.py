@@ -28,13 +28,14 @@ ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
 PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz")
 
 
-def read_table(source: Any, *, key: str | None = None, min_rows: int = 2) -> Table:
+def read_table(source: Any, *, key: str | None = None, min_rows: int = 2, gaps: bool = False) -> Table:
     """Read rows from a file, a name or an object.
 
     Args:
         source: A path, ``FILE.npz:KEY``, a built-in name, an array, a tensor, a frame or a `Table`.
         key: The array inside an ``.npz``; the same as ``FILE.npz:KEY``.
         min_rows: Fewer rows are refused: a distribution cannot be learned from one. Give 1 to score a single row.
+        gaps: Let NaN in arrays and tensors pass, where it stands for what is to be completed.
 
     Returns:
         The columns as they are, nothing scaled, filled or dropped. Arrays are not copied: do not change them while
@@ -45,7 +46,7 @@ def read_table(source: Any, *, key: str | None = None, min_rows: int = 2) -> Tab
         UnknownNameError: Neither a file nor a built-in name; the nearest one is offered.
         MissingExtraError: The kind of file or data set needs a package that is not installed.
     """
-    table = _read(source, key)
+    table = _read(source, key, gaps)
     if table.num_rows < min_rows:
         rows = {0: "no rows", 1: "only one row"}.get(table.num_rows, f"only {table.num_rows} rows")
         raise DataError(
@@ -56,7 +57,7 @@ def read_table(source: Any, *, key: str | None = None, min_rows: int = 2) -> Tab
     return table
 
 
-def _read(source: Any, key: str | None) -> Table:
+def _read(source: Any, key: str | None, gaps: bool) -> Table:
     """Dispatch by kind."""
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
@@ -67,7 +68,7 @@ def _read(source: Any, key: str | None) -> Table:
             if key is not None:
                 raise DataError(f"{text!r} is no .npz file, so it has no array {key!r}")
             return read_builtin(source)
-        return _read_file(Path(path).expanduser(), key if key is not None else inner)
+        return _read_file(Path(path).expanduser(), key if key is not None else inner, gaps)
 
     if key is not None:
         raise DataError(
@@ -77,9 +78,9 @@ def _read(source: Any, key: str | None) -> Table:
     if isinstance(source, Table):
         return source
     if isinstance(source, np.ndarray):
-        return from_array(source, origin="array")
+        return from_array(source, origin="array", gaps=gaps)
     if isinstance(source, Tensor):
-        return from_tensor(source)
+        return from_tensor(source, gaps=gaps)
     if is_frame(source):
         return from_frame(source)
     raise DataError(
@@ -113,7 +114,7 @@ def _is_path(text: str) -> bool:
     )
 
 
-def _read_file(path: Path, key: str | None) -> Table:
+def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
     """Read one file by its ending."""
     if path.is_dir():
         raise DataError("this is a folder", where=str(path), remedy=f"Give a file: {_listed_endings()}.")
@@ -131,9 +132,9 @@ def _read_file(path: Path, key: str | None) -> Table:
         raise DataError(f"only .npz files hold several arrays, so there is no {key!r}", where=str(path))
     _refuse_unreadable(path)
     if kind == "npz":
-        return read_npz(path, key)
+        return read_npz(path, key, gaps=gaps)
     if kind == "npy":
-        return read_npy(path)
+        return read_npy(path, gaps=gaps)
     if kind == "parquet":
         return read_parquet(path)
     return read_delimited(path, kind)

@@ -93,6 +93,7 @@ class ContinuousMap(Bijection):
     def with_options(
         self,
         *,
+        field: Field | None = None,
         solver: Solver | None = None,
         likelihood_solver: Solver | None = None,
         divergence: Divergence | None = None,
@@ -102,7 +103,7 @@ class ContinuousMap(Bijection):
         coarse: bool | None = None,
     ) -> "ContinuousMap":
         """A copy that shares the field; what is None stays as it is. ``guidance`` replaces a guidance already there."""
-        field = self.field
+        field = self.field if field is None else field
         if guidance is not None:
             plain = field.field if isinstance(field, Guided) else field
             field = Guided(plain, guidance, interval=guidance_interval) if guidance else plain

@@ -17,6 +17,7 @@ from advect.run import Artefact
 from advect.solvers import SOLVERS, make_solver
 from advect.training import generator_for
 from advect.typing import Solver
+from advect.workflows.autoguide import autoguided
 from advect.workflows.prepare import SAMPLE
 
 ROWS_AT_ONCE = 8192
@@ -34,6 +35,7 @@ class SolverChoice:
         guidance_interval: Times between which it applies.
         schedule: Name of another schedule to run the model on, where it was trained on an affine path.
         noise: Strength of the noise of a stochastic solver, see `solvers.make_solver`.
+        weak: A weaker model of the same rows; ``guidance`` then pushes away from it instead of from no condition.
     """
 
     name: str | None = None
@@ -43,6 +45,7 @@ class SolverChoice:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     schedule: str | None = None
     noise: float | None = None
+    weak: Artefact | None = None
 
     @property
     def solves(self) -> bool:
@@ -53,10 +56,12 @@ class SolverChoice:
         """The artefact's flow with this choice.
 
         Raises:
-            ConfigError: Settings that contradict one another, or guidance without a condition.
+            ConfigError: Settings that contradict one another, guidance without a condition, or by a model that differs.
         """
         flow: Any = artefact.flow
-        if self.guidance:
+        if self.weak is not None:
+            flow = autoguided(artefact, self.weak, self.guidance, self.guidance_interval)
+        elif self.guidance:
             if artefact.condition is None:
                 raise ConfigError(
                     "guidance needs a conditional model, and this one has no condition",
