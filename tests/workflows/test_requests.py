@@ -212,7 +212,8 @@ def test_every_default_is_written_down():
     assert {"sha256", "rows", "columns", "split", "validation", "test"} <= set(config["data"])
     assert {"solver", "steps"} <= set(config["sampling"])
     assert {"solver", "tolerance"} <= set(config["likelihood"])
-    assert config["options"] == {"sigma": 0.0, "times": "uniform"}
+    plain = {"sigma": 0.0, "times": "uniform", "predict": "velocity", "weighting": "velocity"}
+    assert config["options"] == plain
 
 
 def test_fingerprint_follows_the_content():

@@ -7,6 +7,7 @@ standard deviation is less than two draws of ten thousand real rows differ by.
 """
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +28,7 @@ EVALUATIONS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 NUMBERS, MOST_ROWS, LEAST_ROWS = 2**14, 256, 32  # rows × coordinates of the trial, and its bounds
 CANDIDATES = ("adams3", "adams3-straight", "dpm++2m", "heun")
 REFERENCE_TOLERANCE = 1e-6
+REFERENCE_EVALUATIONS = 300  # about what it takes on a trained field
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Calibration:
     rows: int
 
 
-def calibrated(artefact: Artefact) -> Artefact:
-    """The artefact with the cheapest sufficient sampling setting as its own; unchanged without an ODE."""
-    found = calibrate(artefact)
+def calibrated(artefact: Artefact, *, seconds: float = math.inf) -> Artefact:
+    """The artefact with the cheapest sufficient sampling setting as its own; unchanged without an ODE, or time."""
+    found = calibrate(artefact, seconds=seconds)
     if found is None:
         return artefact
     chosen = found.chosen
@@ -87,8 +89,13 @@ def calibrated(artefact: Artefact) -> Artefact:
 
 
 @torch.no_grad()
-def calibrate(artefact: Artefact) -> Calibration | None:
-    """Measure; None for a flow without an ODE, or whose fine solve leaves no row."""
+def calibrate(artefact: Artefact, *, seconds: float = math.inf) -> Calibration | None:
+    """Measure; None for a flow without an ODE, whose fine solve leaves no row, or where it would take longer.
+
+    Args:
+        artefact: The model.
+        seconds: The time there is; a few evaluations tell beforehand what all of it takes.
+    """
     flow, ode = artefact.flow, artefact.flow.ode
     if ode is None:
         return None
@@ -97,6 +104,8 @@ def calibrate(artefact: Artefact) -> Calibration | None:
     rows = min(MOST_ROWS, max(LEAST_ROWS, NUMBERS // width))
     condition = None if artefact.condition is None else artefact.condition.draw(rows, generator).float()
     start = flow.base.sample(rows, condition, generator=generator)
+    if seconds < math.inf and _expected_seconds(flow, start, condition) > seconds:
+        return None
     fine = Adaptive("dopri5", rtol=REFERENCE_TOLERANCE, atol=REFERENCE_TOLERANCE, max_steps=2000)
     exact, status, _ = _moved(flow, fine, start, condition)
     kept = status < int(Status.NAN_FIELD)
@@ -128,6 +137,14 @@ def _moved(flow: Flow, solver: Solver, start: Tensor, condition: Tensor | None) 
     ode = ode.with_options(solver=solver)
     solution = ode.integrate(state, condition, direction="decode")
     return solution.state, solution.status, solution.nfe * getattr(ode.field, "evaluations", 1)
+
+
+def _expected_seconds(flow: Flow, start: Tensor, condition: Tensor | None) -> float:
+    """What everything will take, from a solve of five evaluations."""
+    started = time.perf_counter()
+    _moved(flow, make_solver("adams3", steps=4), start, condition)
+    each = (time.perf_counter() - started) / 5
+    return each * (REFERENCE_EVALUATIONS + len(CANDIDATES) * sum(EVALUATIONS))
 
 
 def summary(config: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ from advect.records import Metric, Table
 from advect.run import Artefact
 from advect.solvers import Adams3
 from advect.training import generator_for
+from advect.workflows.calibrate import summary
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
 from advect.workflows.prepare import EVALUATE
@@ -119,6 +120,7 @@ def evaluate_table(
         "likelihood": likelihood_facts(artefact, scores, reference, seed=seed),
         "sampling": {
             **{name: artefact.config.get("sampling", {}).get(name) for name in ("solver", "steps", "tolerance")},
+            "measured": summary(artefact.config),
             "nfe": generated.nfe,
             "rows": real_table.num_rows,
             "rows_per_second": real_table.num_rows / max(generated.seconds, 1e-9),
@@ -183,6 +185,9 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
         lines.append(
             ("path energy", f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight)")
         )
+    measured = evaluation.get("sampling", {}).get("measured")
+    if measured:
+        lines.append(("sampling", measured))
     return lines
 
 

@@ -4,6 +4,7 @@ The same command does the right thing whatever it finds: it starts, continues an
 done, or refuses with the list of settings that differ.
 """
 
+import math
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -38,8 +39,9 @@ from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
 
-# Seconds of a budget that the report takes.
+# Seconds of a budget that the report takes, and the share of what is kept for figures that measuring solvers may take.
 REPORT_SECONDS = 3.0
+CALIBRATION_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ def _finish(
     if folder is not None:
         # The solver is measured on the weights that are kept, so it is written with them.
         listener.phase("measuring solvers")
-        artefact = calibrated(artefact)
+        left = math.inf if end is None else (end - time.monotonic()) * CALIBRATION_SHARE
+        artefact = calibrated(artefact, seconds=left)
         write_artefact(folder, artefact)
     return _figures(prepared, folder, artefact, listener, evaluate, "finished", end)
 
