@@ -34,7 +34,7 @@ class Denoising:
     make_schedule: Callable[[Options], AffineSchedule]
     make_times: Callable[[Any], TimeSampler]
     training: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"solver": "adams3-straight"})
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     any_source = False
     has_tractable_density = False

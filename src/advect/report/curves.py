@@ -94,6 +94,11 @@ def error_figure(curves: Sequence[ErrorCurve]) -> "matplotlib.figure.Figure":
     pool = np.concatenate([points for _, points in drawn])
     if (pool[:, 0] > 0).all():
         axes.set_xscale("log")
+        # Powers of ten say little over one or two of them: label doublings that are there.
+        marks = [2.0**k for k in range(1, 13) if pool[:, 0].min() <= 2.0**k <= pool[:, 0].max()]
+        if len(marks) > 1:
+            axes.set_xticks(marks, [f"{mark:.0f}" for mark in marks])
+            axes.set_xticks([], minor=True)
     if (pool[:, 1] > 0).all():
         axes.set_yscale("log")
     axes.set(xlabel="network evaluations per sample", ylabel=label(drawn[0][0].measure))

@@ -263,7 +263,7 @@ def cost(content: ReportContent) -> Card | None:
     ]
     alt = "Error of the samples against network evaluations per sample. " + "; ".join(told) + "."
     chosen = any(curve.chosen is not None for curve in curves)
-    caption = "Where a curve turns flat, more evaluations buy nothing."
+    caption = "How far samples lie from those of a fine solve. Where a curve turns flat, more evaluations buy nothing."
     return figure_card(error_figure(curves), alt, caption=caption + (" Dotted: the setting in use." if chosen else ""))
 
 

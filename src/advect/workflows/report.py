@@ -200,7 +200,7 @@ def _error_curves(artefact: Artefact) -> tuple[ErrorCurve, ...]:
                 label=name,
                 evaluations=[t["evaluations"] for t in own],
                 errors=[t["error"] for t in own],
-                measure="distance from a fine solve (standard deviations)",
+                measure="error, in sd",
                 chosen=chosen[0] if chosen else None,
             )
         )
