@@ -15,7 +15,7 @@ from advect.paths import (
 )
 
 _COUPLES = "independent, Gaussian source"
-# Where x starts at 50 or 80 times its final size the velocity as it is wants far more steps. On the other rows a network
+# Where x starts at 50 or 80 times its final size the velocity as it is wants far more steps. On the other rows a net
 # that predicts noise says little about the data where α is small, which the straightened path would be full of.
 _STRAIGHT = {"solver": "adams3-straight"}
 
