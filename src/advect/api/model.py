@@ -58,9 +58,12 @@ class Model:
         condition: Any = None,
         *,
         guidance: float = 0.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         solver: str | None = None,
         steps: int | None = None,
         tolerance: float | None = None,
+        noise: float | None = None,
+        schedule: str | None = None,
         seed: int = 0,
     ) -> Any:
         """Draw rows, as the kind of data the model was trained on.
@@ -70,12 +73,21 @@ class Model:
             condition: One value for all rows (``7``, ``"label=7"``), an array or frame with one per row, or None to
                 draw conditions as they occurred in training.
             guidance: Weight w of classifier-free guidance, (1 + w)·conditional − w·unconditional.
-            solver: Another solver than the run's.
+            guidance_interval: Times between which it applies.
+            solver: Another solver than the run's, see `solvers.SOLVERS`.
             steps: Its steps (fixed-step solvers).
             tolerance: Its tolerance (adaptive solvers).
+            noise: Strength of its noise (stochastic solvers).
+            schedule: Name of another schedule to run the model on, see `paths.SCHEDULES`.
             seed: Of the draw.
+
+        Raises:
+            ConfigError: Settings that contradict one another, or that this model cannot use.
+            UnsupportedError: A schedule for a model that was not trained on an affine path.
         """
-        choice = SolverChoice(solver, steps, tolerance, guidance)
+        choice = SolverChoice(
+            solver, steps, tolerance, guidance, guidance_interval=guidance_interval, schedule=schedule, noise=noise
+        )
         drawn = generate(self.artefact, num_rows, condition=self._condition(condition), choice=choice, seed=seed)
         return _given_back(drawn.table, self.artefact.schema.container)
 
