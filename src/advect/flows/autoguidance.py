@@ -30,6 +30,7 @@ class Autoguided(nn.Module):
         interval: ``(low, high)`` times in which guidance applies; outside it the field is the strong one.
 
     Attributes:
+        schedule: The path of both fields: a combination of two predictions is one on the same path.
         evaluations: Network evaluations per call: those of both, or of the strong one when w = 0. With an interval it
             is the larger of the two.
 
@@ -51,6 +52,7 @@ class Autoguided(nn.Module):
                 remedy="Take two models of one method and the same options: fm, i-cfm, ot-cfm, rf or a diffusion row.",
             )
         self.field, self.weak, self.weight, self.guided_interval = field, weak, float(weight), interval
+        self.schedule: Schedule = strong_schedule
         spent = [getattr(f, "evaluations", 1) for f in (field, weak)]
         self.evaluations = sum(spent) if weight else spent[0]
 
@@ -65,11 +67,6 @@ class Autoguided(nn.Module):
         """Times between which both fields may be integrated."""
         ends = [getattr(f, "interval", (0.0, 1.0)) for f in (self.field, self.weak)]
         return max(low for low, _ in ends), min(high for _, high in ends)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The path of both fields: a combination of two predictions is one on the same path."""
-        return self.field.schedule
 
     @property
     def has_score(self) -> bool:
@@ -96,7 +93,7 @@ class Autoguided(nn.Module):
         active = (times >= low) & (times <= high)
         if not self.weight or not bool(active.any()):
             return value
-        return value + expand_time(active * self.weight, value) * (value - weak(t, x, condition))
+        return value + expand_time(active.to(value.dtype) * self.weight, value) * (value - weak(t, x, condition))
 
     def extra_repr(self) -> str:
         """Weight and interval, for ``print``."""

@@ -91,7 +91,7 @@ class Guided(nn.Module):
             )
         doubled = torch.cat([condition, torch.zeros_like(condition)])
         given, free = function(torch.cat([times, times]), torch.cat([x, x]), doubled).chunk(2)
-        weight = expand_time(active * self.weight, given)
+        weight = expand_time(active.to(given.dtype) * self.weight, given)
         return given + weight * (given - free)
 
 

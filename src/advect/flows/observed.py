@@ -6,11 +6,13 @@ the data behind a point for Gaussian with the moments that the field itself know
     p(y | x_t) ≈ N(y; A D, A C Aᵀ + s²),       D_y = D + C Aᵀ (A C Aᵀ + s²)⁻¹ (y − A D) ≈ E[x1 | x_t, y].
 
 D_y in place of D is the field of the posterior: v_y = v + (R/σ)(D_y − D) with R = α'σ − ασ'. It is exact where the data
-are Gaussian; elsewhere it is exact at both ends of time (where C is the data's covariance, linear regression; where C
-vanishes) and an approximation in between. Up to 64 observed numbers the matrix A C Aᵀ is taken whole, one
-vector–Jacobian product per number. Above, it is replaced by the diagonal of its row sums, A C Aᵀ 1, the paper's
-approximation for many numbers, kept at or above what C would be for independent data of unit variance (the variance r²
-of ΠGDM, Song et al. 2023), so that a row sum that cancels cannot overshoot: two products in all.
+are Gaussian. Elsewhere it is an approximation: towards the source D_y is linear regression on y, so that where what
+is seen decides between separate modes, too many draws take the less likely one (docs/complete.md has figures).
+
+Up to 64 observed numbers the matrix A C Aᵀ is taken whole, one vector–Jacobian product per number. Above, it is
+replaced by the diagonal of its row sums, A C Aᵀ 1, the paper's approximation for many numbers, kept at or above what C
+would be for independent data of unit variance (the variance r² of ΠGDM, Song et al. 2023), so that a row sum that
+cancels cannot overshoot: two products in all.
 
 Without noise v_y has a pole where σ = 0. The field is integrated up to σ = α/1000, where a sample is its data end with
 a thousandth of the source on it, and a call beyond that time is answered as at it. At α = 0 everything is finite.
@@ -19,7 +21,7 @@ a thousandth of the source on it, and a call beyond that time is answered as at 
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from advect.errors import ConfigError, ShapeError
@@ -64,9 +66,9 @@ class Observed(nn.Module):
     def __init__(
         self,
         field: Field,
-        operator: Float[Tensor, "numbers coordinates"] | Int[Tensor, " numbers"],
-        y: Float[Tensor, " numbers"] | None = None,
-        noise: float | Float[Tensor, " numbers"] = 0.0,
+        operator: Tensor,
+        y: Tensor | None = None,
+        noise: float | Tensor = 0.0,
         *,
         whole_limit: int = WHOLE_LIMIT,
     ) -> None:

@@ -59,7 +59,8 @@ def tweedie(field: Field, schedule: Schedule, t: Tensor | float, x: Tensor, cond
     time = batch_time(t, x)
     later = torch.maximum(time, torch.full_like(time, earliest(schedule)))
     ratio = schedule.sigma(later.double()) / schedule.sigma(time.double())
-    velocity, pull = torch.func.vjp(lambda point: field(later, point, condition), expand_time(ratio, x) * x)
+    linear = torch.func.vjp(lambda point: field(later, point, condition), expand_time(ratio, x) * x)
+    velocity, pull = linear[0], linear[1]
     early = later > time
     if bool(early.any()):
         velocity = torch.where(expand_time(early, x) > 0, field(time, x, condition), velocity)
