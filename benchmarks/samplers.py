@@ -212,8 +212,8 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
                     continue
                 low, high = entry["ratio_quartiles"]
                 lines.append(
-                    f"{head} {entry['setting']} | {entry['error']:.2g} | {entry['evaluations']} | {entry['seconds']:.3g} "
-                    f"| {entry['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
+                    f"{head} {entry['setting']} | {entry['error']:.2g} | {entry['evaluations']} "
+                    f"| {entry['seconds']:.3g} | {entry['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
                 )
     lines += ["", made_on(records, len(SETS))] if records else []
     write_text(path, "\n".join(lines) + "\n")

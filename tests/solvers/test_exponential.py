@@ -282,8 +282,8 @@ def test_straight_adams_is_adams_on_the_linear_path():
 def test_what_knowing_the_schedule_is_worth():
     """With α = 1 and σ from 80 the velocity is steep and D − E is not: 20 evaluations of a mixture.
 
-    Root mean square errors measured: on the schedule's own steps adams3 0.8, dpm++2m 0.03, deis 0.008; on even ones
-    straight 0.0003.
+    Root mean square errors measured: adams3 on equal steps of time 0.8; on equal steps of α/(α + σ) dpm++2m 0.0045,
+    deis 0.0048, straight 0.0003.
     """
     schedule = Karras()
     field, x = two_dimensional(schedule), 80 * rows(200, 2)
@@ -291,9 +291,9 @@ def test_what_knowing_the_schedule_is_worth():
     plain = error(Adams3(20)(field, x).state, truth)
     multistep = error(DPMSolver2M(20, schedule=schedule)(field, x).state, truth)
     exponential = error(DEIS(20, schedule=schedule)(field, x).state, truth)
-    even = share_points(schedule, 20)
-    straight = error(StraightAdams(grid=even, schedule=schedule)(field, x).state, truth)
-    assert plain > 5 * multistep > 10 * exponential > 50 * straight
+    straight = error(StraightAdams(20, schedule=schedule)(field, x).state, truth)
+    assert plain > 50 * max(multistep, exponential)
+    assert min(multistep, exponential) > 5 * straight
     assert straight < 1e-3
 
 

@@ -234,7 +234,7 @@ def test_bias_of_churn_shrinks():
 def test_churn_acts_where_it_may():
     """traps M1, S8: raised times lie before the grid's own, inside the interval and between S_min and S_max."""
     steps, field = 10, GaussianField(Linear())
-    grid = [n / steps for n in range(steps + 1)]
+    grid = list(share_points(Linear(), steps))  # equal steps, as the solver lays them
     ChurnedHeun(steps, schedule=Linear(), churn=2.0)(field, field.start(3), generator=seeded())
     raised = sorted(set(field.times) - set(grid))
     assert len(raised) == steps - 1  # not in the step from ς = ∞

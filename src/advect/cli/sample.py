@@ -45,14 +45,15 @@ def sample(
         str | None,
         Parameter(
             help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5, tsit5; on affine paths also ddim, dpm++2m, "
-            "dpm++2s, deis, adams3-straight, edm-heun, ancestral, sde. Not given: what was enough after training."
+            "dpm++2s, deis, adams3-straight, edm-heun, ancestral, sde; of sf2m also bridge-sde. Not given: what was "
+            "enough after training."
         ),
     ] = None,
     steps: Annotated[int | None, Parameter(help="Steps of a fixed-step solver."), Count] = None,
     tol: Annotated[float | None, Parameter(help="Tolerance of an adaptive solver."), Positive] = None,
     noise: Annotated[
         float | None,
-        Parameter(help="Strength of a stochastic solver's noise: η of ancestral, churn of edm-heun."),
+        Parameter(help="Noise of a stochastic solver: η of ancestral, churn of edm-heun, g of bridge-sde."),
         Number,
     ] = None,
     schedule: Annotated[

@@ -70,6 +70,17 @@ class Guided(nn.Module):
         return getattr(self.field, "has_score", False)
 
     @property
+    def score(self) -> Callable[..., Tensor]:
+        """``(t, x, condition)``: the same combination of the field's scores, where it offers one of its own."""
+        inner: Callable[..., Tensor] = getattr(self.field, "score")  # noqa: B009  absent here where absent there
+        return lambda t, x, condition=None: self._extrapolate(inner, t, x, condition)
+
+    @property
+    def diffusion(self) -> float:
+        """That of the guided field's process, where it has one."""
+        return getattr(self.field, "diffusion")  # noqa: B009
+
+    @property
     def divergence(self) -> Callable[..., Tensor]:
         """``(t, x, condition) -> (batch,)``: the same combination of the field's divergences, where it offers one."""
         inner = offered_divergence(self.field)

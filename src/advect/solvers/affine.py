@@ -200,9 +200,13 @@ class AffineSolver(FixedSolver):
 
     def laid(self, t0: float, t1: float) -> Grid:
         """Steps that are equal in ω, unless a grid was given."""
-        if self.steps is None:
+        first, last = read(self.schedule, (t0, t1), 1 if t1 > t0 else -1)  # refuses ends outside the path
+        # A path that does not move between them is told by `track`, with the place.
+        if self.steps is None or not first.ahead * last.behind < last.ahead * first.behind:
             return super().laid(t0, t1)
-        return stretched(share_points(self.schedule, self.steps, t0, t1), t0, t1)
+        points = share_points(self.schedule, self.steps, t0, t1)
+        rises = all(a < b for a, b in pairwise(points))
+        return stretched(points, t0, t1) if rises else super().laid(t0, t1)
 
     def extra_times(self, grid: Grid, marks: tuple[Mark, ...]) -> Sequence[float]:
         """One more time per step at which the solver evaluates; none by default."""

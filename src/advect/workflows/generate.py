@@ -97,7 +97,7 @@ class SolverChoice:
                 f"{name} adds noise along the way, which needs the score; this model does not know it",
                 where="--solver",
                 remedy="Scores are known to models with a Gaussian source paired at random: fm, i-cfm, rf without "
-                "--source, and the diffusion rows.",
+                "--source, the diffusion rows, and sf2m.",
             )
         schedule = getattr(field, "schedule", None)
         return make_solver(name, steps=steps, tolerance=tolerance, schedule=schedule, noise=self.noise)
