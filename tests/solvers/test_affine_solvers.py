@@ -6,10 +6,21 @@ import torch
 from advect.errors import ConfigError, ShapeError, UnsupportedError
 from advect.paths import Linear, Trigonometric, VariancePreserving
 from advect.records import Status
-from advect.solvers import SOLVERS, Checkpointed, Chunked, ExactDivergence, KineticEnergy, make_solver
+from advect.solvers import (
+    SOLVERS,
+    Adams3,
+    Adaptive,
+    Checkpointed,
+    Chunked,
+    ExactDivergence,
+    Heun,
+    KineticEnergy,
+    make_solver,
+)
 from advect.solvers.grid import Grid
 from advect.typing import Solver, expand_time
 from tests.solvers.affine_truth import AFFINE, DETERMINISTIC, GaussianField, rows
+from tests.truth.exact_fields import MixtureField
 
 NAMES = list(AFFINE)
 every_solver = pytest.mark.parametrize("name", NAMES)
@@ -265,3 +276,19 @@ def test_the_rows_of_the_table_solve():
         result = solver(field, field.start(20), generator=seeded())
         assert result.status.tolist() == [0] * 20
         assert abs(int(result.nfe[0]) - 30 * entry.evaluations) <= 2
+
+
+@pytest.mark.parametrize("solver", [Heun, Adams3], ids=lambda s: s.__name__)
+def test_steps_may_crowd_where_the_path_stiffens(solver):
+    """trap M11: on clusters of spread 0.05 the straight path's velocity stiffens near t = 1; a grid with its steps
+    there, even in log-SNR, has less error with as many evaluations than even steps (Euler gains nothing by it)."""
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [0.0, -1.0]], dtype=torch.float64)
+    weights, stds = torch.full((3,), 1 / 3, dtype=torch.float64), torch.full((3,), 0.05, dtype=torch.float64)
+    field = MixtureField(weights, means, stds, Linear())
+    start = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = Adaptive("tsit5", rtol=1e-10, atol=1e-10)(field, start).state
+    crowded = (0.0, *torch.sigmoid(torch.linspace(-2, 4, 23, dtype=torch.float64)).tolist(), 1.0)
+    even, warped = (
+        float((solve(field, start).state - exact).abs().mean()) for solve in (solver(24), solver(grid=crowded))
+    )
+    assert warped < 0.6 * even

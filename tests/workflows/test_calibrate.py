@@ -104,3 +104,15 @@ def test_a_model_is_sampled_on_another_schedule_with_any_solver(artefact):
         for a, b in zip(plain.table.columns, other.table.columns, strict=True):
             assert abs(a.mean() - b.mean()) < 5 * a.std() * math.sqrt(2 / 2000) + 0.02
             assert abs(b.std() / a.std() - 1) < 5 / math.sqrt(2000) + 0.06  # stochastic solvers lose 3 to 6 %
+
+
+def test_figures_say_with_which_sampler_they_were_made(tmp_path):
+    """Trap M5: solver, steps, evaluations and the error of that setting stand beside the metrics."""
+    request = TrainRequest(data=moons(), method="cosine", out=tmp_path / "run", steps=20, network="mlp-1x16")
+    kept = train(request).artefact
+    told = kept.evaluation["sampling"]
+    assert (told["solver"], told["steps"]) == (kept.config["sampling"]["solver"], kept.config["sampling"]["steps"])
+    assert told["nfe"] > 0
+    assert told["solver"] in told["measured"]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "What accuracy costs" in report
