@@ -106,6 +106,15 @@ def test_a_model_is_sampled_on_another_schedule_with_any_solver(artefact):
             assert abs(b.std() / a.std() - 1) < 5 / math.sqrt(2000) + 0.06  # stochastic solvers lose 3 to 6 %
 
 
+def test_what_another_schedule_leaves_out_is_told(artefact):
+    """VP reaches from α = 0.0066 to the data; VE ends with noise of 0.01 and starts inside, edm ends nearly clean."""
+    ve = generate(artefact, 5, choice=SolverChoice(schedule="ve"), seed=0).notes
+    assert any("noise of 0.01 standard deviations" in note for note in ve)
+    assert any("nats from the model's law" in note for note in ve)
+    assert generate(artefact, 5, choice=SolverChoice(schedule="linear"), seed=0).notes == ()
+    assert generate(artefact, 5, seed=0).notes == ()
+
+
 def test_figures_say_with_which_sampler_they_were_made(tmp_path):
     """Trap M5: solver, steps, evaluations and the error of that setting stand beside the metrics."""
     request = TrainRequest(data=moons(), method="cosine", out=tmp_path / "run", steps=20, network="mlp-1x16")

@@ -106,6 +106,8 @@ def sample(
     note = f"{rows} rows, {drawn.nfe:.0f} network evaluations each, {duration(drawn.seconds)}"
     if drawn.failed:
         note += f"; {drawn.failed} rows have no value: the solver failed on them"
+    for text in drawn.notes:
+        say(text)
     say(note + (f": {out}" if out else ""))
     if json:
         facts = {"rows": rows, "nfe": drawn.nfe, "seconds": drawn.seconds, "failed_rows": drawn.failed, "seed": seed}

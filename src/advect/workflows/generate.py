@@ -21,6 +21,7 @@ from advect.workflows.autoguide import autoguided
 from advect.workflows.prepare import SAMPLE
 
 ROWS_AT_ONCE = 8192
+NOTABLE_NOISE = 1e-3  # of the data's standard deviation; the same as in the preflight
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,22 @@ class SolverChoice:
         # On another schedule the stored solver would still read the old one.
         return flow.with_options(solver=self._solver(artefact, flow))
 
+    def told(self, artefact: Artefact) -> tuple[str, ...]:
+        """What a run on another schedule leaves out of the model, in sentences."""
+        if self.schedule is None or artefact.flow.ode is None:
+            return ()
+        moved, notes = on_schedule(artefact.flow, make_schedule(self.schedule)), []
+        if moved.start is not None:
+            notes.append(
+                f"{self.schedule} starts inside this model's path: from a normal of the same size, "
+                f"{moved.start.gaussian:.2g} nats from the model's law there (KL of the Gaussian fit; at most "
+                f"{moved.start.bound:.2g})."
+            )
+        if moved.left.source > NOTABLE_NOISE * moved.left.data:
+            left = moved.left.source / moved.left.data
+            notes.append(f"{self.schedule} ends with noise of {left:.2g} standard deviations left in the samples.")
+        return tuple(notes)
+
     def _solver(self, artefact: Artefact, flow: Flow) -> Solver:
         """The solver for the field as it is now."""
         stored, field = artefact.config["sampling"], flow.split_at_ode("--solver")[1].field
@@ -112,12 +129,14 @@ class Generated:
         nfe: Mean network evaluations per row.
         seconds: Time it took.
         usable: ``(rows,)`` bool: False for rows without a value (all their columns are gaps).
+        notes: What the choice of sampler changes about the model's law.
     """
 
     table: Table
     nfe: float
     seconds: float
     usable: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -156,7 +175,7 @@ def generate(
     table = artefact.codec.decode(values)
     if artefact.condition is not None and vectors is not None:
         table = with_condition(table, artefact.condition, vectors)
-    return Generated(table, nfe, time.perf_counter() - started, usable)
+    return Generated(table, nfe, time.perf_counter() - started, usable, choice.told(artefact))
 
 
 @torch.no_grad()
