@@ -477,8 +477,11 @@ def test_saved_figures_come_back(tmp_path):
 
 
 def test_training_in_a_folder(tmp_path):
-    inside = fit(cloud(), out=tmp_path / "run")
-    assert_same(inside, fit(cloud()), cloud()[:5])
+    inside, plain = fit(cloud(), out=tmp_path / "run"), fit(cloud())
+    # A run measures which solver is enough; the model itself is the same.
+    assert np.array_equal(inside.log_prob(cloud()[:5], seed=1), plain.log_prob(cloud()[:5], seed=1))
+    given = {"solver": "adams3", "steps": 10, "seed": 3}
+    assert np.array_equal(inside.sample(25, **given), plain.sample(25, **given))
     assert_same(inside, advect.load(tmp_path / "run"), cloud()[:5])
     assert_same(inside, fit(cloud(), out=tmp_path / "run"), cloud()[:5])  # finished: opened again
     with pytest.raises(RunFolderError, match=r"training\.steps: 20 → 21"):

@@ -42,7 +42,11 @@ def test_the_cheapest_sufficient_setting_is_kept(artefact):
     assert [t.error for t in again.trials] == [t["error"] for t in found["trials"]]
     names = {t["solver"] for t in found["trials"]}
     assert {"adams3", "adams3-straight", "dpm++2m", "heun"} == names
-    assert {t["evaluations"] for t in found["trials"] if t["solver"] == "heun"} == set(map(float, EVALUATIONS))
+    assert {t["evaluations"] for t in found["trials"] if t["solver"] == "heun"} <= set(map(float, EVALUATIONS))
+    # Every solver is tried until it is good enough or costs twice what is known to be.
+    for name in names:
+        last = max((t for t in found["trials"] if t["solver"] == name), key=lambda t: t["evaluations"])
+        assert last["error"] <= TOLERANCE or last["evaluations"] >= best["evaluations"]
 
 
 def test_errors_are_those_of_the_solver():

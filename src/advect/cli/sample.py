@@ -1,13 +1,38 @@
 """``advect sample``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from advect.cli.codes import DONE
 from advect.cli.console import columns_json, duration, say, show_json, show_rows
 from advect.cli.options import Condition, Count, Json, Number, Positive, Run, Seed
+from advect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from advect.workflows.generate import Generated
+
+Given = Annotated[
+    Path | None,
+    Parameter(
+        help="A table with the run's columns in which empty cells and absent columns (NaN in arrays and pictures) "
+        "are unknown: each row is completed given what is there, in place of -n new rows."
+    ),
+]
+Solver = Annotated[
+    str | None,
+    Parameter(
+        help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5, tsit5; on affine paths also ddim, dpm++2m, "
+        "dpm++2s, deis, adams3-straight, edm-heun, ancestral, sde; of sf2m also bridge-sde. Not given: what was "
+        "enough after training."
+    ),
+]
+Noise = Annotated[
+    float | None,
+    Parameter(help="Noise of a stochastic solver: η of ancestral, churn of edm-heun, g of bridge-sde."),
+    Number,
+]
 
 
 def sample(
@@ -17,13 +42,7 @@ def sample(
     rows: Annotated[
         int | None, Parameter(name=["--rows", "-n"], help="Number of rows; 1000 by default."), Count
     ] = None,
-    given: Annotated[
-        Path | None,
-        Parameter(
-            help="A table with the run's columns in which empty cells and absent columns (NaN in arrays and pictures) "
-            "are unknown: each row is completed given what is there, in place of -n new rows."
-        ),
-    ] = None,
+    given: Given = None,
     draws: Annotated[int | None, Parameter(help="Completions of each row of --given; 1 by default."), Count] = None,
     observed_noise: Annotated[
         float | None, Parameter(help="Standard deviation of the given numbers, in their own units."), Number
@@ -41,21 +60,10 @@ def sample(
     guidance_interval: Annotated[
         tuple[float, float] | None, Parameter(help="Two times in [0, 1] between which guidance applies.")
     ] = None,
-    solver: Annotated[
-        str | None,
-        Parameter(
-            help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5, tsit5; on affine paths also ddim, dpm++2m, "
-            "dpm++2s, deis, adams3-straight, edm-heun, ancestral, sde; of sf2m also bridge-sde. Not given: what was "
-            "enough after training."
-        ),
-    ] = None,
+    solver: Solver = None,
     steps: Annotated[int | None, Parameter(help="Steps of a fixed-step solver."), Count] = None,
     tol: Annotated[float | None, Parameter(help="Tolerance of an adaptive solver."), Positive] = None,
-    noise: Annotated[
-        float | None,
-        Parameter(help="Noise of a stochastic solver: η of ancestral, churn of edm-heun, g of bridge-sde."),
-        Number,
-    ] = None,
+    noise: Noise = None,
     schedule: Annotated[
         str | None,
         Parameter(help="Run the model on another schedule: linear, lipman, cosine, vp, subvp, ve, edm or ddpm."),
@@ -67,7 +75,6 @@ def sample(
     json: Json = False,
 ) -> int:
     """Draw new rows from a run, or complete given ones, as the same kind of table."""
-    from advect.errors import ConfigError
     from advect.workflows.complete import complete
     from advect.workflows.generate import SolverChoice, generate
     from advect.workflows.open import open_run
@@ -81,12 +88,7 @@ def sample(
     between = guidance_interval or (0.0, 1.0)
     choice = SolverChoice(solver, steps, tol, weight, between, schedule, noise, weak)
     if given is None:
-        if draws is not None or observed_noise is not None:
-            raise ConfigError(
-                "there are no given rows",
-                where="--draws" if draws is not None else "--observed-noise",
-                remedy="Name them with --given FILE.",
-            )
+        _refuse_unused(draws, observed_noise)
         drawn = generate(artefact, 1000 if rows is None else rows, condition=condition, choice=choice, seed=seed)
     else:
         if rows is not None:
@@ -100,9 +102,26 @@ def sample(
             choice=choice,
             seed=seed,
         )
-    rows = drawn.table.num_rows
     if out is not None:
         write_samples(drawn.table, out, artefact.schema)
+    _show(drawn, out, seed, json)
+    return DONE
+
+
+def _refuse_unused(draws: int | None, observed_noise: float | None) -> None:
+    """Settings of ``--given`` without it."""
+    if draws is None and observed_noise is None:
+        return
+    raise ConfigError(
+        "there are no given rows",
+        where="--draws" if draws is not None else "--observed-noise",
+        remedy="Name them with --given FILE.",
+    )
+
+
+def _show(drawn: "Generated", out: Path | None, seed: int, json: bool) -> None:
+    """What came out: the rows, where they are not written, and what they cost."""
+    rows = drawn.table.num_rows
     note = f"{rows} rows, {drawn.nfe:.0f} network evaluations each, {duration(drawn.seconds)}"
     if drawn.failed:
         note += f"; {drawn.failed} rows have no value: the solver failed on them"
@@ -114,4 +133,3 @@ def sample(
         show_json(facts | ({"columns": columns_json(drawn.table)} if out is None else {"out": out}))
     elif out is None:
         show_rows(drawn.table)
-    return DONE
