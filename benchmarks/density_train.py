@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advect.errors import TrainingError
+from advect.errors import AdvectError, TrainingError
 from advect.records import Estimate
 from advect.run import MemorySink
 from advect.training import Batches, DataRows, Trainer, TrainingConfig
@@ -26,6 +26,7 @@ VALIDATIONS = 50  # of a whole training, as the loop spreads them
 VALIDATION_ROWS = 4096
 REPLANS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.94)  # shares of the time
 MARGIN = 0.98  # of the time left, once the pace is known
+LEAST_SHARE = 0.8  # of the time that a training must have used
 UNKNOWN_STEPS = 10**6
 TIMED_SHARE, MOST_TIMED = 0.02, 30
 LOG_PROB_STEP = 1e-3  # nats
@@ -107,10 +108,10 @@ def train(
         validation_batches=checks,
     )
     seconds = settings["seconds"]
-    per_step = trainer.time_steps(1)
-    per_step = trainer.time_steps(max(1, min(MOST_TIMED, int(TIMED_SHARE * seconds / per_step))))
-    cpu = time.process_time()
     clock = CLOCKS[settings["clock"]]
+    per_step = _timed(trainer, 1, clock)
+    per_step = _timed(trainer, max(1, min(MOST_TIMED, int(TIMED_SHARE * seconds / per_step))), clock)
+    cpu = time.process_time()
     reason = _run(trainer, seconds, per_step, validation=checks * per_step / 3, clock=clock)
     state = trainer.state
     return {
@@ -126,6 +127,13 @@ def train(
     }
 
 
+def _timed(trainer: Trainer, steps: int, clock: Callable[[], float]) -> float:
+    """Seconds per step by the clock that the training is measured with; the trainer's own is the wall's."""
+    started = clock()
+    trainer.time_steps(steps)
+    return max((clock() - started) / (steps + 1), 1e-6)
+
+
 def _run(trainer: Trainer, seconds: float, per_step: float, validation: float, clock: Callable[[], float]) -> str:
     """Train in legs with a new plan before each; how it ended."""
     started = clock()
@@ -135,6 +143,13 @@ def _run(trainer: Trainer, seconds: float, per_step: float, validation: float, c
             leg_end = started + share * seconds
             outcome = trainer.run(stop=lambda leg_end=leg_end: clock() > leg_end)
             if outcome.finished:
+                spent = clock() - started
+                if spent < LEAST_SHARE * seconds:  # a result that had less time than the others is none
+                    raise AdvectError(
+                        f"the planned {trainer.state.step} steps took {spent:.0f} of {seconds:.0f} s",
+                        where="density_train",
+                        remedy="Run the cell again; on a busy machine with --clock cpu.",
+                    )
                 return "finished"
             spent, step = clock() - started, trainer.state.step
             if step and share < 1:  # the pace includes validations

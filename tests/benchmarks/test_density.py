@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from advect.errors import ConfigError, DataError
+from advect.errors import AdvectError, ConfigError, DataError
 from advect.records import Estimate
 from benchmarks import density, density_sanity
 from benchmarks.density import SEEDS, available, fits, plan, run_cell, settings_of
@@ -193,6 +193,14 @@ def test_a_training_that_slows_down_ends_with_its_time(settings, monkeypatch):
     assert found["ended"] == "time was over"
     assert found["steps"] < found["planned_steps"]
     assert found["best_step"] > 0
+
+
+def test_a_training_that_had_less_time_than_the_others_is_no_result(settings, monkeypatch):
+    """Timed steps that a busy machine made long once planned 202 steps where others had thousands."""
+    monkeypatch.setattr("benchmarks.density_train.planned_steps", lambda *_: 5)
+    rows, module = torch.zeros(500, 2), Shift()
+    with pytest.raises(AdvectError, match="planned 5 steps took"):
+        train(Contender(module, negative_log_prob, module.log_prob), rows, rows, settings, seed=0)
 
 
 def test_a_diverged_training_keeps_its_best_weights_and_says_so(settings):
