@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from advect import files
-from advect.errors import ConfigError
+from advect.errors import AdvectError, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -224,3 +224,25 @@ def _threads() -> int:
 
 if __name__ == "__main__":
     work(Cell(**json.load(sys.stdin)), Path(sys.argv[1]))
+
+
+def run_and_tabulate(
+    cells: Sequence[Cell], folder: Path, tabulate: Callable[[], None], *, jobs: int = 1, table_only: bool = False
+) -> int:
+    """What a benchmark's command does: run what is left, write the table after every cell and at the end.
+
+    Returns:
+        The exit code: 1 where a cell failed, 2 where the request is refused.
+    """
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        failed = [] if table_only else run_queue(cells, folder, jobs=jobs, say=say, on_result=tabulate)
+        tabulate()
+    except AdvectError as error:
+        print(error, file=sys.stderr)
+        return 2
+    say(f"table: {folder.name}.md" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 
 from advect.data.toys import TOYS
-from advect.errors import AdvectError
 from advect.files import write_text
 from advect.solvers import Midpoint, make_solver
-from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.cells import ROOT, Cell, read_records, run_and_tabulate
 from benchmarks.plane_train import Rows, distance, likelihood, made_on, mean_and_sd, sampled, trained
 
 LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -148,21 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def tabulate() -> None:
         write_table(table, read_records(given.out))
 
-    try:
-        failed = []
-        if not given.table:
-            cells = plan(given.losses, given.seeds, given.steps)
-            failed = run_queue(cells, given.out, jobs=given.jobs, say=_say, on_result=tabulate)
-        tabulate()
-    except AdvectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    return run_and_tabulate(
+        plan(given.losses, given.seeds, given.steps), given.out, tabulate, jobs=given.jobs, table_only=given.table
+    )
 
 
 if __name__ == "__main__":

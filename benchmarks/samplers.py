@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 import advect
-from advect.errors import AdvectError, ConfigError, missing_extra
+from advect.errors import ConfigError, missing_extra
 from advect.files import write_text
 from advect.solvers import Adaptive, make_solver
 from advect.workflows.calibrate import calibrate
-from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.cells import ROOT, Cell, read_records, run_and_tabulate
 from benchmarks.plane_train import made_on
 
 SETS = {"moons": 2, "miniboone": 43, "digits": 64}
@@ -236,18 +236,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for name in given.sets
     ]
-    try:
-        failed = [] if given.table else run_queue(cells, given.out, say=_say)
+
+    def tabulate() -> None:
         write_table(table, read_records(given.out))
-    except AdvectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
 
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    return run_and_tabulate(cells, given.out, tabulate, table_only=given.table)
 
 
 if __name__ == "__main__":

@@ -427,3 +427,17 @@ def test_predictions_that_a_path_cannot_have_are_refused():
         build(blueprint("i-cfm", options={"predict": "score"}), source=EmpiricalBase(gaussian_rows(40, (2,))))
     with pytest.raises(UnknownNameError, match="Did you mean 'noise'"):
         blueprint("vp", options={"predict": "noize"})
+
+
+def test_a_weight_is_heeded_whatever_is_predicted():
+    """With the velocity predicted too: the losses of two weights differ row by row by the ratio of the weights."""
+    rows = gaussian_rows(500, (2,))
+    batch = Batch(x1=rows[:64], x0=torch.randn(64, 2, generator=torch.Generator().manual_seed(1)))
+    losses = {}
+    for weighting in ("velocity", "noise", "flow-matching"):
+        built = build(blueprint("i-cfm", options={"weighting": weighting}), latent=rows)
+        losses[weighting] = built.objective(built.core, batch, generator=torch.Generator().manual_seed(0)).detach()
+    torch.testing.assert_close(losses["flow-matching"], losses["velocity"], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(losses["noise"], losses["velocity"], rtol=0.1)
+    with pytest.raises(ConfigError, match="adds noise of its own"):
+        build(blueprint("i-cfm", options={"sigma": 0.1, "weighting": "noise"}))

@@ -67,10 +67,11 @@ class Matching:
     def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
         """A path whose noise is its source takes no other source, and not every prediction fits every path."""
         path, prediction = self._path(blueprint, parts), blueprint.options.get("predict", "velocity")
-        if prediction != "velocity" and self._schedule(blueprint, parts) is None:
+        weighting = blueprint.options.get("weighting", "velocity")
+        if not prediction == weighting == "velocity" and self._schedule(blueprint, parts) is None:
             return (
-                f"predict={prediction} needs points that are α x1 + σ x0 and nothing else, and this path adds noise of "
-                "its own; with it only the velocity can be predicted"
+                f"predict={prediction}, weighting={weighting} need points that are α x1 + σ x0 and nothing else, and "
+                "this path adds noise of its own; with it only the velocity can be predicted, with its own weight"
             )
         if prediction == "score" and source is not None:
             return "predict=score needs a standard-normal source: the score of other rows is not known"
@@ -91,12 +92,12 @@ class Matching:
         times = make_times(blueprint.options.get("times", "uniform"))
         path, dropout = self._path(blueprint, parts), blueprint.condition_dropout
         prediction = blueprint.options.get("predict", "velocity")
-        if prediction == "velocity":
+        weighting = blueprint.options.get("weighting", "velocity")
+        if prediction == weighting == "velocity":
             return VelocityMatching(path, times=times, condition_dropout=dropout)
         schedule = self._schedule(blueprint, parts)
         assert schedule is not None  # refused before
-        weight = make_weight(blueprint.options["weighting"])
-        return Denoising(AffinePath(schedule), prediction, times, weight, dropout)
+        return Denoising(AffinePath(schedule), prediction, times, make_weight(weighting), dropout)
 
     def coupling(self, blueprint: Blueprint, parts: Parts) -> Coupling:
         """The row's coupling, or the user's."""

@@ -17,8 +17,8 @@ _PREDICT = {
     "predict": Option("velocity", "What the network says.", choices=PREDICTIONS),
     "weighting": Option(
         "velocity",
-        "Weight of the loss where the network says something else: that of another prediction's plain squared error, "
-        "or a function of the log signal-to-noise ratio.",
+        "Weight of the loss, whatever the network says: that of a prediction's plain squared error, or a function of "
+        "the log signal-to-noise ratio.",
         choices=WEIGHTINGS,
     ),
 }
