@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advect.api import Model, compare, fit, load
+    from advect.api import Model, compare, fit, load, verify
     from advect.errors import AdvectError
     from advect.estimator import FlowEstimator
     from advect.flows import Flow
@@ -26,9 +26,10 @@ _HOMES = {
     "compare": "advect.api",
     "fit": "advect.api",
     "load": "advect.api",
+    "verify": "advect.api",
 }
 
-__all__ = ["AdvectError", "Flow", "FlowEstimator", "Model", "compare", "fit", "load"]
+__all__ = ["AdvectError", "Flow", "FlowEstimator", "Model", "compare", "fit", "load", "verify"]
 
 
 def __getattr__(name: str) -> Any:

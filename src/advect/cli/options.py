@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
@@ -68,6 +68,24 @@ def seconds(text: str) -> float:
             f"the budget must be positive, not {text}", where="--budget", remedy="Write it like 90s or 2m."
         )
     return total
+
+
+def pairs(texts: Sequence[str]) -> dict[str, Any]:
+    """The texts of ``--set NAME=VALUE`` by name.
+
+    Raises:
+        ConfigError: A text without a name or an equals sign.
+
+    >>> pairs(["sigma=0.1"])
+    {'sigma': '0.1'}
+    """
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"{text!r} is not NAME=VALUE", where="--set", remedy="Write it like --set sigma=0.1.")
+        result[name.strip()] = value.strip()
+    return result
 
 
 def flag(help: str) -> Parameter:

@@ -3,15 +3,14 @@
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from advect.cli.codes import DONE, INTERRUPTED
 from advect.cli.console import duration, say, show, show_json, show_pairs, show_text
 from advect.cli.listener import TerminalListener, show_preflight
-from advect.cli.options import Count, Json, Seed, flag, seconds, whole
-from advect.errors import ConfigError
+from advect.cli.options import Count, Json, Seed, flag, pairs, seconds, whole
 
 if TYPE_CHECKING:
     from advect.workflows.fit import TrainResult
@@ -76,7 +75,7 @@ def train(
         split_seed=split_seed,
         device=device,
         restart=restart,
-        **vars(read_settings(method, _pairs(settings))),
+        **vars(read_settings(method, pairs(settings))),
     )
     return _dry_run(request, json, started) if dry_run else _run(request, json, started)
 
@@ -160,13 +159,3 @@ def default_folder(data: str, method: str) -> Path:
     file, _, key = data.partition(".npz:")
     name = Path(file).name.split(".")[0] or "data"
     return Path("runs") / "-".join(part for part in (name, key, method) if part)
-
-
-def _pairs(texts: tuple[str, ...]) -> dict[str, Any]:
-    result = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"{text!r} is not NAME=VALUE", where="--set", remedy="Write it like --set sigma=0.1.")
-        result[name.strip()] = value.strip()
-    return result
