@@ -2,13 +2,25 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from advect.errors import ConfigError, DataError, UnsupportedError
-from advect.flows import EmpiricalField, empirical_flow
-from advect.paths import convert
+from advect.flows import EmpiricalField, empirical_flow, streaming
+from advect.paths import (
+    AffinePath,
+    BrownianBridge,
+    LipmanPath,
+    PowerPull,
+    SmoothVariancePreserving,
+    VarianceExploding,
+    WeightedPull,
+    Widened,
+    convert,
+    linear,
+)
 from advect.paths.schedule import Linear, Lipman, Trigonometric
 from advect.solvers import Adaptive
 
@@ -174,6 +186,170 @@ def test_a_single_point():
     assert (field.divergence(0.5, x) + 3 / 0.5).abs().max() < 1e-12
 
 
+def hermite(nodes: int, mean: float, std: float) -> tuple[Tensor, Tensor]:
+    """Points and weights of a quadrature for N(mean, std²): a weighted data set that stands for the Gaussian."""
+    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    return torch.from_numpy(mean + std * points).unsqueeze(1), torch.from_numpy(weights)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_gaussian_limit(name):
+    """Data that stand for N(m, s²): p_t = N(αm, V), V = α²s² + σ², and v = α'm + (αα's² + σσ')/V · (x − αm).
+
+    Quadrature of 150 nodes integrates exp(−(x − αy)²/2σ²) over the Gaussian to 1e-11 while σ/α is not much below s.
+    """
+    m, s = -0.7, 0.6
+    points, weights = hermite(150, m, s)
+    schedule = SCHEDULES[name]
+    field = EmpiricalField(points, schedule, weights=weights, block_rows=64)
+    x = torch.linspace(-2, 2, 21, dtype=torch.float64).unsqueeze(1)
+    for t in (0.0, 0.2, 0.5):
+        time = torch.tensor(t, dtype=torch.float64)
+        a, b = schedule.alpha(time), schedule.sigma(time)
+        da, db = schedule.alpha_derivative(time), schedule.sigma_derivative(time)
+        variance = a**2 * s**2 + b**2
+        slope = (a * da * s**2 + b * db) / variance
+        velocity, divergence = field.velocity_and_divergence(t, x)
+        assert (velocity - (da * m + slope * (x - a * m))).abs().max() < 1e-8
+        assert (divergence - slope).abs().max() < 1e-8
+        exact = torch.distributions.Normal(a * m, variance.sqrt()).log_prob(x).squeeze(1)
+        assert (field.log_density(t, x) - exact).abs().max() < 1e-8
+
+
+def test_one_pass_gives_both(data):
+    field = EmpiricalField(data, Trigonometric())
+    x, t = normal(9, 2), torch.linspace(0, 0.9, 9, dtype=torch.float64)
+    velocity, divergence = field.velocity_and_divergence(t, x)
+    assert torch.equal(velocity, field(t, x))
+    assert torch.equal(divergence, field.divergence(t, x))
+
+
+def test_weights_are_repetitions(data):
+    """A row of weight k is k rows; weights of 0 are rows that are not there."""
+    counts = torch.arange(37) % 4
+    repeated = EmpiricalField(data.repeat_interleave(counts, 0), Linear())
+    weighted = EmpiricalField(data, Linear(), weights=counts.double() / 7)
+    x = normal(20, 2)
+    for t in (0.0, 0.5, 0.95):
+        assert (repeated(t, x) - weighted(t, x)).abs().max() < 1e-9
+        assert (repeated.log_density(t, x) - weighted.log_density(t, x)).abs().max() < 1e-9
+    drawn = weighted.sample(1.0, 2000, generator=torch.Generator().manual_seed(0))
+    nearest = torch.cdist(drawn, data).argmin(1)
+    assert set(nearest.unique().tolist()) == set(counts.nonzero().flatten().tolist())
+
+
+def test_chunks_and_blocks_do_not_matter(data, monkeypatch):
+    """Query rows in chunks of one, data rows in blocks of eight, and gradients through both."""
+    x = normal(11, 2)
+    whole = EmpiricalField(data, Linear())
+    monkeypatch.setattr(streaming, "NUMBERS_AT_ONCE", 8)
+    monkeypatch.setattr(streaming, "KEPT_NUMBERS", 0)
+    small = EmpiricalField(data, Linear(), block_rows=8, copy=False)
+    for t in TIMES:
+        assert (whole(t, x) - small(t, x)).abs().max() < 1e-10 * (1 + whole(t, x).abs().max())
+    x.requires_grad_()
+    one, other = (torch.autograd.grad(f(0.6, x).square().sum(), x)[0] for f in (whole, small))
+    assert (one - other).abs().max() < 1e-10 * one.abs().max()
+
+
+def test_data_that_change_or_move_are_read_anew():
+    data = normal(5, 2)
+    field = EmpiricalField(data, Linear())
+    x = normal(3, 2, seed=1)
+    before = field(0.5, x)
+    data += 1  # the field has its own copy
+    assert torch.equal(field(0.5, x), before)
+    with torch.no_grad():
+        field.data.mul_(2)
+    assert not torch.allclose(field(0.5, x), before)
+    single = EmpiricalField(normal(5, 2), Linear()).float()
+    assert single(0.5, x.float()).dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_any_size_in_bounded_memory(tmp_path):
+    """200,000 rows in a file, 2000 queries: 3 GB as one matrix of distances, read here in pieces and never copied."""
+    rows = np.memmap(tmp_path / "rows", dtype=np.float32, mode="w+", shape=(200_000, 64))
+    rows[:] = np.random.default_rng(0).normal(size=rows.shape)
+    data = torch.from_numpy(rows)
+    field = EmpiricalField(data, Linear(), copy=False)
+    assert field.data.data_ptr() == data.data_ptr()
+    x = torch.zeros(2000, 64)
+    x[:3] = 0.9 * data[:3]
+    peak = 0
+    made = streaming.PreparedRows.blocks
+
+    def watched(self):
+        nonlocal peak
+        for block in made(self):
+            peak = max(peak, block.numel())
+            yield block
+
+    streaming.PreparedRows.blocks = watched
+    try:
+        found = field(0.9, x[:64])
+    finally:
+        streaming.PreparedRows.blocks = made
+    assert peak <= 2048 * 67  # one block at a time: the rows are too many to be kept
+    # At t = 0.9 a point on its way to a row has that row behind it, and no other: v = (y − x)/(1 − t).
+    assert (found[:3] - (data[:3] - x[:3]) / 0.1).abs().max() < 1e-4
+    # At the origin the softmax over 200,000 rows is that of their lengths alone.
+    logits = -0.5 * (0.9 / 0.1) ** 2 * data.double().square().sum(1)
+    expected = (logits.softmax(0) @ data.double()) / 0.1
+    assert (found[3].double() - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("path", "noise"),
+    [
+        (linear(0.3), 0.3),
+        (AffinePath(Trigonometric(), 0.1), 0.1),
+        (LipmanPath(0.1), 0.0),
+        (WeightedPull(PowerPull(2.0)), 0.0),
+    ],
+    ids=["linear", "trigonometric", "lipman", "pull"],
+)
+def test_the_field_of_a_path_averages_its_conditional_velocities(data, path, noise):
+    """v = Σ w_i u_t(x|y_i) with the path's own velocity and density given the data row."""
+    field = EmpiricalField.of_path(path, data)
+    assert isinstance(field.schedule, Widened) == (noise > 0)
+    x = normal(6, 2)
+    for t in (0.05, 0.5, 0.9):
+        time = torch.full((len(data),), t, dtype=torch.float64)
+        for i, row in enumerate(x):
+            here = row.expand(len(data), 2)
+            weights = path.log_density(time, here, data).softmax(0)
+            average = weights @ path.velocity(time, here, None, data)
+            assert (field(t, x)[i] - average).abs().max() < 1e-9 * (1 + average.abs().max())
+            density = path.log_density(time, here, data).logsumexp(0) - math.log(len(data))
+            assert abs(field.log_density(t, x)[i] - density) < 1e-9 * (1 + abs(density))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "exact_start"),
+    [
+        (VarianceExploding(0.2, 5.0), True),
+        (SmoothVariancePreserving(), True),
+        (Widened(Linear(), 0.5), False),
+    ],
+    ids=["variance exploding", "variance preserving", "constant noise"],
+)
+def test_flows_of_every_affine_path_are_exact(data, schedule, exact_start):
+    """The start law is the path's own, also where α(0) > 0 or its scale is not one: the end's density is closed."""
+    tight = Adaptive(rtol=1e-9, atol=1e-9)
+    flow = empirical_flow(data[:6], schedule, end=0.9, likelihood_solver=tight)
+    assert hasattr(flow.base, "field") == exact_start
+    end = flow.map.interval[1]
+    x = data[:6] + 0.1 * normal(6, 2)
+    assert (flow.log_prob(x) - brute_log_density(data[:6], schedule, end, x)).abs().max() < 1e-5
+    drawn = flow.base.sample(4000, generator=torch.Generator().manual_seed(0))
+    start = torch.zeros((), dtype=torch.float64)
+    spread = float(schedule.sigma(start) ** 2 + schedule.alpha(start) ** 2 * data[:6].var(0, correction=0).mean())
+    # A variance of 8000 numbers has a relative error of √(2/8000) = 1.6 %.
+    assert float(drawn.var()) == pytest.approx(spread, rel=0.08) or schedule.alpha(start) > 0.5
+    assert torch.isfinite(flow.base.log_prob(drawn)).all()
+
+
 def test_refusals(data):
     """What has no answer is refused, with a remedy."""
     field = EmpiricalField(data, Linear())
@@ -185,3 +361,9 @@ def test_refusals(data):
         EmpiricalField(data[:0], Linear())
     with pytest.raises(ConfigError, match="block_rows"):
         EmpiricalField(data, Linear(), block_rows=0)
+    with pytest.raises(DataError, match="not all 0"):
+        EmpiricalField(data, Linear(), weights=torch.zeros(37))
+    with pytest.raises(UnsupportedError, match="BrownianBridge is not affine"):
+        EmpiricalField.of_path(BrownianBridge(), data)
+    with pytest.raises(ConfigError, match="noise is -1"):
+        Widened(Linear(), -1.0)

@@ -14,7 +14,8 @@ from advect.flows.bases import ConditionalNormal, DiagonalNormal, FullNormal, St
 from advect.flows.bridge import BridgeField
 from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
-from advect.flows.empirical import EmpiricalField, empirical_flow
+from advect.flows.empirical import EmpiricalField
+from advect.flows.empirical_flow import EmpiricalStart, empirical_flow
 from advect.flows.flow import Flow
 from advect.flows.guidance import Guided
 from advect.flows.mixture import GaussianMixture
@@ -36,6 +37,7 @@ __all__ = [
     "DiagonalNormal",
     "EmpiricalBase",
     "EmpiricalField",
+    "EmpiricalStart",
     "Flow",
     "FlowDistribution",
     "FullNormal",

@@ -8,7 +8,7 @@ pulls are the fields w(t)(x1 − x) with what they leave behind. t = 0 is the so
 
 from advect.paths.affine import AffinePath, linear
 from advect.paths.bridge import BrownianBridge
-from advect.paths.clock import Affine, Clock, Shortened
+from advect.paths.clock import Affine, Clock, Shortened, Widened
 from advect.paths.convert import PREDICTIONS, coefficients, convert, error_factor, target
 from advect.paths.fields import (
     NoisyDynamics,
@@ -82,6 +82,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "WeightedPull",
+    "Widened",
     "arrival_report",
     "blurred_data",
     "clocking",

@@ -1,4 +1,4 @@
-"""Schedules made from functions or from other schedules: any two functions, one clock, an interval of another.
+"""Schedules made from functions or from other schedules: two functions, one clock, an interval, noise besides.
 
 Derivatives are taken by forward mode where none are given, and the log signal-to-noise ratio is inverted by bisection.
 """
@@ -126,3 +126,38 @@ class Shortened(AffineSchedule):
     def time_of_log_snr(self, log_snr: AnyTimes) -> AnyTimes:
         """The inner inverse, on the outer clock."""
         return ((self.schedule.time_of_log_snr(log_snr) - self.start_time) / self._length).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Widened(AffineSchedule):
+    """Another schedule with constant noise s besides: σ becomes √(σ² + s²), so that it describes a path with noise of
+    its own and a standard-normal source (x_t = α x1 + σ x0 + s ε).
+
+    Args:
+        schedule: The schedule without it.
+        noise: s ≥ 0, in units of the source's standard deviation.
+    """
+
+    schedule: Schedule
+    noise: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < float("inf"):
+            raise ConfigError(f"the noise is {self.noise}", where="widened schedule", remedy="Take a number >= 0.")
+
+    def alpha(self, t: AnyTimes) -> AnyTimes:
+        """The inner α."""
+        return self.schedule.alpha(t)
+
+    def sigma(self, t: AnyTimes) -> AnyTimes:
+        """√(σ² + s²)."""
+        return (self.schedule.sigma(t).square() + self.noise**2).sqrt()
+
+    def alpha_derivative(self, t: AnyTimes) -> AnyTimes:
+        """The inner α'."""
+        return self.schedule.alpha_derivative(t)
+
+    def sigma_derivative(self, t: AnyTimes) -> AnyTimes:
+        """σσ'/√(σ² + s²)."""
+        inner = self.schedule.sigma_derivative(t)
+        return inner if self.noise == 0 else self.schedule.sigma(t) * inner / self.sigma(t)
