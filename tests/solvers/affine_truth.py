@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from advect.paths import Linear, Lipman, Trigonometric, VariancePreserving
-from advect.solvers import DDIM, DEIS, ChurnedHeun, DPMSolver2M, DPMSolver2S, ReverseSDE, StraightAdams
+from advect.solvers import DDIM, DEIS, ChurnedHeun, DPMSolver2M, DPMSolver2S, NoiseAdams, ReverseSDE, StraightAdams
 from advect.typing import expand_time
 
 
@@ -50,6 +50,7 @@ DETERMINISTIC = {
     "2s": DPMSolver2S,
     "deis": DEIS,
     "straight": StraightAdams,
+    "noise": NoiseAdams,
     "edm": ChurnedHeun,
 }
 

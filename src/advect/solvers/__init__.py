@@ -1,8 +1,8 @@
 """Solvers: from a velocity field to where its rows end up.
 
 Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), adaptive steps row by row (`Adaptive`),
-samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `StraightAdams`;
-with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`),
+samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `StraightAdams`,
+`NoiseAdams`; with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`),
 the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated
 along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the
 sentences for rows that failed (`describe`, `raise_if_failed`).
@@ -17,10 +17,11 @@ from advect.solvers.diffusion import DIFFUSIONS, Ancestral, Diffusion, make_diff
 from advect.solvers.divergence import ExactDivergence, HutchinsonDivergence
 from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
-from advect.solvers.grid import Grid, edm_points, share_points, uniform
+from advect.solvers.grid import Grid, blended_points, edm_points, share_points, uniform
 from advect.solvers.hutchpp import HutchPlusPlusDivergence
 from advect.solvers.inverse import Root, bracketed_root, fixed_point
 from advect.solvers.multistep import Adams3
+from advect.solvers.noise_adams import NoiseAdams
 from advect.solvers.status import describe, raise_if_failed, status_counts
 from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
 from advect.solvers.straight import StraightAdams
@@ -53,10 +54,12 @@ __all__ = [
     "KineticEnergy",
     "Midpoint",
     "Motion",
+    "NoiseAdams",
     "ReverseSDE",
     "Root",
     "SolverEntry",
     "StraightAdams",
+    "blended_points",
     "bracketed_root",
     "describe",
     "edm_points",

@@ -27,7 +27,7 @@ from advect.solvers.along import System
 from advect.solvers.fixed import FixedSolver
 from advect.solvers.grid import Grid, share_points, stretched
 from advect.solvers.ledger import Evaluation
-from advect.typing import Schedule
+from advect.typing import Field, Schedule
 
 # A weight that should be 0 may come out of a trigonometric function a few units of rounding below it.
 _ROUNDING = 1e-12
@@ -157,6 +157,16 @@ def look(system: System, at: Mark, x: Tensor) -> tuple[Tensor, Evaluation]:
     return at.end_ahead(x, velocity), (at.time, x, velocity)
 
 
+def short_of_its_end(field: Field, time: float, direction: int) -> bool:
+    """Whether a field's own interval (0 to 1 where it has none) stops at ``time``, short of the path's end.
+
+    It stops there because what the network predicts says nothing about the velocity at the end itself, and ever less on
+    the way: an evaluation at the edge is the worst there is.
+    """
+    first, last = getattr(field, "interval", (0.0, 1.0))
+    return last < 1.0 and time >= last if direction > 0 else first > 0.0 and time <= first
+
+
 @dataclass(frozen=True)
 class AffineSolver(FixedSolver):
     """A solver with fixed steps that knows the schedule of the path its field belongs to.
@@ -204,9 +214,13 @@ class AffineSolver(FixedSolver):
         # A path that does not move between them is told by `track`, with the place.
         if self.steps is None or not first.ahead * last.behind < last.ahead * first.behind:
             return super().laid(t0, t1)
-        points = share_points(self.schedule, self.steps, t0, t1)
+        points = self.points(self.steps, t0, t1)
         rises = all(a < b for a, b in pairwise(points))
         return stretched(points, t0, t1) if rises else super().laid(t0, t1)
+
+    def points(self, steps: int, t0: float, t1: float) -> tuple[float, ...]:
+        """Normalised times of ``steps`` steps, where no grid was given."""
+        return share_points(self.schedule, steps, t0, t1)
 
     def extra_times(self, grid: Grid, marks: tuple[Mark, ...]) -> Sequence[float]:
         """One more time per step at which the solver evaluates; none by default."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from advect.solvers.affine import AffineSolver, Mark
+from advect.solvers.affine import AffineSolver, Mark, short_of_its_end
 from advect.solvers.along import System
 from advect.solvers.fixed import Trial, advanced
 from advect.solvers.grid import Grid
@@ -31,7 +31,8 @@ class StraightAdams(AffineSolver):
     """Third-order Adams predictor–corrector of dX/dω = D − E. Order 3.
 
     One evaluation per step and one more at the start. The last one, at the end itself, is left out where the velocity
-    does not tell the ends apart there (α'σ − ασ' is 0 or infinite).
+    does not tell the ends apart there (α'σ − ασ' is 0 or infinite), or where the field's interval stops short of the
+    path's end, see `affine.short_of_its_end`.
     """
 
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
@@ -44,7 +45,7 @@ class StraightAdams(AffineSolver):
             evaluations.append(evaluation)
         nodes = tuple(self.track(grid).marks[number - back].share for back in range(len(carry)))
         slopes = carry
-        if end.tells_ends:
+        if end.tells_ends and not short_of_its_end(system.field, end.time, grid.direction):
             newest, evaluation = _slope(system, end, _moved(y, slopes, nodes, start, end, end))
             evaluations.append(evaluation)
             nodes, slopes = (end.share, *nodes[:2]), (newest, *carry[:2])

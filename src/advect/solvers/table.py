@@ -11,6 +11,7 @@ from advect.solvers.diffusion import Ancestral, proportional
 from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
 from advect.solvers.multistep import Adams3
+from advect.solvers.noise_adams import NoiseAdams
 from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
 from advect.solvers.straight import StraightAdams
 from advect.solvers.tableau import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RK4_TABLE, TSIT5, Tableau
@@ -104,6 +105,7 @@ SOLVERS: dict[str, SolverEntry] = {
         _affine("dpm++2s", "DPM-Solver++ (2S)", 2, 2, DPMSolver2S, DEFAULT_STEPS),
         _affine("deis", "exponential Adams predictor–corrector, after DEIS", 3, 1, DEIS, DEFAULT_STEPS),
         _affine("adams3-straight", "adams3 on the straightened path", 3, 1, StraightAdams, DEFAULT_STEPS),
+        _affine("adams3-noise", "adams3 of the noise on its own clock", 3, 1, NoiseAdams, DEFAULT_STEPS),
         _noisy("edm-heun", "Heun in the noise level, with churn (EDM)", 2, 2, _edm),
         _noisy("ancestral", "ancestral sampling (DDPM)", 1, 1, _ancestral),
         _noisy("sde", "SDE with g² = 2cσ", 1, 1, _sde),
