@@ -107,6 +107,13 @@ def fit_call(*arguments: str) -> str:
     return "\n".join(["model = advect.fit(", *(f"    {argument}," for argument in given), ")"])
 
 
+_VERBS = {
+    "exact": "model.sample(5), model.log_prob(X[:5])",
+    "bound": "model.sample(5), model.log_prob(X[:5])  # the second is a lower bound",
+    "none": "model.sample(5)",
+}
+
+
 def snippet(method: Method) -> str:
     """A small fit that names every option at its default."""
     options = [f"{name}={o.default!r}" for name, o in method.options.items()]
@@ -129,7 +136,7 @@ def snippet(method: Method) -> str:
             "",
             "X = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 3.0]",
             fit_call("X", f'method="{method.name}"', "steps=20", "seed=0", *options),
-            "model.sample(5), model.log_prob(X[:5])",
+            _VERBS[method.recipe.likelihood],
             "```",
         ]
     )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advect.errors import ConfigError, ShapeError, UnknownNameError
+from advect.errors import ConfigError, ShapeError, UnknownNameError, UnsupportedError
 from advect.flows import EmpiricalBase, IsotropicNormal, layers, start_law
 from advect.methods import METHODS, Blueprint, Parts, build, explanation, full_flow, get_method, resolve_options
 from advect.methods.denoising import Denoising
@@ -59,6 +59,7 @@ WORDS = ("title", "map", "couples", "path", "objective", "equation", "paper", "c
 
 MATCHING = [name for name, row in METHODS.items() if isinstance(row.recipe, Matching)]
 LIKELIHOOD = [name for name, row in METHODS.items() if row.recipe.has_tractable_density]
+CONTRAST = [name for name, row in METHODS.items() if row.recipe.likelihood != "exact"]
 DIFFUSION = [name for name, row in METHODS.items() if isinstance(row.recipe, Denoising)]
 
 
@@ -79,7 +80,9 @@ CASES = [
 # A Gaussian fit is an affine map of all coordinates at once; convolutional layers have no such first layer.
 # The components of a mixture that all start alike would never part: flowpp starts near the fit, not at it.
 FITTED = [
-    (name, shape) for name, shape in CASES if not (works_on_pictures(name) and len(shape) == 3) and name != "flowpp"
+    (name, shape)
+    for name, shape in CASES
+    if not (works_on_pictures(name) and len(shape) == 3) and name not in ("flowpp", *CONTRAST)
 ]
 
 methods = pytest.mark.parametrize("name", METHODS)
@@ -90,7 +93,7 @@ cases = pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
 
 def blueprint(name: str, shape: tuple[int, ...] | None = None, **more) -> Blueprint:
     shape = shape if shape is not None else (2,) if works_on_vectors(name) else (1, 8, 8)
-    network = "mlp-2x8" if name in LIKELIHOOD else "residual-1x8"
+    network = "mlp-2x8" if name in (*LIKELIHOOD, *CONTRAST) else "residual-1x8"
     settings = {"network": network, "event_shape": shape, **METHODS[name].recipe.settings, **more}
     return Blueprint(name, resolve_options(get_method(name), settings.pop("options", {})), **settings)
 
@@ -194,6 +197,8 @@ def test_every_row_builds_trains_and_speaks(name, shape):
     with torch.no_grad():
         drawn = built.core.sample(5, generator=generator)
         assert drawn.shape == (5, *shape)
+        if name in CONTRAST:
+            return
         assert torch.isfinite(built.core.log_prob(drawn)).all()
         # There and back by the adaptive solver at 1e-5, in float32.
         exact = built.core
@@ -201,6 +206,24 @@ def test_every_row_builds_trains_and_speaks(name, shape):
             exact = built.core.with_options(solver=make_solver("dopri5", tolerance=1e-5))
             assert built.core.trajectory(3, torch.tensor([0.0, 1.0])).shape == (2, 3, *shape)
         assert torch.allclose(exact.decode(exact.encode(drawn).value).value, drawn, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CONTRAST)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows_that_are_no_flows_say_what_they_know(name, shape):
+    rows = gaussian_rows(32, shape)
+    flow = build(blueprint(name, shape, options={"code": 3}), latent=rows).core.eval()
+    known = METHODS[name].recipe.likelihood
+    assert flow.likelihood == known
+    assert explanation(name)["likelihood"] == {"bound": "a lower bound", "none": "none"}[known]
+    if known == "none":
+        with pytest.raises(UnsupportedError, match="no likelihood"):
+            flow.log_prob(rows)
+    else:
+        assert flow.log_prob(rows).isfinite().all()
+        assert flow.encode(rows).value.shape == (32, 3)
+    with pytest.raises(UnsupportedError):
+        flow.sample_and_log_prob(3)
 
 
 def fitted_law(rows: torch.Tensor) -> torch.distributions.MultivariateNormal:

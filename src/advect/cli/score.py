@@ -16,7 +16,9 @@ def score(
     *,
     out: Out = None,
     samples: Annotated[
-        int | None, Parameter(name="--importance-samples", help="Draws per row for discrete columns and gaps."), Count
+        int | None,
+        Parameter(name="--importance-samples", help="Draws per row for discrete columns, gaps and codes."),
+        Count,
     ] = None,
     seed: Seed = 0,
     json: Json = False,
@@ -39,6 +41,8 @@ def score(
     words = f"mean {figures['mean']:.4f} ± {figures['standard_error']:.4f} nats per row over {figures['rows']} rows"
     if scored.bound:
         words += f" (K = {scored.importance_samples} draws per row)"
+    if "elbo" in figures:
+        words += f", a lower bound; with one draw (ELBO) {figures['elbo']:.4f}"
     for name, what in (("failed_rows", "failed"), ("impossible_rows", "cannot occur"), ("imputed_rows", "have gaps")):
         if figures[name]:
             words += f"; {figures[name]} {what}"

@@ -10,6 +10,7 @@ sample, transport and encode, but not score.
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -99,6 +100,7 @@ class EmpiricalBase(nn.Module):
         DataError: If there is no row.
     """
 
+    likelihood: Literal["none"] = "none"  # see `transforms.bijection.Likelihood`
     points: Tensor
 
     def __init__(self, points: Float[Tensor, "rows *event"]) -> None:

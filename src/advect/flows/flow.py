@@ -22,7 +22,7 @@ from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
 from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
-from advect.transforms.bijection import ANY_CONDITION
+from advect.transforms.bijection import ANY_CONDITION, Likelihood, least_known
 from advect.transforms.compose import members
 from advect.typing import Base, Bijection
 
@@ -228,6 +228,11 @@ class Flow(nn.Module):
                 remedy="Train with sf2m; on affine paths convert the velocity (paths.convert).",
             )
         return score(t, x, condition)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What is known of the log-density: ``exact`` (up to the error that is told), a lower ``bound``, ``none``."""
+        return least_known(getattr(part, "likelihood", "exact") for part in (self.map, self.base))
 
     @property
     def ode(self) -> ContinuousMap | None:

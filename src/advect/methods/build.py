@@ -107,4 +107,4 @@ def build_flow(
 
 def full_flow(core: Flow, *before: Bijection) -> Flow:
     """The flow in the user's coordinates: preprocessing first, then the core's map."""
-    return Flow(core.base, Compose(*before, core.map))
+    return Flow(core.base, Compose(*before, core.map), event_shape=core.event_shape)

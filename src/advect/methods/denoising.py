@@ -19,6 +19,7 @@ from advect.networks import resolve_network
 from advect.objectives import Denoising as DenoisingLoss
 from advect.objectives import TimeSampler, make_weight
 from advect.paths import AffinePath, AffineSchedule
+from advect.transforms.bijection import Likelihood
 from advect.typing import Base, Coupling, Objective
 
 
@@ -38,6 +39,7 @@ class Denoising:
 
     any_source = False
     has_tractable_density = False
+    likelihood: Likelihood = field(default="exact", init=False)
     has_ode = True
     pictures_only = False
 

@@ -106,7 +106,7 @@ class DiscreteLikelihood(Likelihood):
         generator = torch.Generator().manual_seed(seed)
         picture = self.picture is not None and len(shape) == 3
         map = self._picture(blueprint, generator) if picture else self._vector(blueprint, generator, latent)
-        return Flow(StandardNormal(shape), map)
+        return Flow(StandardNormal(shape if map.source_shape is None else map.source_shape), map, event_shape=shape)
 
     def _picture(self, blueprint: Blueprint, generator: Generator) -> Bijection:
         assert self.picture is not None

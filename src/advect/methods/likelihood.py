@@ -14,6 +14,7 @@ from torch import Tensor
 from advect.errors import ConfigError, unknown_name
 from advect.methods.blueprint import Blueprint, Parts
 from advect.transforms import LULinear, whitening
+from advect.transforms.bijection import Likelihood as Known
 from advect.typing import Base, Coupling
 
 GRADIENT_CLIP = 5.0  # of a loss in nats per row
@@ -34,6 +35,7 @@ class Likelihood:
         width: Of the networks, for ``auto``.
         depth: Their hidden layers, for ``auto``.
         own_parts: What a user may give in place of the row's own.
+        likelihood: See `methods.recipe.Recipe`.
     """
 
     width: int = field(default=64, kw_only=True)
@@ -44,6 +46,7 @@ class Likelihood:
 
     any_source = False
     has_tractable_density = True
+    likelihood: Known = field(default="exact", kw_only=True)
 
     def resolve_network(self, name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:
         """A checked ``mlp-DEPTHxWIDTH``; ``auto`` takes the sizes above, narrower (to 32) below a thousand rows."""

@@ -14,6 +14,7 @@ from advect.networks import FieldNetwork, make_network, resolve_network
 from advect.objectives import Denoising, VelocityMatching, make_times, make_weight
 from advect.paths import AffinePath
 from advect.solvers import make_solver
+from advect.transforms.bijection import Likelihood
 from advect.typing import Base, Coupling, Objective, Path, Schedule
 
 _SOURCES = {
@@ -48,6 +49,7 @@ class Matching:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     has_tractable_density = False
+    likelihood: Likelihood = field(default="exact", init=False)
     has_ode = True
     pictures_only = False
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from advect.flows import Flow
 from advect.methods.blueprint import Blueprint, Parts
 from advect.methods.option import Options
+from advect.transforms.bijection import Likelihood
 from advect.typing import Base, Coupling, Objective
 
 
@@ -23,6 +24,7 @@ class Recipe(Protocol):
     Attributes:
         has_tractable_density: Whether training goes through the flow's own density, so that it can also be fitted to
             an unnormalised log-density without rows.
+        likelihood: What a model of this row knows of its log-density: its value, a lower bound, or nothing.
         has_ode: Whether the map is an ODE, with a time and solvers.
         pictures_only: Whether rows must be pictures.
         any_source: Whether the source may be something other than a standard normal.
@@ -32,6 +34,11 @@ class Recipe(Protocol):
 
     @property
     def has_tractable_density(self) -> bool:
+        """See above."""
+        ...
+
+    @property
+    def likelihood(self) -> Likelihood:
         """See above."""
         ...
 

@@ -9,13 +9,21 @@ from typing import Any
 
 from advect.errors import ConfigError, unknown_name
 from advect.methods.continuous_rows import CONTINUOUS
+from advect.methods.contrast_rows import CONTRAST
 from advect.methods.denoising_rows import DENOISING
 from advect.methods.discrete_rows import DISCRETE
 from advect.methods.matching_rows import MATCHING
 from advect.methods.option import Option
 from advect.methods.row import NONE, Method
 
-METHODS: dict[str, Method] = {row.name: row for row in (*DISCRETE, *CONTINUOUS, *MATCHING, *DENOISING)}
+METHODS: dict[str, Method] = {row.name: row for row in (*DISCRETE, *CONTINUOUS, *MATCHING, *DENOISING, *CONTRAST)}
+
+
+_KNOWN = {
+    "exact": "its value, with an error that is told",
+    "bound": "a lower bound",
+    "none": "none",
+}
 
 
 def get_method(name: str) -> Method:
@@ -79,6 +87,7 @@ def explanation(name: str) -> dict[str, Any]:
         "cost": method.cost,
         "avoid when": method.avoid,
         "source": "any rows (--source)" if method.any_source else "a standard normal",
+        "likelihood": _KNOWN[method.recipe.likelihood],
         "time": "t = 0 is the source, t = 1 the data" if method.recipe.has_ode else NONE,
     }
     # A row says nothing about what it does not have.

@@ -5,6 +5,7 @@ knows its density, weights are functions of the drawn time (`snr`: of the log si
 schedule), and the target comes from the very ends of its point.
 """
 
+from advect.objectives.adversarial import Adversarial, energy_score
 from advect.objectives.bridge import BridgeMatching
 from advect.objectives.denoising import Denoising
 from advect.objectives.dequantised import VariationalDequantisation
@@ -39,6 +40,7 @@ from advect.objectives.weights import (
 __all__ = [
     "TIME_SAMPLERS",
     "WEIGHTINGS",
+    "Adversarial",
     "BridgeMatching",
     "BridgeWeight",
     "Denoising",
@@ -64,6 +66,7 @@ __all__ = [
     "VelocityMatching",
     "Weight",
     "drop_condition",
+    "energy_score",
     "implied_weight",
     "make_times",
     "make_weight",

@@ -51,7 +51,9 @@ class Likelihood:
         dequantisation: K, the importance samples per row, where columns are discrete; None where none are.
         bits_per_dim: The mean as bits per dimension, where that is customary.
         failed_rows: Rows without a value (solver failure, outside the support), left out of the mean.
-        kind: What the number is: ``log-density``, ``log-probability``, ``mixed`` (both kinds of column) or ``bound``.
+        kind: What the number is: ``log-density``, ``log-probability`` or ``mixed`` (both kinds of column).
+        elbo: Of a model that knows no more than bounds: the evidence lower bound. The mean is a bound then, too.
+        bound_draws: K, the draws of its codes in the mean.
     """
 
     mean: float
@@ -65,6 +67,8 @@ class Likelihood:
     bits_per_dim: float | None = None
     failed_rows: int = 0
     kind: str = "log-density"
+    elbo: float | None = None
+    bound_draws: int | None = None
 
 
 @dataclass(frozen=True)

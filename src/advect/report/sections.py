@@ -153,7 +153,8 @@ def tiles(content: ReportContent) -> tuple[tuple[str, str, str], ...]:
         found.append(("tests passed", f"{passed} of {tested}", "like real rows"))
     if content.likelihood is not None:
         error = content.likelihood.standard_error
-        found.append(("held-out log-likelihood", plus_minus(content.likelihood.mean, error), "nats per row"))
+        what = "held-out log-likelihood" if content.likelihood.elbo is None else "lower bound of the log-likelihood"
+        found.append((what, plus_minus(content.likelihood.mean, error), "nats per row"))
     if content.history is not None and content.history.seconds is not None:
         found.append(("training time", duration(content.history.seconds), ""))
     return tuple(found)
@@ -184,7 +185,6 @@ _KINDS = {
     "log-density": "This is the log of a probability density, in the units of the data: it may be positive.",
     "log-probability": "Every column is discrete, so this is the log of a probability: never positive.",
     "mixed": "Discrete columns give a probability and continuous ones a density; this is the log of their product.",
-    "bound": "This is a lower bound of the log-likelihood, not the log-likelihood itself.",
 }
 
 
@@ -201,6 +201,12 @@ def likelihood(content: ReportContent) -> tuple[str, ...]:
         sentences.append(f"That is {number(found.bits_per_dim)} bits per dimension.")
     sentences += _against_gaussian(content)
     sentences.append(_KINDS.get(found.kind, found.kind))
+    if found.elbo is not None:
+        sentences.append(
+            "The model draws codes, so its log-likelihood is not known: the figure is a lower bound of it, by "
+            f"K = {found.bound_draws} importance-weighted codes per row. The evidence lower bound (one code) is "
+            f"{number(found.elbo)}."
+        )
     if found.dequantisation is not None:
         sentences.append(
             f"Discrete columns were dequantised with K = {found.dequantisation} importance samples per row; the figure "

@@ -6,6 +6,7 @@
 `Inverse` turns one round. Supports: `Box`, `Positive`, `Simplex`, `Circle`. `Standardise`, `Asinh`, `Cumulative` and
 `Columnwise` bring the columns of a table to unit scale, and `fit_preprocess` chooses and fits them, so that scaling is
 part of a flow's map and its densities stay in the user's units. `Precision` changes the dtype on the way.
+`GaussianLatent` and `Pushforward` stand in the place of a bijection without being one (`vae`, `gan`).
 """
 
 from advect.transforms.actnorm import ActNorm
@@ -21,6 +22,7 @@ from advect.transforms.flatten import Flattened
 from advect.transforms.image import ImageCoupling
 from advect.transforms.integral import MonotoneIntegral
 from advect.transforms.inverse import Inverse
+from advect.transforms.latent import GaussianLatent
 from advect.transforms.linear import Invertible1x1, LULinear, Permutation, whitening
 from advect.transforms.mixture import MixtureCDF
 from advect.transforms.monotone import Monotone, Moved
@@ -29,6 +31,7 @@ from advect.transforms.orthogonal import Householder, QRLinear
 from advect.transforms.planar import Planar
 from advect.transforms.precision import Precision
 from advect.transforms.preprocess import Asinh, Columnwise, empty_preprocess, fit_preprocess
+from advect.transforms.pushforward import Pushforward
 from advect.transforms.radial import Radial
 from advect.transforms.residual import Residual
 from advect.transforms.residual_trace import ExactLogDet, LogDet, RouletteLogDet, SeriesLogDet
@@ -55,6 +58,7 @@ __all__ = [
     "Elementwise",
     "ExactLogDet",
     "Flattened",
+    "GaussianLatent",
     "Householder",
     "ImageCoupling",
     "Inverse",
@@ -71,6 +75,7 @@ __all__ = [
     "Planar",
     "Positive",
     "Precision",
+    "Pushforward",
     "QRLinear",
     "Radial",
     "RationalQuadraticSpline",

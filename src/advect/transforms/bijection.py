@@ -9,7 +9,7 @@ opposite signs. Shapes are checked here, once, for all maps; a map writes only `
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, final
 
 import torch
@@ -21,6 +21,15 @@ from advect.records import Mapped, Status
 
 ANY_CONDITION: Literal["any"] = "any"
 """The condition shape of a composite whose members check the condition themselves."""
+
+Likelihood = Literal["exact", "bound", "none"]
+"""What is known of a log-density: its value (up to an error that is told), a lower bound of it, or nothing."""
+
+
+def least_known(kinds: Iterable[Likelihood]) -> Likelihood:
+    """What is known of the log-density of maps one after another: as much as of the least known of them."""
+    found = set(kinds)
+    return "none" if "none" in found else "bound" if "bound" in found else "exact"
 
 
 def mapped(
@@ -55,18 +64,27 @@ class Bijection(nn.Module, ABC):
         event_shape: Shape of one row; None for a map that works on any.
         condition_shape: Shape of one condition, None for a map that takes none. A map given a condition it does not
             take, or lacking one it needs, raises: a condition is never silently ignored.
+        source_shape: Shape of one row on the source side, where it differs: maps that stand in a flow's place without
+            being invertible.
+
+    Attributes:
+        likelihood: What a flow through this map knows of its log-density, see `Likelihood`.
 
     Values keep the dtype of the input: parameters and buffers are cast to it at use.
     """
+
+    likelihood: Likelihood = "exact"
 
     def __init__(
         self,
         event_shape: tuple[int, ...] | None,
         condition_shape: tuple[int, ...] | Literal["any"] | None = None,
+        source_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.event_shape = event_shape
         self.condition_shape = condition_shape
+        self.source_shape = event_shape if source_shape is None else source_shape
 
     @final
     def encode(
@@ -82,7 +100,7 @@ class Bijection(nn.Module, ABC):
         ``condition`` is ``(batch, *condition)``; ``generator`` feeds maps that estimate their log-determinant.
         Raises `ShapeError` with the expected and the given shape.
         """
-        self._check(x, condition)
+        self._check(x, condition, self.event_shape)
         return self._encode(x, condition, log_det, generator)
 
     @final
@@ -95,7 +113,7 @@ class Bijection(nn.Module, ABC):
         generator: Generator | None = None,
     ) -> Mapped:
         """Source ``z`` ``(batch, *event)`` to data, with log |det ∂x/∂z| ``(batch,)`` if ``log_det``."""
-        self._check(z, condition)
+        self._check(z, condition, self.source_shape)
         return self._decode(z, condition, log_det, generator)
 
     @abstractmethod
@@ -106,12 +124,12 @@ class Bijection(nn.Module, ABC):
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         """`decode` after the checks."""
 
-    def _check(self, x: Tensor, condition: Tensor | None) -> None:
+    def _check(self, x: Tensor, condition: Tensor | None, shape: tuple[int, ...] | None) -> None:
         where = type(self).__name__
         if not x.is_floating_point():
             raise DataError(f"Rows have dtype {x.dtype}", where=where, remedy="Give floating-point rows.")
-        if x.ndim == 0 or (self.event_shape is not None and tuple(x.shape[1:]) != self.event_shape):
-            expected = "(batch, ...)" if self.event_shape is None else shape_text(self.event_shape)
+        if x.ndim == 0 or (shape is not None and tuple(x.shape[1:]) != shape):
+            expected = "(batch, ...)" if shape is None else shape_text(shape)
             raise ShapeError(f"Rows have shape {tuple(x.shape)}, expected {expected}", where=where)
         check_condition(condition, self.condition_shape, x.shape[0], where)
 

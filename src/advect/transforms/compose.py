@@ -4,7 +4,7 @@ For z = f_k(… f_1(x)) the log-determinants add, log |det ∂z/∂x| = Σ log |
 applied. Independent errors add in quadrature, evaluations add, and a row is as bad as its worst part.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from advect.errors import ConfigError
 from advect.records import Mapped, Status
-from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_status
+from advect.transforms.bijection import ANY_CONDITION, Bijection, least_known, mapped, worst_status
 from advect.typing import Bijection as Map
 
 _Shape = tuple[int, ...] | Literal["any"] | None
@@ -37,11 +37,9 @@ class Compose(Bijection):
                 where="Compose",
                 remedy="Give all of them the same condition.",
             )
-        events = {e for m in maps if (e := getattr(m, "event_shape", None)) is not None}
-        if len(events) > 1:
-            raise ConfigError(f"Maps in one chain have different event shapes: {sorted(events)}", where="Compose")
         shape: _Shape = ANY_CONDITION if ANY_CONDITION in shapes else next(iter(known), None)
-        super().__init__(next(iter(events), None), shape)
+        super().__init__(*_ends(maps, shape))
+        self.likelihood = least_known(getattr(m, "likelihood", "exact") for m in maps)
         self.maps = tuple(maps)
         self._takes = tuple(s is not None for s in shapes)
         for index, member in enumerate(maps):
@@ -63,6 +61,22 @@ class Compose(Bijection):
             parts.append(member.decode(z, given, log_det=log_det, generator=generator))
             z = parts[-1].value
         return merge(z, parts, log_det)
+
+
+def _ends(maps: Sequence[Map], condition: _Shape) -> tuple[tuple[int, ...] | None, _Shape, tuple[int, ...] | None]:
+    """Shape of a row before the first map, of the condition, and of a row after the last map."""
+    first: tuple[int, ...] | None = None
+    last: tuple[int, ...] | None = None
+    for member in maps:
+        event = getattr(member, "event_shape", None)
+        if event is None:
+            continue
+        if last is not None and event != last:
+            raise ConfigError(f"Maps in one chain have different event shapes: {[last, event]}", where="Compose")
+        first = event if first is None else first
+        source = getattr(member, "source_shape", None)
+        last = event if source is None else source
+    return first, condition, last
 
 
 def members(map: Map) -> Iterator[Map]:

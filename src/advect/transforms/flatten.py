@@ -18,23 +18,32 @@ class Flattened(Bijection):
     """
 
     def __init__(self, inner: Map, event_shape: tuple[int, ...]) -> None:
-        super().__init__(tuple(event_shape), getattr(inner, "condition_shape", ANY_CONDITION))
+        width = math.prod(event_shape)
+        # A source side of other numbers than the data's is a vector and stays one.
+        code = getattr(inner, "source_shape", None) or (width,)
+        source_shape = tuple(event_shape) if code == (width,) else code
+        super().__init__(tuple(event_shape), getattr(inner, "condition_shape", ANY_CONDITION), source_shape)
         self.inner = inner
-        self._width = math.prod(event_shape)
+        self.likelihood = getattr(inner, "likelihood", "exact")
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        return _shaped(self.inner.encode(self._flat(x), condition, log_det=log_det, generator=generator), x)
+        found = self.inner.encode(_rows(x, self.event_shape), condition, log_det=log_det, generator=generator)
+        return _shaped(found, self.source_shape)
 
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        return _shaped(self.inner.decode(self._flat(z), condition, log_det=log_det, generator=generator), z)
-
-    def _flat(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], self._width)
+        found = self.inner.decode(_rows(z, self.source_shape), condition, log_det=log_det, generator=generator)
+        return _shaped(found, self.event_shape)
 
 
-def _shaped(found: Mapped, like: Tensor) -> Mapped:
+def _rows(x: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+    assert shape is not None
+    return x.reshape(x.shape[0], math.prod(shape))
+
+
+def _shaped(found: Mapped, shape: tuple[int, ...] | None) -> Mapped:
+    assert shape is not None
     return Mapped(
-        value=found.value.reshape(like.shape),
+        value=found.value.reshape(-1, *shape),
         log_abs_det_jacobian=found.log_abs_det_jacobian,
         status=found.status,
         standard_error=found.standard_error,

@@ -14,8 +14,9 @@ class Inverse(Bijection):
     """
 
     def __init__(self, inner: Bijection) -> None:
-        super().__init__(inner.event_shape, inner.condition_shape)
+        super().__init__(inner.source_shape, inner.condition_shape, inner.event_shape)
         self.inner = inner
+        self.likelihood = inner.likelihood
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         return self.inner.decode(x, condition, log_det=log_det, generator=generator)

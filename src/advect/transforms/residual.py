@@ -120,7 +120,7 @@ class Residual(Bijection):
 
     def root(self, z: Tensor, condition: Tensor | None = None) -> Root:
         """Solve x + g(x | condition) = z ``(batch, *event)``, with evaluations, residual and status per row."""
-        self._check(z, condition)
+        self._check(z, condition, self.source_shape)
         return self._root(self._function(condition, z), z)
 
     def _root(self, g: _Function, z: Tensor) -> Root:

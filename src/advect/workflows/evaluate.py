@@ -164,6 +164,8 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
     if like.get("mean") is not None:
         spread = "" if like["standard_error"] is None else f" ± {like['standard_error']:.3f}"
         text = f"{like['mean']:.3f}{spread} nats per row ({like['rows']} rows)"
+        if like.get("elbo") is not None:
+            text = f"at least {text}: a bound of K = {like['importance_samples']} draws, ELBO {like['elbo']:.3f}"
         if like.get("gaussian") is not None:
             text += f"; Gaussian fit {like['gaussian']:.3f}"
         lines.append(("log-likelihood", text))

@@ -21,7 +21,7 @@ from advect.records import Estimate, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for, mix
 from advect.workflows.prepare import EVALUATE
-from advect.workflows.score import Scored, score
+from advect.workflows.score import Scored, coding_draws, default_draws, score
 from advect.workflows.transport import preprocessing, to_latent
 
 LIKELIHOOD_ROWS = 500
@@ -58,9 +58,10 @@ def held_out_scores(
         most_rows: Rows scored; by default up to 500, fewer in many dimensions.
         deadline: ``time.monotonic()`` after which no further rows are scored; at least one block always is.
     """
-    draws = _draws(artefact)
+    draws = default_draws(artefact)
     width = len(artefact.codec.coordinates)
-    count = most_rows or min(LIKELIHOOD_ROWS, max(50, LIKELIHOOD_EFFORT // (width * draws)))
+    # The model's own draws are left out of the account, or models of one data set would be scored on other rows.
+    count = most_rows or min(LIKELIHOOD_ROWS, max(50, LIKELIHOOD_EFFORT // (width * coding_draws(artefact))))
     rows = some_rows(held_out, count, generator_for(seed, EVALUATE, _ROWS))
     if isinstance(artefact.flow.base, EmpiricalBase):
         return HeldOutScores(rows, None, "the source is a data set, which has no density")
@@ -77,7 +78,7 @@ def likelihood_facts(artefact: Artefact, scores: HeldOutScores, reference: Table
         return {"reason": scores.reason}
     generator = generator_for(seed, EVALUATE, _GAUSSIAN)
     try:
-        gaussian = _gaussian_scores(artefact, scores.rows, reference, _draws(artefact), generator)
+        gaussian = _gaussian_scores(artefact, scores.rows, reference, coding_draws(artefact), generator)
     except UnsupportedError:  # flat in some direction: the model has a score, the Gaussian has none
         gaussian = None
     return summary(scores.scored, gaussian) | _kind(artefact)
@@ -88,10 +89,6 @@ def flat_latent(artefact: Artefact, table: Table, generator: Generator) -> Tenso
     """Rows in latent coordinates, ``(rows, coordinates)`` float64."""
     latent = to_latent(artefact, table, generator)
     return latent.reshape(latent.shape[0], -1).double()
-
-
-def _draws(artefact: Artefact) -> int:
-    return 1 if artefact.codec.exact else 4
 
 
 def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadline: float | None) -> Scored:
@@ -108,7 +105,9 @@ def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadlin
         name: torch.cat([getattr(part.estimate, name) for part in parts])
         for name in ("value", "standard_error", "status")
     }
-    return Scored(Estimate(**whole), parts[0].importance_samples, any(part.bound for part in parts))
+    elbos = [part.elbo for part in parts if part.elbo is not None]
+    elbo = torch.cat(elbos) if elbos else None
+    return Scored(Estimate(**whole), parts[0].importance_samples, any(part.bound for part in parts), elbo)
 
 
 def summary(scored: Scored, gaussian: Tensor | None = None) -> dict[str, Any]:
@@ -127,6 +126,8 @@ def summary(scored: Scored, gaussian: Tensor | None = None) -> dict[str, Any]:
         "importance_samples": scored.importance_samples,
         "bound": scored.bound,
     }
+    if scored.elbo is not None:
+        result["elbo"] = float(scored.elbo[usable].mean()) if usable.any() else math.nan
     if gaussian is not None:
         both = usable & torch.isfinite(gaussian)  # the same rows for both, or the two means do not compare
         paired, other = (value - gaussian)[both], gaussian[both]

@@ -169,6 +169,8 @@ def _likelihood(artefact: Artefact) -> Likelihood | None:
         bits_per_dim=bits,
         failed_rows=like["failed_rows"] + like["impossible_rows"],
         kind=like["kind"],
+        elbo=like.get("elbo"),
+        bound_draws=like["importance_samples"] if like.get("elbo") is not None else None,
     )
 
 

@@ -10,6 +10,9 @@ ones, gaps integrated out); its own expectation is a lower bound that tightens w
 1509.00519, eq. 8–9). Where nothing is drawn, K is 1 and the value is exact up to the solver's tolerance. Where the
 trace is stochastic its noise would be turned into bias by the exponential: the mean of the logarithms is taken instead,
 and the estimate says that it is a bound.
+
+A model that draws codes (`vae`) knows of each draw an unbiased estimate of the density in place of the density. The
+same formula then gives its importance-weighted bound, and the mean of the logarithms its evidence lower bound.
 """
 
 import math
@@ -28,6 +31,8 @@ from advect.training import generator_for
 from advect.workflows.prepare import SCORE
 
 DEFAULT_IMPORTANCE_SAMPLES = 4
+# Where the model itself draws: a pass is cheap there, and the bound is loose without many.
+BOUND_IMPORTANCE_SAMPLES = 64
 ROWS_AT_ONCE = 1024
 
 
@@ -39,11 +44,13 @@ class Scored:
         estimate: log-probability ``(rows,)`` in nats with standard error and status.
         importance_samples: K.
         bound: Whether the expectation is a lower bound rather than the value itself (K draws, or a stochastic trace).
+        elbo: ``(rows,)`` the bound of a single draw, of models that know no more than bounds; else None.
     """
 
     estimate: Estimate
     importance_samples: int
     bound: bool
+    elbo: Tensor | None = None
 
 
 @torch.no_grad()
@@ -59,7 +66,7 @@ def score(
     Args:
         artefact: The model.
         table: Rows with the model's columns, and its condition columns.
-        importance_samples: K; by default 1 where coding draws nothing, else 4.
+        importance_samples: K; by default 1 where nothing is drawn, 4 where coding draws, 64 where the model does.
         seed: Of the draws.
 
     Raises:
@@ -75,7 +82,7 @@ def score(
             remedy="Move rows with transport, or train without a source to score them.",
         )
     codec = artefact.codec
-    draws = importance_samples or (1 if codec.exact else DEFAULT_IMPORTANCE_SAMPLES)
+    draws = importance_samples or default_draws(artefact)
     prepared = codec.prepare(table, dtype=torch.float64)
     condition = None if artefact.condition is None else artefact.condition.encode(table).float()
     parts = []
@@ -83,19 +90,33 @@ def score(
         index = torch.arange(first, min(first + ROWS_AT_ONCE, table.num_rows))
         block = None if condition is None else condition[index]
         parts.append(_score_block(artefact, prepared, index, block, draws, seed))
+    blocks = [part for part, _ in parts]
     estimate = Estimate(
-        value=torch.cat([p.value for p in parts]),
-        standard_error=torch.cat([p.standard_error for p in parts]),
-        status=torch.cat([p.status for p in parts]),
-        nfe=torch.cat([p.nfe for p in parts if p.nfe is not None]),
+        value=torch.cat([p.value for p in blocks]),
+        standard_error=torch.cat([p.standard_error for p in blocks]),
+        status=torch.cat([p.status for p in blocks]),
+        nfe=torch.cat([p.nfe for p in blocks if p.nfe is not None]),
     )
     stochastic = bool((estimate.standard_error > 0).any())
-    return Scored(estimate, draws, bound=stochastic or not codec.exact)
+    only_bound = artefact.flow.likelihood == "bound"
+    elbo = torch.cat([mean for _, mean in parts]) if only_bound else None
+    return Scored(estimate, draws, bound=stochastic or only_bound or not codec.exact, elbo=elbo)
+
+
+def coding_draws(artefact: Artefact) -> int:
+    """Draws per row that the coding of its cells asks for: 1 where it draws nothing."""
+    return 1 if artefact.codec.exact else DEFAULT_IMPORTANCE_SAMPLES
+
+
+def default_draws(artefact: Artefact) -> int:
+    """K where nobody says."""
+    return BOUND_IMPORTANCE_SAMPLES if artefact.flow.likelihood == "bound" else coding_draws(artefact)
 
 
 def _score_block(
     artefact: Artefact, prepared: PreparedRows, index: Tensor, condition: Tensor | None, draws: int, seed: int
-) -> Estimate:
+) -> tuple[Estimate, Tensor]:
+    """The estimate, and the mean of the logarithms."""
     # All draws in one solve: few rows with several draws cost little more than one.
     coded = [prepared.draw(index, generator_for(seed, SCORE, number, int(index[0]))) for number in range(draws)]
     values = torch.cat([draw.values for draw in coded])
@@ -106,14 +127,15 @@ def _score_block(
         return column.cpu().reshape(draws, len(index))
 
     proposal = torch.stack([draw.log_proposal for draw in coded]).double()
-    value, error = combine(by_draw(scored.value).double() - proposal, by_draw(scored.standard_error).double())
+    logs = by_draw(scored.value).double() - proposal
+    value, error = combine(logs, by_draw(scored.standard_error).double())
     statuses = torch.cat([by_draw(scored.status), torch.stack([draw.status for draw in coded]).to(torch.int8)])
     status = statuses.amax(0).to(torch.int8)
     nfe = torch.zeros(len(index), dtype=torch.long) if scored.nfe is None else by_draw(scored.nfe).sum(0)
     # A value that cannot occur has probability zero: that is an answer, with a status beside it.
     value = torch.where(status == Status.OUTSIDE_SUPPORT, torch.full_like(value, -math.inf), value)
     error = torch.where(torch.isinf(value), torch.zeros_like(error), error)
-    return Estimate(value, error, status, nfe)
+    return Estimate(value, error, status, nfe), logs.mean(0)
 
 
 def combine(logs: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:

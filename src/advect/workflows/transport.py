@@ -1,5 +1,6 @@
 """Moving given rows through a model: data to source (`encode`) and source to data (`decode`)."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,14 +56,15 @@ def transport(artefact: Artefact, table: Table, *, to: str = "source", seed: int
     two_populations = isinstance(artefact.flow.base, EmpiricalBase)
     generator = generator_for(seed, SCORE)
     if to == "target" and not two_populations:
-        moved = _careful(artefact).decode(latent_rows(artefact, table), condition, log_det=False)
+        latent = latent_rows(artefact, table)
+        moved = _careful(artefact).decode(latent, condition, log_det=False, generator=generator)
         status, result = moved.status.cpu(), artefact.codec.decode(moved.value.cpu())
     else:
         coded = artefact.codec.encode(table, generator=generator, dtype=torch.float64)
         if to == "source":
-            moved = artefact.flow.encode(coded.values, condition, log_det=False)
-            latent = latent_table(moved.value, latent_names(artefact))
-            result = from_latent(artefact, moved) if two_populations else latent
+            moved = artefact.flow.encode(coded.values, condition, log_det=False, generator=generator)
+            codes = latent_table(moved.value, latent_names(artefact))
+            result = from_latent(artefact, moved) if two_populations else codes
         else:
             moved = _careful(artefact).decode(_scaled(artefact, coded.values), condition, log_det=False)
             result = artefact.codec.decode(moved.value.cpu())
@@ -81,7 +83,7 @@ def _careful(artefact: Artefact) -> Flow:
 
 def latent_names(artefact: Artefact) -> tuple[str, ...]:
     """Names of latent columns: ``z0, z1, …``."""
-    return tuple(f"z{i}" for i in range(len(artefact.codec.coordinates)))
+    return tuple(f"z{i}" for i in range(math.prod(_latent_shape(artefact))))
 
 
 def latent_rows(artefact: Artefact, table: Table) -> Tensor:
@@ -90,7 +92,7 @@ def latent_rows(artefact: Artefact, table: Table) -> Tensor:
     Raises:
         ConfigError: The wrong number of columns, or columns that are no numbers.
     """
-    width = len(artefact.codec.coordinates)
+    width = math.prod(_latent_shape(artefact))
     given = {column.name for column in artefact.schema.condition}
     columns = [c for name, c in zip(table.names, table.columns, strict=True) if name not in given]
     if len(columns) != width or any(c.dtype.kind not in "biuf" for c in columns):
@@ -102,9 +104,14 @@ def latent_rows(artefact: Artefact, table: Table) -> Tensor:
         )
     return (
         torch.stack([torch.as_tensor(c.astype("float64")) for c in columns], 1)
-        .reshape(-1, *artefact.codec.event_shape)
+        .reshape(-1, *_latent_shape(artefact))
         .float()
     )
+
+
+def _latent_shape(artefact: Artefact) -> tuple[int, ...]:
+    """Shape of a row at the source: that of the coordinates, except for models whose codes have another."""
+    return tuple(getattr(artefact.flow.base, "event_shape", artefact.codec.event_shape))
 
 
 def preprocessing(artefact: Artefact) -> list[Bijection]:

@@ -186,13 +186,18 @@ def _likelihood(runs: Sequence[DoneRun]) -> LikelihoodCell:
     by_row = _row_means(scores)
     by_row = by_row[np.isfinite(by_row)]
     return LikelihoodCell(
-        label=next((f["kind"] for f in facts if "kind" in f), "log-density"),
+        label=next((_label(f) for f in facts if "kind" in f), "log-density"),
         value=value,
         standard_error=_standard_error(by_row),
         rows=len(by_row),
         left_out=int((~np.isfinite(scores)).sum(1).max()),
         gaussian=_mean(f.get("gaussian") for f in facts),
     )
+
+
+def _label(facts: Mapping[str, Any]) -> str:
+    """What the number is; of a model that knows only bounds it says so."""
+    return facts["kind"] if facts.get("elbo") is None else f"lower bound of the {facts['kind']}"
 
 
 def _score_rows(runs: Sequence[DoneRun]) -> np.ndarray:
