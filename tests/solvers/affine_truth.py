@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 
 from advect.paths import Linear, Lipman, Trigonometric, VariancePreserving
-from advect.solvers import DDIM, DEIS, ChurnedHeun, DPMSolver2M, DPMSolver2S, NoiseAdams, ReverseSDE, StraightAdams
+from advect.solvers import (
+    DDIM,
+    DEIS,
+    ChurnedHeun,
+    DPMSolver2M,
+    DPMSolver2S,
+    NoiseAdams,
+    ReverseSDE,
+    StraightAdams,
+    UniPC,
+)
 from advect.typing import expand_time
 
 
@@ -51,6 +61,7 @@ DETERMINISTIC = {
     "deis": DEIS,
     "straight": StraightAdams,
     "noise": NoiseAdams,
+    "unipc": UniPC,
     "edm": ChurnedHeun,
 }
 

@@ -1,10 +1,10 @@
 """Solvers: from a velocity field to where its rows end up.
 
 Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), adaptive steps row by row (`Adaptive`),
-samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `StraightAdams`,
-`NoiseAdams`; with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`),
-the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated
-along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the
+samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`,
+`StraightAdams`, `NoiseAdams`; with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its
+score (`BridgeSDE`), the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other
+quantities integrated along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the
 sentences for rows that failed (`describe`, `raise_if_failed`).
 """
 
@@ -26,6 +26,7 @@ from advect.solvers.status import describe, raise_if_failed, status_counts
 from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
 from advect.solvers.straight import StraightAdams
 from advect.solvers.table import SOLVERS, SolverEntry, make_solver
+from advect.solvers.unipc import UniPC
 
 __all__ = [
     "DDIM",
@@ -59,6 +60,7 @@ __all__ = [
     "Root",
     "SolverEntry",
     "StraightAdams",
+    "UniPC",
     "blended_points",
     "bracketed_root",
     "describe",

@@ -15,6 +15,7 @@ from advect.solvers.noise_adams import NoiseAdams
 from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
 from advect.solvers.straight import StraightAdams
 from advect.solvers.tableau import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RK4_TABLE, TSIT5, Tableau
+from advect.solvers.unipc import UniPC
 from advect.typing import Schedule, Solver
 
 DEFAULT_TOLERANCE = 1e-5
@@ -104,6 +105,7 @@ SOLVERS: dict[str, SolverEntry] = {
         _affine("dpm++2m", "DPM-Solver++ (2M)", 2, 1, DPMSolver2M, DEFAULT_STEPS),
         _affine("dpm++2s", "DPM-Solver++ (2S)", 2, 2, DPMSolver2S, DEFAULT_STEPS),
         _affine("deis", "exponential Adams predictor–corrector, after DEIS", 3, 1, DEIS, DEFAULT_STEPS),
+        _affine("unipc", "UniPC (p = 2)", 2, 1, UniPC, DEFAULT_STEPS),
         _affine("adams3-straight", "adams3 on the straightened path", 3, 1, StraightAdams, DEFAULT_STEPS),
         _affine("adams3-noise", "adams3 of the noise on its own clock", 3, 1, NoiseAdams, DEFAULT_STEPS),
         _noisy("edm-heun", "Heun in the noise level, with churn (EDM)", 2, 2, _edm),
