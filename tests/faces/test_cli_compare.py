@@ -14,7 +14,7 @@ from advect.report.comparison.content import CurvePoint, LikelihoodCell, MetricC
 from advect.report.comparison.figures import pair_to_draw, style_of
 from advect.report.comparison.table import blocks
 from advect.report.comparison.verdict import verdict, winner
-from tests.faces.made_runs import advect, houses, only_json, refuse
+from tests.faces.made_runs import advect, houses, only_json, refuse, succeed
 from tests.faces.test_report_page import ATTACKS, Page, table
 from tests.workflows.tiny import moons
 
@@ -64,6 +64,11 @@ def test_two_methods_of_two_seeds_on_moons(tmp_path):
         ("compare houses.csv --methods glow", "none of these methods"),
         ("compare houses.csv --methods nice --condition plaice", "place"),
         ("compare houses.csv --methods nice --batch-size 1", "at least 2"),
+        ("compare moons --methods nsf --set bins=4", "does not say which method"),
+        ("compare moons --methods nsf --set nsf=4", "does not say which method"),
+        ("compare moons --methods nsf --set maf.layers=4", "no method in this comparison 'maf'"),
+        ("compare moons --methods nsf --set nsf.bns=4", "Did you mean 'bins'"),
+        ("compare moons --methods nsf --set nsf.bins=four", "bins must be a whole number"),
     ],
 )
 def test_refusals_leave_nothing_behind(command, words, tmp_path, monkeypatch, capsys):
@@ -73,6 +78,19 @@ def test_refusals_leave_nothing_behind(command, words, tmp_path, monkeypatch, ca
     assert words in said
     assert said.count("error:") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["houses.csv"]
+
+
+def test_a_dry_run_says_what_would_happen_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = "compare moons --methods nice,glow --set nice.layers=2 --steps 2 --seeds 2 --dry-run"
+    said, _ = succeed(asked, capsys)
+    assert "2 trainings" in said
+    assert "glow is left out" in said
+    assert "moons-compare" in said
+    facts = only_json(succeed(f"{asked} --json", capsys)[0])
+    assert facts["trainings"] == 2
+    assert "glow" in facts["refusals"]
+    assert not list(tmp_path.iterdir())
 
 
 # The page

@@ -1,6 +1,6 @@
 """`compare`: several methods under the same terms, from Python."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def compare(
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Comparison:
     """Train several methods on the same rows under the same terms, and judge them on the same held-out rows.
@@ -42,6 +43,7 @@ def compare(
         out: Folder; by default ``runs/DATA-compare``. The same call continues what is in it.
         seed: The first seed of the trainings, and that of the split.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        settings: Method to what `fit` would take by keyword, such as ``{"nsf": {"bins": 16}}``.
         progress: Called with a `Progress` about twice a second.
 
     Returns:
@@ -63,6 +65,7 @@ def compare(
         label=label,
         batch_size=batch_size,
         device=device,
+        settings={} if settings is None else settings,
     )
     return run_comparison(request, listener=Silence() if progress is None else OnProgress(progress))
 

@@ -1,16 +1,18 @@
 """``advect compare``."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from advect.cli.codes import DONE, INTERRUPTED
 from advect.cli.console import duration, say, show, show_json, show_table, show_text
 from advect.cli.listener import TerminalListener, finding_line
-from advect.cli.options import Count, Json, Seed, seconds
+from advect.cli.options import Count, Json, Seed, flag, pairs, seconds
 from advect.cli.train import default_folder
+from advect.errors import ConfigError
 
 if TYPE_CHECKING:
     from advect.workflows.compare import Comparison
@@ -43,6 +45,16 @@ def compare(
     out: Annotated[Path | None, Parameter(help="Folder of the comparison; by default runs/DATA-compare.")] = None,
     seed: Seed = 0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or mps.")] = "auto",
+    settings: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            help="METHOD.NAME=VALUE: what `advect train --set` takes, for one of the methods; may be repeated.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
     json: Json = False,
 ) -> int:
     """Train several methods under the same terms and set them side by side.
@@ -64,8 +76,39 @@ def compare(
         label=label,
         batch_size=batch_size,
         device=device,
+        settings=_by_method(settings),
     )
-    return _run(request, json)
+    return _dry_run(request, json) if dry_run else _run(request, json)
+
+
+def _by_method(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """The texts of ``--set METHOD.NAME=VALUE`` by method and name."""
+    from advect.workflows.request import read_value
+
+    found: dict[str, dict[str, Any]] = {}
+    for key, text in pairs(texts).items():
+        method, dot, name = key.partition(".")
+        if not (dot and method and name):
+            raise ConfigError(
+                f"{key}={text} does not say which method it is for",
+                where="--set",
+                remedy="Write it like --set nsf.bins=16.",
+            )
+        found.setdefault(method, {})[name] = read_value(text)
+    return found
+
+
+def _dry_run(request: "CompareRequest", json: bool) -> int:
+    """Everything before the first training; nothing is written."""
+    from advect.workflows.compare import plan_comparison
+
+    plan = plan_comparison(request)
+    if json:
+        show_json(vars(plan) | {"findings": [vars(f) for f in plan.findings], "folder": request.out})
+    else:
+        _announce(plan, show_text)
+        show(f"Folder: {request.out}")
+    return DONE
 
 
 def _run(request: "CompareRequest", json: bool) -> int:
@@ -87,16 +130,16 @@ def _run(request: "CompareRequest", json: bool) -> int:
     return INTERRUPTED if result.state == "interrupted" else DONE
 
 
-def _announce(plan: "Plan") -> None:
-    """What is about to happen, on standard error."""
-    say(plan.data)
+def _announce(plan: "Plan", line: Callable[[str], None] = say) -> None:
+    """What is about to happen; on standard error while it does."""
+    line(plan.data)
     for finding in plan.findings:
-        say(f"  {finding_line(finding)}")
+        line(f"  {finding_line(finding)}")
     for method, reason in plan.refusals.items():
-        say(f"  {method} is left out: {reason}")
+        line(f"  {method} is left out: {reason}")
     done = f", {plan.finished} done already" if plan.finished else ""
     left = f"about {duration(plan.seconds)} of training; figures come on top" if plan.seconds else "nothing to train"
-    say(f"{plan.trainings} trainings{done}: {left}")
+    line(f"{plan.trainings} trainings{done}: {left}")
 
 
 def _show(result: "Comparison") -> None:

@@ -83,18 +83,33 @@ def compare(
             that can be used.
     """
     listener.phase("reading")
-    ground = find_ground(request)
+    ground, plan = _planned(request)
     work = _Work(request, ground, Hearing(listener), stop)
-    check_folder(request, ground)
-    plan = plan_trainings(request, ground)
-    if len(plan.refusals) == len(request.methods):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refusals.items())
-        raise ConfigError(f"none of these methods can be used on {ground.table.origin}: {reasons}")
     announce(plan)
     with RunFolder(request.out).locked():
         claim_folder(request, ground)
         work.refused(plan.refusals)
         return work.all_rounds()
+
+
+def plan_comparison(request: CompareRequest) -> Plan:
+    """What `compare` would do; nothing is trained and nothing written.
+
+    Raises:
+        AdvectError: As `compare` would before the first training.
+    """
+    return _planned(request)[1]
+
+
+def _planned(request: CompareRequest) -> tuple[Ground, Plan]:
+    """The rows all methods share, and what there is to do on them."""
+    ground = find_ground(request)
+    check_folder(request, ground)
+    plan = plan_trainings(request, ground)
+    if len(plan.refusals) == len(request.methods):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.refusals.items())
+        raise ConfigError(f"none of these methods can be used on {ground.table.origin}: {reasons}")
+    return ground, plan
 
 
 class _Work:

@@ -201,10 +201,15 @@ def read_settings(method: str, texts: Mapping[str, str]) -> Sorted:
     Raises:
         UnknownNameError: Nothing has a setting of this name.
     """
-    return sort_settings(method, {name: _value(text) for name, text in texts.items()})
+    return sort_settings(method, {name: read_value(text) for name, text in texts.items()})
 
 
-def _value(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """The value a text stands for: read as TOML, anything else is text.
+
+    >>> read_value("0.1"), read_value("lu")
+    (0.1, 'lu')
+    """
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -83,7 +83,8 @@ def terms_words(request: CompareRequest) -> str:
         what = f"{grouped(request.steps or 0)} steps each"
     seeds = f"{request.seeds} seeds" if request.seeds > 1 else "one seed"
     given = f"; given {listed(list(request.condition))}" if request.condition else ""
-    return f"{what[0].upper()}{what[1:]}, {seeds}{given}."
+    own = [f"{method} with {name} = {value}" for method, all in request.settings.items() for name, value in all.items()]
+    return f"{what[0].upper()}{what[1:]}, {seeds}{given}{f'; {listed(own)}' if own else ''}."
 
 
 def command_line(request: CompareRequest) -> str:
@@ -100,6 +101,10 @@ def command_line(request: CompareRequest) -> str:
         parts += ["--condition", column]
     for option, value in (("--label", request.label), ("--batch-size", request.batch_size)):
         parts += [] if value is None else [option, str(value)]
+    for method, settings in request.settings.items():
+        for setting, value in settings.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            parts += ["--set", f"{method}.{setting}={text}"]
     parts += ["--seed", str(request.seed)] if request.seed else []
     return shlex.join([*parts, "--out", str(request.out)])
 

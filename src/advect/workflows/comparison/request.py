@@ -1,13 +1,13 @@
 """What a user asks of `compare`: one record, checked once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advect.errors import ConfigError
+from advect.errors import ConfigError, unknown_name
 from advect.methods import get_method
-from advect.workflows.request import TrainRequest
+from advect.workflows.request import Sorted, TrainRequest, sort_settings
 
 DEFAULT_BUDGET = 60.0
 DEFAULT_SEEDS = 3
@@ -30,6 +30,7 @@ class CompareRequest:
         label: A column that a predictor learns from samples and is tested on; None leaves that out.
         batch_size: Rows per step; each method's own by default.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        settings: Method to settings of its own, of its model or of its loop, by name.
     """
 
     data: Any
@@ -43,6 +44,7 @@ class CompareRequest:
     label: str | None = None
     batch_size: int | None = None
     device: str = "auto"
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -54,6 +56,10 @@ class CompareRequest:
         repeated = sorted({name for name in self.methods if self.methods.count(name) > 1})
         if repeated:
             raise ConfigError(f"{repeated[0]} is named twice", where="--methods", remedy="Name each method once.")
+        for name, given in self.settings.items():
+            if name not in self.methods:
+                raise unknown_name("method in this comparison", name, self.methods, where="--set")
+            sort_settings(name, given)
         if self.seeds < 1:
             raise ConfigError(f"seeds must be at least 1, not {self.seeds}", where="--seeds")
         if self.steps is None and self.budget_seconds is None:
@@ -89,7 +95,11 @@ class CompareRequest:
             seed=seed,
             split_seed=self.seed,
             device=self.device,
+            **vars(self._sorted(method)),
         )
+
+    def _sorted(self, method: str) -> Sorted:
+        return sort_settings(method, self.settings.get(method, {}))
 
     def folder(self, method: str, seed: int) -> Path:
         """``OUT/METHOD-SEED``."""
