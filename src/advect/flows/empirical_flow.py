@@ -76,7 +76,7 @@ def empirical_flow(
     return Flow(base, ode)
 
 
-def _start_of(field: EmpiricalField) -> nn.Module:
+def _start_of(field: EmpiricalField) -> StandardNormal | EmpiricalStart:
     """The law at t = 0."""
     zero = torch.zeros((), dtype=torch.float64)
     if float(field.schedule.alpha(zero)) != 0:

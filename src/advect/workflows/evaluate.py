@@ -26,6 +26,7 @@ from advect.workflows.calibrate import summary
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
 from advect.workflows.prepare import EVALUATE
+from advect.workflows.regression_gap import regression_facts, regression_line
 
 MAX_ROWS = 2000
 PATH_ROWS, PATH_TIMES = 500, 33
@@ -81,7 +82,7 @@ def evaluate_table(
 
     Returns:
         Plain values, ready for JSON (a number that is not finite is None): ``metrics``, ``columns``, ``transport``,
-        ``likelihood``, ``sampling``.
+        ``regression``, ``likelihood``, ``sampling``.
 
     Raises:
         DataError: Fewer than two held-out rows.
@@ -117,6 +118,7 @@ def evaluate_table(
         "metrics": [asdict(m) for m in metrics],
         "columns": [asdict(m) for m in columns],
         "transport": moved,
+        "regression": regression_facts(artefact, real, reference, seed=seed, deadline=deadline),
         "likelihood": likelihood_facts(artefact, scores, reference, seed=seed),
         "sampling": {
             **{name: artefact.config.get("sampling", {}).get(name) for name in ("solver", "steps", "tolerance")},
@@ -187,6 +189,9 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
         lines.append(
             ("path energy", f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight)")
         )
+    gap = regression_line(evaluation.get("regression", {}))
+    if gap is not None:
+        lines.append(("regression gap", gap))
     measured = evaluation.get("sampling", {}).get("measured")
     if measured:
         lines.append(("sampling", measured))

@@ -29,6 +29,7 @@ from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
+from advect.workflows.regression_gap import regression_line
 
 SHOWN_ROWS = 1000
 TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
@@ -231,6 +232,9 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
+    gap = regression_line(artefact.evaluation.get("regression", {}))
+    if gap is not None:
+        notes.append(f"Regression gap of the learnt field: {gap}.")
     failed = artefact.evaluation.get("sampling", {}).get("failed_rows", 0)
     if failed:
         notes.append(f"{failed} sampled rows have no value: the solver failed on them.")
