@@ -4,8 +4,8 @@ Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), ad
 samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`,
 `StraightAdams`, `NoiseAdams`; with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its
 score (`BridgeSDE`), the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other
-quantities integrated along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the
-sentences for rows that failed (`describe`, `raise_if_failed`).
+quantities integrated along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`,
+`fixed_point`), and the sentences for rows that failed (`describe`, `raise_if_failed`).
 """
 
 from advect.solvers.adaptive import Adaptive
