@@ -4,8 +4,8 @@ Pure functions on tensors of rows ``(rows, dim)`` in standardised units; nothing
 Distances between two samples (Wasserstein exact and sliced, energy, MMD, a classifier, columns, correlations) come with
 a noise floor (real against real) and a ceiling (a fitted Gaussian) from `two_sample_suite`; likelihoods with their
 errors and their failed rows from `summarise_log_prob`; paths with their energy and straightness; whether samples repeat
-training rows from `closest_record`, and whether they teach as much from `train_on_synthetic`. Whether a conditional path
-is what it should be is asked in `evaluation.verification`.
+training rows from `closest_record`, and whether they teach as much from `train_on_synthetic`; how far a learnt field is
+from the exact one in `evaluation.regression_gap`; whether a path is what it should be in `evaluation.verification`.
 """
 
 from advect.evaluation.bits import bits_per_dimension, bits_per_dimension_metric

@@ -46,20 +46,20 @@ def regression_facts(
     shape = tuple(artefact.codec.event_shape)
     ode = artefact.flow.ode
     assert ode is not None  # else it was refused
-    field = ode.field
+    weights = next(ode.parameters())
 
     def velocity(t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        weights = next(field.parameters())
-        return field(torch.as_tensor(t).to(weights), x.to(weights)).double().cpu()
+        return ode.field(torch.as_tensor(t).to(weights), x.to(weights)).double().cpu()
 
-    exact = EmpiricalField(train.reshape(-1, *shape), field.schedule, copy=False)
+    schedule = schedule_with_score(ode.field, "regression gap")
+    exact = EmpiricalField(train.reshape(-1, *shape), schedule, copy=False)
     found = regression_gap(
         velocity,
         exact,
         held_out.reshape(-1, *shape),
         generator=generator,
         rows=_rows(train),
-        interval=tuple(field.interval),
+        interval=ode.interval,
     )
     return asdict(found) | {"training_rows": len(train)}
 
