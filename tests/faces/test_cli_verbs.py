@@ -75,6 +75,15 @@ def test_scores_are_one_row_for_each_row(here):
     assert [row[2] == "imputed" for row in rows] == gaps
 
 
+def test_the_error_of_the_solver_can_be_asked_for(here):
+    done = advect("score run houses.csv --tol 1e-4 --solver-error --out scores.csv", here)
+    assert done.returncode == 0, done.stderr
+    assert "solver error" in done.stderr
+    head, rows = table(here / "scores.csv")
+    assert head == ["log_prob", "standard_error", "solver_error", "status"]
+    assert all(0 <= float(row[2]) < 0.1 for row in rows)
+
+
 def test_a_single_row_can_be_scored(here, capsys):
     lines = (here / "houses.csv").read_text().splitlines()
     (here / "one.csv").write_text("\n".join(lines[:2]) + "\n")

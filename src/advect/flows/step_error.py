@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from advect.errors import ConfigError
+from advect.errors import ConfigError, UnsupportedError
+from advect.solvers.adaptive import Adaptive
 from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.chunks import Chunked
 from advect.solvers.fixed import FixedSolver, RungeKutta
@@ -52,6 +53,28 @@ def doubled(solver: Solver) -> Solver:
     points = [float(p) for p in solver.grid]
     middles = [(a + b) / 2 for a, b in pairwise(points)]
     return replace(solver, grid=tuple(sorted([*points, *middles])))
+
+
+def finer(solver: Solver) -> Solver:
+    """The same solver with each of its steps halved, or with a tenth of its tolerances.
+
+    Raises:
+        UnsupportedError: A solver with neither.
+    """
+    if isinstance(solver, Chunked | Checkpointed):
+        return replace(solver, solver=finer(solver.solver))
+    if isinstance(solver, FixedSolver):
+        return doubled(solver)
+    if isinstance(solver, Adaptive):
+        own = solver.log_det_tolerance
+        return replace(
+            solver, rtol=solver.rtol / 10, atol=solver.atol / 10, log_det_tolerance=None if own is None else own / 10
+        )
+    raise UnsupportedError(
+        f"{type(solver).__name__} has neither steps to halve nor a tolerance to tighten",
+        where="likelihood_solver",
+        remedy="Use the adaptive solver to have its error estimated.",
+    )
 
 
 def step_error(solver: Solver, coarse: Tensor, fine: Tensor) -> Tensor:
