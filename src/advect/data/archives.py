@@ -50,7 +50,9 @@ _DAMAGE = (
 """What parsing untrusted bytes raises: gzip, zipfile, ast and NumPy have no common base."""
 
 
-class _Header(NamedTuple):
+class ArrayHeader(NamedTuple):
+    """What a file says of its array: shape, dtype, bytes of numbers, and where they begin."""
+
     shape: tuple[int, ...]
     dtype: np.dtype
     num_bytes: int
@@ -63,11 +65,11 @@ def read_npy(path: Path, *, gaps: bool = False) -> Table:
     Raises:
         DataError: No array, pickled objects, a header that lies about the size, or what `from_array` refuses.
     """
-    with _damage_named(path), _unpacked(path) as handle:
+    with damage_named(path), unpacked_file(path) as handle:
         header = _read_header(handle, str(path))
         packed = path.suffix.lower() == ".gz"
         there = path.stat().st_size
-        _check_size(header, there if packed else there - header.offset, packed, str(path))
+        check_size(header, there if packed else there - header.offset, packed, str(path))
         handle.seek(0)
         array = _read_array(handle)
         if handle.read(1):
@@ -90,7 +92,7 @@ def read_npz(path: Path, key: str | None = None, *, gaps: bool = False) -> Table
     Raises:
         DataError, UnknownNameError: Damaged, no such array, an ambiguous choice, pickled objects.
     """
-    with _damage_named(path), _unpacked(path) as handle, zipfile.ZipFile(handle) as archive:
+    with damage_named(path), unpacked_file(path) as handle, zipfile.ZipFile(handle) as archive:
         members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
         headers = {name: _member_header(archive, info, f"{path}:{name}") for name, info in members.items()}
         main = _choose(headers, key, path)
@@ -123,7 +125,7 @@ def read_npz(path: Path, key: str | None = None, *, gaps: bool = False) -> Table
         )
 
 
-def _choose(headers: dict[str, _Header], key: str | None, path: Path) -> str:
+def _choose(headers: dict[str, ArrayHeader], key: str | None, path: Path) -> str:
     """The array to read."""
     if not headers:
         raise DataError("there is no array in the file", where=str(path))
@@ -147,11 +149,11 @@ def _choose(headers: dict[str, _Header], key: str | None, path: Path) -> str:
     return found
 
 
-def _is_text(header: _Header) -> bool:
+def _is_text(header: ArrayHeader) -> bool:
     return header.dtype.kind in "US"
 
 
-def _names_array(headers: dict[str, _Header], main: str, columns: int | None) -> str | None:
+def _names_array(headers: dict[str, ArrayHeader], main: str, columns: int | None) -> str | None:
     """The array that names the columns."""
     for name in (f"{main}_names", "feature_names", "names"):
         if name in headers and _is_text(headers[name]) and headers[name].shape == (columns,):
@@ -159,17 +161,17 @@ def _names_array(headers: dict[str, _Header], main: str, columns: int | None) ->
     return None
 
 
-def _member_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> _Header:
+def _member_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> ArrayHeader:
     with archive.open(info) as member:
         return _read_header(cast(io.BufferedIOBase, member), where)
 
 
-def _member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header, where: str) -> np.ndarray:
+def _member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHeader, where: str) -> np.ndarray:
     if info.file_size != header.offset + header.num_bytes:
         raise _lying(header, info.file_size - header.offset, where)
     packed = info.compress_type != zipfile.ZIP_STORED
     there = min(info.compress_size, archive.start_dir)  # the directory's word, but never more than the file has
-    _check_size(header, there if packed else there - header.offset, packed, where)
+    check_size(header, there if packed else there - header.offset, packed, where)
     with archive.open(info) as member:
         return _read_array(cast(io.BufferedIOBase, member))
 
@@ -178,7 +180,7 @@ def _read_array(handle: io.BufferedIOBase) -> np.ndarray:
     return np.lib.format.read_array(handle, allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
 
 
-def _read_header(handle: io.BufferedIOBase, where: str) -> _Header:
+def _read_header(handle: io.BufferedIOBase, where: str) -> ArrayHeader:
     """The header of the NPY format (versions 1 to 3), read without allocating the array."""
     magic = handle.read(8)
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
@@ -207,10 +209,10 @@ def _read_header(handle: io.BufferedIOBase, where: str) -> _Header:
     num_bytes = dtype.itemsize
     for axis in shape:
         num_bytes *= axis
-    return _Header(shape, dtype, num_bytes, 8 + struct.calcsize(size_format) + length)
+    return ArrayHeader(shape, dtype, num_bytes, 8 + struct.calcsize(size_format) + length)
 
 
-def _check_size(header: _Header, there: int, packed: bool, where: str) -> None:
+def check_size(header: ArrayHeader, there: int, packed: bool, where: str) -> None:
     """Hold what the header claims against the bytes that are there, before allocating anything."""
     if header.dtype.hasobject:
         raise _pickled(where)
@@ -228,7 +230,7 @@ def _check_size(header: _Header, there: int, packed: bool, where: str) -> None:
         )
 
 
-def _lying(header: _Header, there: int, where: str) -> DataError:
+def _lying(header: ArrayHeader, there: int, where: str) -> DataError:
     expected = header.shape[0] if header.shape else 1
     per_row = header.num_bytes // max(expected, 1)
     rows = f" ({there // per_row} rows)" if per_row and there < header.num_bytes else ""
@@ -249,7 +251,7 @@ def _pickled(where: str) -> DataError:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
+def unpacked_file(path: Path) -> Iterator[io.BufferedIOBase]:
     """The file's bytes; a gzipped one is unpacked as it is read (an archive into memory, up to the bound)."""
     if path.suffix.lower() != ".gz":
         with path.open("rb") as handle:
@@ -274,7 +276,7 @@ def _in_memory(stream: io.BufferedIOBase, packed_bytes: int, where: str) -> io.B
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Whatever parsing untrusted bytes raises becomes one message that names the file."""
     try:
         yield

@@ -1,6 +1,7 @@
 """The door of the room: whatever the user hands over becomes a `Table`.
 
-    file      .csv .tsv .parquet .npy .npz, all but parquet also with .gz; FILE.npz:KEY picks an array
+    file      .csv .tsv .parquet .npy .npz and idx, all but parquet also with .gz; FILE.npz:KEY picks an array
+    folder    of pictures (`folders`); FOLDER:64 brings them to 64 × 64
     name      moons, 8gaussians, …, digits, iris, … (`builtin.BUILTINS`)
     object    NumPy array, tensor, pandas or polars frame, `Table`
 
@@ -20,20 +21,24 @@ from advect.data.archives import read_npy, read_npz
 from advect.data.arrays import from_array, from_tensor
 from advect.data.builtin import BUILTINS, read_builtin
 from advect.data.delimited import read_delimited
+from advect.data.folders import read_folder
 from advect.data.frames import from_frame, is_frame, read_parquet
+from advect.data.idx import ENDINGS as IDX_ENDINGS
+from advect.data.idx import read_idx
 from advect.errors import DataError
 from advect.records import Table
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
-PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz")
+ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz", *IDX_ENDINGS)
+LARGEST_ASKED = 4096
+PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz", *(f"{ending}.gz" for ending in IDX_ENDINGS))
 
 
 def read_table(source: Any, *, key: str | None = None, min_rows: int = 2, gaps: bool = False) -> Table:
     """Read rows from a file, a name or an object.
 
     Args:
-        source: A path, ``FILE.npz:KEY``, a built-in name, an array, a tensor, a frame or a `Table`.
-        key: The array inside an ``.npz``; the same as ``FILE.npz:KEY``.
+        source: A path, ``FILE.npz:KEY``, ``FOLDER:SIDE``, a built-in name, an array, a tensor, a frame or a `Table`.
+        key: The array inside an ``.npz``, the side of the pictures of a folder; the same as after the colon.
         min_rows: Fewer rows are refused: a distribution cannot be learned from one. Give 1 to score a single row.
         gaps: Let NaN in arrays and tensors pass, where it stands for what is to be completed.
 
@@ -96,9 +101,9 @@ def ending_of(path: Path) -> str | None:
 
 
 def _split_key(text: str) -> tuple[str, str | None]:
-    """``FILE.npz:KEY`` into its parts; a file that exists under the whole name wins."""
+    """``FILE.npz:KEY`` or ``FOLDER:SIDE`` into its parts; what exists under the whole name wins."""
     head, colon, key = text.rpartition(":")
-    if colon and head.lower().endswith((".npz", ".npz.gz")) and not os.path.exists(text):
+    if colon and not os.path.exists(text) and (head.lower().endswith((".npz", ".npz.gz")) or os.path.isdir(head)):
         return head, key
     return text, None
 
@@ -117,7 +122,7 @@ def _is_path(text: str) -> bool:
 def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
     """Read one file by its ending."""
     if path.is_dir():
-        raise DataError("this is a folder", where=str(path), remedy=f"Give a file: {_listed_endings()}.")
+        return read_folder(path, None if key is None else _side(key, path))
     if not path.exists():
         raise DataError("there is no such file", where=str(path), remedy=_nearest_file(path))
     ending = ending_of(path)
@@ -137,7 +142,20 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
         return read_npy(path, gaps=gaps)
     if kind == "parquet":
         return read_parquet(path)
+    if ending.removesuffix(".gz") in IDX_ENDINGS:
+        return read_idx(path)
     return read_delimited(path, kind)
+
+
+def _side(key: str, path: Path) -> int:
+    """The side of pictures from the text after the colon."""
+    if not (key.isascii() and key.isdecimal() and 1 <= int(key) <= LARGEST_ASKED):
+        raise DataError(
+            f"{key!r} is no size for pictures",
+            where=str(path),
+            remedy=f"Write it like {path}:64, at most {LARGEST_ASKED}.",
+        )
+    return int(key)
 
 
 def _refuse_unreadable(path: Path) -> None:

@@ -12,7 +12,7 @@ from advect.flows import BridgeBaseline, BridgeField, ContinuousMap, Flow, Stand
 from advect.methods.blueprint import Blueprint, Parts
 from advect.methods.matching import Matching, solvers_of
 from advect.methods.option import Options
-from advect.networks import FieldNetwork, make_network
+from advect.networks import TimedNetwork, make_network
 from advect.objectives import BridgeMatching, make_times
 from advect.paths import BrownianBridge
 from advect.typing import Base, Objective
@@ -68,7 +68,7 @@ class ScoreAndFlow(Matching):
             networks[1] = copy.deepcopy(parts.network)  # of the same make, with weights of its own
         elif baseline is not None:
             for network in networks:
-                if isinstance(network, FieldNetwork):
+                if isinstance(network, TimedNetwork):
                     network.start_at_zero()
         field = BridgeField(*networks, diffusion=sigma, baseline=baseline)
         base = source if source is not None else StandardNormal(shape)

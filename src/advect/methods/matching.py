@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
 from advect.methods.blueprint import Blueprint, Parts
 from advect.methods.option import Options
-from advect.networks import FieldNetwork, make_network, resolve_network
+from advect.networks import TimedNetwork, make_network, resolve_network
 from advect.objectives import Denoising, VelocityMatching, make_times, make_weight
 from advect.paths import AffinePath
 from advect.solvers import make_solver
@@ -157,7 +157,7 @@ def regressed_flow(
     )
     if baseline is not None:
         baseline = baseline.float()
-        if parts.network is None and isinstance(network, FieldNetwork):
+        if parts.network is None and isinstance(network, TimedNetwork):
             network.start_at_zero()
     field = VelocityField(network, baseline=baseline, **reading)
     solvers = solvers_of(blueprint, field.schedule)

@@ -1,8 +1,8 @@
 """Networks: ``network(t, x, condition) -> (batch, *event)``, with no time convention and no loss.
 
 `MLP` is the plain network of the flow-matching papers, `ResidualMLP` the default for tables; both know their exact
-divergence. `make_network` builds either from a name such as ``mlp-3x64``; any `torch.nn.Module` with the same call may
-take their place.
+divergence. `UNet` is for pictures. `make_network` builds any of them from a name such as ``mlp-3x64``; any
+`torch.nn.Module` with the same call may take their place.
 """
 
 from advect.networks.angles import AngleConditioner
@@ -17,6 +17,8 @@ from advect.networks.mlp import MLP
 from advect.networks.names import NETWORKS, make_network, resolve_network
 from advect.networks.potential import Potential
 from advect.networks.residual import ResidualMLP
+from advect.networks.timed import TimedNetwork
+from advect.networks.unet import UNet, UNetSize
 
 __all__ = [
     "MLP",
@@ -33,6 +35,9 @@ __all__ = [
     "Potential",
     "RawTime",
     "ResidualMLP",
+    "TimedNetwork",
+    "UNet",
+    "UNetSize",
     "lipschitz_convolutions",
     "lipschitz_mlp",
     "make_network",

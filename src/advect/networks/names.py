@@ -1,21 +1,37 @@
-"""Networks by name: ``mlp-3x64`` is depth × width, ``residual-3x256`` blocks × width, ``auto`` chooses."""
+"""Networks by name: ``mlp-3x64`` is depth × width, ``residual-3x256`` blocks × width, ``unet-tiny`` a U-Net of that
+size; ``auto`` chooses."""
 
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 
 from torch import Generator, nn
 
 from advect.errors import ConfigError, unknown_name
 from advect.networks.mlp import MLP
 from advect.networks.residual import ResidualMLP
+from advect.networks.timed import TimedNetwork
+from advect.networks.unet import UNet, UNetSize
+
+UNETS: dict[str, UNetSize] = {
+    "unet-tiny": UNetSize(32, (1, 2, 2), 1, attention=(2,), head_channels=32),
+    "unet-small": UNetSize(64, (1, 2, 2), 2, attention=(2,), head_channels=32),
+    # That of torchcfm's CIFAR-10 example: attention at 16 × 16 of 32 × 32 (Tong et al. 2024, 2302.00482, appendix).
+    "unet-cifar": UNetSize(128, (1, 2, 2, 2), 2, attention=(1,), head_channels=64, dropout=0.1),
+}
 
 NETWORKS: dict[str, str] = {
-    "auto": "a residual network sized by the coordinates and rows of the data",
+    "auto": "a U-Net for pictures of 16 × 16 and more, else a residual network, sized by the coordinates and rows",
     "mlp-3x64": "a plain network, hidden layers × width; any two numbers",
     "residual-3x256": "a residual network, blocks × width; any two numbers",
+    "unet-tiny": "a U-Net for pictures that trains on a processor",
+    "unet-small": "a U-Net for pictures on a modest graphics card",
+    "unet-cifar": "the U-Net of published CIFAR-10 experiments",
 }
 """The names that are understood, each with a sentence."""
 
+AUTO_PICTURE = 16  # pixels per side from which `auto` takes a U-Net
 _PATTERN = re.compile(r"(mlp|residual)-(\d+)x(\d+)")
 
 
@@ -30,33 +46,34 @@ def make_network(
     """Build the network called ``name``; a module of the user's passes as it is.
 
     Args:
-        name: ``auto``, ``mlp-DEPTHxWIDTH``, ``residual-BLOCKSxWIDTH``, or any ``module(t, x, condition)``.
+        name: ``auto``, ``mlp-DEPTHxWIDTH``, ``residual-BLOCKSxWIDTH``, ``unet-SIZE``, or any
+            ``module(t, x, condition)``.
         event_shape: Shape of one row.
         condition_features: Numbers in one condition, 0 for none.
         num_rows: Training rows, for ``auto``; None counts as many.
         generator: Draws the initial weights.
 
-    Raises `UnknownNameError` for a name that is not understood and `ConfigError` for a size of zero.
+    Raises `UnknownNameError` for a name that is not understood, `ConfigError` for a size of zero and `ShapeError` for a
+    U-Net on rows that are no pictures.
     """
     if isinstance(name, nn.Module):
         return name
-    resolved = resolve_network(name, event_shape=event_shape, num_rows=num_rows)
-    kind, first, second = _parse(resolved)
-    if kind == "mlp":
-        return MLP(event_shape, condition_features, depth=first, width=second, generator=generator)
-    return ResidualMLP(event_shape, condition_features, blocks=first, width=second, generator=generator)
+    make = _maker(resolve_network(name, event_shape=event_shape, num_rows=num_rows))
+    return make(event_shape, condition_features, generator=generator)
 
 
 def resolve_network(name: str, *, event_shape: tuple[int, ...], num_rows: int | None = None) -> str:
     """The name with its sizes, for the configuration of a run: ``auto`` becomes ``residual-3x256``.
 
-    The rule of ``auto``: three residual blocks; width 128 up to 3 coordinates, 256 up to 256, 512 above; halved (to no
-    less than 64) for every factor of four by which the rows fall short of 1000. A step on 256 rows then takes about ten
-    milliseconds on one core up to 256 coordinates.
+    The rule of ``auto``: ``unet-tiny`` for pictures of at least 16 × 16; else three residual blocks: width 128 up to 3
+    coordinates, 256 up to 256, 512 above; halved (to no less than 64) for every factor of four by which the rows fall
+    short of 1000. A step on 256 rows then takes about ten milliseconds on one core up to 256 coordinates.
     """
     if name != "auto":
-        _parse(name)
+        _maker(name)
         return name
+    if len(event_shape) == 3 and min(event_shape[1:]) >= AUTO_PICTURE:
+        return "unet-tiny"
     coordinates = math.prod(event_shape)
     width = 128 if coordinates <= 3 else 256 if coordinates <= 256 else 512
     rows = 1000 if num_rows is None else num_rows
@@ -65,11 +82,15 @@ def resolve_network(name: str, *, event_shape: tuple[int, ...], num_rows: int | 
     return f"residual-3x{width}"
 
 
-def _parse(name: str) -> tuple[str, int, int]:
+def _maker(name: str) -> Callable[..., TimedNetwork]:
+    """What builds the network of this name."""
+    if name in UNETS:
+        return partial(UNet, size=UNETS[name])
     found = _PATTERN.fullmatch(name)
     if not found:
         raise unknown_name("network", name, NETWORKS)
     first, second = int(found[2]), int(found[3])
     if not (first and second):
         raise ConfigError(f"The network {name!r} has a size of zero", where="network", remedy="Use at least 1x1.")
-    return found[1], first, second
+    plain = partial(MLP, depth=first, width=second)
+    return plain if found[1] == "mlp" else partial(ResidualMLP, blocks=first, width=second)

@@ -14,7 +14,7 @@ def data_file(data: Any) -> Path | None:
     """The file that was named, or None for built-in names and objects."""
     if not isinstance(data, str | Path):
         return None
-    head, member, _ = str(data).partition(".npz:")
+    head, member, _ = str(data).partition(".npz:")  # a folder is no file: its rows have a fingerprint of their own
     path = Path(f"{head}.npz" if member else head)
     return path if path.is_file() else None
 

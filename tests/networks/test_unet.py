@@ -1,0 +1,134 @@
+"""The U-Net: any size of picture, zero at the start, rows apart, its layers as written down by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from advect.errors import ConfigError, ShapeError
+from advect.networks import UNet, UNetSize, make_network, resolve_network
+from advect.networks.names import UNETS
+from advect.networks.unet import _ResidualBlock, _SelfAttention
+
+SMALL = UNetSize(8, (1, 2, 2), 1, attention=(1,), head_channels=4)
+
+
+def draws(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def woken(network):
+    """Every zero layer drawn away from zero, so that all of the network speaks."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.2, generator=draws(5))
+    return network
+
+
+def small(shape=(2, 9, 6), features=0, **more):
+    return woken(UNet(shape, features, size=UNetSize(**(vars(SMALL) | more)), generator=draws())).double().eval()
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 6), (2, 1, 1), (1, 5, 17)])
+@pytest.mark.parametrize("features", [0, 3])
+def test_any_size_of_picture(shape, features):
+    network = small(shape, features)
+    x = torch.randn(4, *shape, generator=draws(1), dtype=torch.float64)
+    condition = torch.randn(4, features, generator=draws(2), dtype=torch.float64) if features else None
+    t = torch.rand(4, generator=draws(3), dtype=torch.float64)
+    found = network(t, x, condition)
+    assert found.shape == x.shape
+    # Rows are independent: alone, in another order, and at one time for all.
+    alone = torch.cat(
+        [network(t[i : i + 1], x[i : i + 1], None if condition is None else condition[i : i + 1]) for i in range(4)]
+    )
+    torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(network(0.3, x, condition), network(0.3 * torch.ones_like(t), x, condition))
+
+
+def test_zero_at_the_start_and_everything_learns():
+    network = UNet((1, 8, 8), 2, size=SMALL, generator=draws())
+    x, condition = torch.randn(3, 1, 8, 8, generator=draws(1)), torch.randn(3, 2, generator=draws(2))
+    assert not network(0.5, x, condition).any()
+    woken(network)(torch.rand(3), x, condition).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+    network.start_at_zero()
+    assert not network(0.5, x, condition).any()
+
+
+def test_a_condition_of_zeros_adds_nothing_and_others_do():
+    network, x = small(features=3), torch.randn(2, 2, 9, 6, generator=draws(1)).double()
+    nothing = network(0.2, x, torch.zeros(2, 3).double())
+    with torch.no_grad():
+        network.condition_layer.weight.mul_(7)
+    assert torch.equal(nothing, network(0.2, x, torch.zeros(2, 3).double()))
+    assert not torch.allclose(nothing, network(0.2, x, torch.ones(2, 3).double()))
+    assert not torch.allclose(nothing, network(0.9, x, torch.zeros(2, 3).double()))
+
+
+def test_the_seed_decides_the_weights_and_nothing_else_is_drawn():
+    state = torch.get_rng_state()
+    one, again, other = (UNet((1, 8, 8), size=SMALL, generator=draws(seed)) for seed in (1, 1, 2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(one.input.weight, other.input.weight)
+
+
+def test_attention_is_softmax_of_the_products():
+    layer = woken(_SelfAttention(8, 4, draws())).double()
+    h = torch.randn(2, 8, 3, 2, generator=draws(1), dtype=torch.float64)
+    normed = F.group_norm(h, 2, layer.norm.weight, layer.norm.bias)
+    qkv = torch.einsum("oi,bixy->boxy", layer.qkv.weight[:, :, 0, 0], normed) + layer.qkv.bias[:, None, None]
+    q, k, v = qkv.reshape(2, 3, 2, 4, 6).unbind(1)  # rows, (q k v), heads, channels of a head, pixels
+    weights = torch.softmax(torch.einsum("bhcp,bhcq->bhpq", q, k) / math.sqrt(4), dim=-1)
+    mixed = torch.einsum("bhpq,bhcq->bhcp", weights, v).reshape(2, 8, 3, 2)
+    out = torch.einsum("oi,bixy->boxy", layer.output.weight[:, :, 0, 0], mixed) + layer.output.bias[:, None, None]
+    torch.testing.assert_close(layer(h), h + out, rtol=1e-10, atol=1e-12)
+
+
+def test_a_residual_block_is_its_formula():
+    block = woken(_ResidualBlock(4, 6, 5, 0.0, draws())).double()
+    h, e = torch.randn(2, 4, 5, 5, generator=draws(1)).double(), torch.randn(2, 5, generator=draws(2)).double()
+    one, two = block.norm1, block.norm2
+    u = F.silu(F.group_norm(h, 1, one.weight, one.bias))
+    u = F.conv2d(u, block.conv1.weight, block.conv1.bias, padding=1)
+    gain, shift = (F.linear(e, block.modulation.weight, block.modulation.bias)[:, :, None, None]).split(6, 1)
+    u = (1 + gain) * F.group_norm(u, 1, two.weight, two.bias) + shift
+    expected = F.conv2d(h, block.skip.weight, block.skip.bias) + F.conv2d(
+        F.silu(u), block.conv2.weight, block.conv2.bias, padding=1
+    )
+    torch.testing.assert_close(block(h, e), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_is_for_training_alone():
+    network, x = small(dropout=0.5), torch.randn(2, 2, 9, 6, generator=draws(1)).double()
+    assert torch.equal(network(0.5, x), network(0.5, x))
+    network.train()
+    assert not torch.equal(network(0.5, x), network(0.5, x))
+
+
+def test_names():
+    assert resolve_network("auto", event_shape=(1, 28, 28)) == "unet-tiny"
+    assert resolve_network("auto", event_shape=(1, 8, 8)).startswith("residual")
+    network = make_network("unet-tiny", event_shape=(1, 28, 28), generator=draws())
+    assert isinstance(network, UNet)
+    assert network.size == UNETS["unet-tiny"]
+    # torchcfm's CIFAR-10 example: attention at 16 × 16 of 32 × 32, on two blocks down, three up, and in the middle.
+    cifar = make_network("unet-cifar", event_shape=(3, 32, 32))
+    attentions = [module for module in cifar.modules() if isinstance(module, _SelfAttention)]
+    assert len(attentions) == 6
+    assert {module.heads for module in attentions} == {4}
+
+
+def test_what_it_cannot_be_is_refused():
+    with pytest.raises(ShapeError, match="for pictures"):
+        make_network("unet-tiny", event_shape=(4,))
+    with pytest.raises(ShapeError, match="expected"):
+        small()(0.5, torch.zeros(2, 2, 9, 7).double())
+    for wrong in ({"channels": 0}, {"blocks": 0}, {"multipliers": ()}, {"dropout": 1.0}):
+        with pytest.raises(ConfigError):
+            small(**wrong)
+    with pytest.raises(ConfigError, match="heads"):
+        small(channels=9, head_channels=4)
