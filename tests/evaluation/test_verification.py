@@ -257,6 +257,23 @@ def test_rows_of_ones_own_and_every_shape():
     assert found["continuity"].status == "pass"
 
 
+@pytest.mark.parametrize("data", [torch.zeros(1, 2), torch.full((1, 2), 5.0), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])])
+def test_rows_that_are_alike_or_flat_are_no_failure(data):
+    for path in (linear(), BrownianBridge(), linear(0.1)):
+        found = verify_path(path, data=data.double(), rows=512)
+        assert found.passed, str(found)
+
+
+def test_wide_rows_are_fewer():
+    """A picture of 3 × 24 × 24: no divergence of 1728 coordinates, and memory for a few hundred rows."""
+    found = verify_path(LipmanPath(), event_shape=(3, 24, 24))
+    assert found.passed, str(found)
+    assert found.rows == 2**20 // 1728
+    assert found["continuity"].status == "skipped"
+    assert found["continuity (weak form)"].status == "pass"
+    assert not verify_path(Reversed(), event_shape=(3, 24, 24)).passed
+
+
 def test_the_same_seed_gives_the_same_record():
     one, two, other = (verify_path(BrownianBridge(), rows=256, seed=seed) for seed in (1, 1, 2))
     assert one == two

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advect.errors import AdvectError
-from advect.evaluation.verification.ends import ALLOWED
+from advect.evaluation.verification.ends import ALLOWED, END, announced
 from advect.evaluation.verification.probe import Probe
 from advect.evaluation.verification.record import FAIL, PASS, SKIPPED, Check
 from advect.records import Status
@@ -74,16 +74,17 @@ def arrival_check(probe: Probe, level: str | None, end: Check, allowed: float = 
 
 
 def _judged(probe: Probe, end: Tensor, x0: Tensor, x1: Tensor, judged: Check, allowed: float) -> Check:
-    said = probe.path.end() if callable(getattr(probe.path, "end", None)) else None
+    said = announced(probe.path, END)
     blur, own = 0.0, 0.0
     if probe.can_sample:
         ones = torch.ones(len(x1), dtype=x1.dtype)
         own = _rms(_flat(probe.draw(ones, slice(0, len(x1))).x) - x1)
-    if said is not None and hasattr(said, "source") and abs(said.data - 1) <= allowed:
-        blur = math.hypot(float(said.source) * _rms(x0), float(said.noise))
+    if said is not None and abs(said.data - 1) <= allowed:
+        blur = math.hypot(said.source * _rms(x0), said.noise)
     elif said is None and not judged.failed:
         blur = own
-    off, spread = end - x1, _rms(x1 - x1.mean(0))
+    off = end - x1
+    spread = max(_rms(x1 - x1.mean(0)), 0.01 * _rms(x1)) or 1.0  # rows may be all alike
     wrong = max(_rms(off) - 1.2 * blur, 0.0) / spread
     way = x0 - x1
     left = float((off * way).sum() / way.square().sum())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from advect.evaluation.verification.probe import Drawn, Probe
 from advect.evaluation.verification.record import Check
+from advect.evaluation.verification.statistics import fitted
 from advect.evaluation.verification.strong import Function, Points, points_of, terms_of, tolerance_of
 from advect.evaluation.verification.weak import Mend, Window, level_that_holds
 
@@ -184,8 +185,8 @@ def _told(words: str, found: Tensor, wanted: Tensor) -> str:
 def _columns(probe: Probe, x: Tensor) -> tuple[list[Tensor], float]:
     """Centred x1, x0 and what they leave of x, flat; and the size of the latter."""
     x1, x0, x = (rows - rows.mean(0) for rows in (probe.x1, probe.x0, x))
-    ends = torch.stack([x1.flatten(), x0.flatten()], 1)
-    rest = x.flatten() - ends @ torch.linalg.lstsq(ends, x.flatten()[:, None]).solution[:, 0]
+    ends = [x1.flatten(), x0.flatten()]
+    rest = x.flatten() - torch.stack(ends, 1) @ fitted(ends, x.flatten())
     return [x1.flatten(), x0.flatten(), rest], float(rest.square().mean().sqrt())
 
 
@@ -193,7 +194,7 @@ def _weights(velocity: Tensor, columns: list[Tensor]) -> list[float]:
     """Least-squares weights of the columns; 0 for noise that is only rounding."""
     used = columns if float(columns[2].abs().max()) > 1e-9 else columns[:2]
     centred = (velocity - velocity.mean(0)).flatten()
-    weights = torch.linalg.lstsq(torch.stack(used, 1), centred[:, None]).solution[:, 0].tolist()
+    weights = fitted(used, centred).tolist()
     return weights + [0.0] * (3 - len(weights))
 
 

@@ -1,6 +1,6 @@
 """Boundary conditions: p_0 is the source and p_1 the data, and time runs from one to the other.
 
-The points at an end are fitted by x = a·x1 + b·x0 + c + rest. A path that says what it is made of there (``start()``,
+The points at an end are fitted by x = a·x1 + b·x0 + rest. A path that says what it is made of there (``start()``,
 ``end()``) is held to its word; what it says about blur belongs to the model and is told as a note. What is laid at an
 end without being said may be 5 % of the spread. A path that draws fresh noise at t = 0 starts at the *law* of the
 source and not at x0 itself, which is enough; so laws are compared where points differ.
@@ -15,7 +15,7 @@ from torch import Tensor
 from advect.evaluation.verification.functions import BUMPS, SINES, TestFunctions
 from advect.evaluation.verification.probe import Probe, generator_of
 from advect.evaluation.verification.record import FAIL, NOTE, PASS, SKIPPED, Check
-from advect.evaluation.verification.statistics import zero_means
+from advect.evaluation.verification.statistics import fitted, zero_means
 
 START, END, DIRECTION = "start", "end", "direction"
 EXACT, ALLOWED = 1e-6, 0.05
@@ -61,10 +61,9 @@ def made_of(probe: Probe, end: float) -> Made:
     x0, x1 = _flat(probe.x0), _flat(probe.x1)
     if not bool(x.isfinite().all()):
         return Made(*[math.nan] * 4, same_law=False)
-    columns = [(rows - rows.mean(0)).flatten() for rows in (x1, x0)]
-    design, aim = torch.stack(columns, 1), (x - x.mean(0)).flatten()
-    weights = torch.linalg.lstsq(design, aim[:, None]).solution[:, 0]
-    rest = (aim - design @ weights).square().mean().sqrt()
+    columns = [x1.flatten(), x0.flatten()]
+    weights = fitted(columns, x.flatten())
+    rest = (x.flatten() - torch.stack(columns, 1) @ weights).square().mean().sqrt()
     wanted = x0 if end == 0 else x1
     functions = TestFunctions.draw(wanted, (), generator_of(probe.seed, "test functions"))
     # Rows of the two samples are paired, so the difference of the averages has the error of the differences.
@@ -93,7 +92,7 @@ def _end_check(probe: Probe, made: Made, end: float, reversed_time: bool, allowe
             law, FAIL, f"x is not finite at t = {end:g}", t=end, fix="Give the limit there, without dividing by 0."
         )
     sizes = _rms(_flat(probe.x0)), _rms(_flat(probe.x1))
-    said = _said(probe.path, law)
+    said = announced(probe.path, law)
     status, wrong, message = (
         _undeclared(made, end, sizes, allowed) if said is None else _declared(made, said, sizes, allowed)
     )
@@ -108,8 +107,8 @@ _REVERSED = (
     "velocity."
 )
 _REPAIR = {
-    0.0: "At t = 0 the weight of x1 must be 0 and x0 must stand there with its whole spread; say in start() what the "
-    "source is if it is scaled.",
+    0.0: "At t = 0 nothing of x1 may stand beside x0: take a schedule with α(0) = 0, or more noise there. Where the "
+    "source is scaled, say so in start().",
     1.0: "At t = 1 the weight of x1 must be 1 and nothing of x0 may be left: change the clock (such as "
     "pull.rescaled(), Shortened) so that it arrives; say in end() what blur is meant.",
 }
@@ -138,8 +137,8 @@ class Said:
         return _mixture(self.data, self.source, self.noise)
 
 
-def _said(path: object, law: str) -> Said | None:
-    """The path's own statement, where it makes one."""
+def announced(path: object, law: str) -> Said | None:
+    """What a path says in ``start()`` or ``end()``; None where it says nothing."""
     asked = getattr(path, law, None)
     weights = asked() if callable(asked) else None
     if not all(hasattr(weights, name) for name in ("data", "source", "noise")):
@@ -151,7 +150,7 @@ def _said(path: object, law: str) -> Said | None:
 def _undeclared(made: Made, end: float, sizes: tuple[float, float], allowed: float) -> tuple[str, float, str]:
     """Status, size and sentence for an end that the path says nothing about."""
     wanted, name = ("x0", "source") if end == 0 else ("x1", "data")
-    wrong = made.off / sizes[int(end)]
+    wrong = made.off / (sizes[int(end)] or 1.0)
     if wrong <= EXACT:
         return PASS, wrong, f"x is {wanted}"
     if wrong <= allowed:

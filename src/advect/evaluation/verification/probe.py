@@ -192,7 +192,9 @@ def _asked(name: str, question: Callable[[], Any]) -> Any:
         return question()
     except Exception as error:
         raise ConfigError(
-            f"the path's {name} raised {type(error).__name__}: {error}", where=f"{name}(t, …)", remedy=CONTRACT
+            f"the path's {name} raised {type(error).__name__}: {error}",
+            where=f"{name}(t, …)",
+            remedy=f"{CONTRACT} Rows are float64.",
         ) from error
 
 

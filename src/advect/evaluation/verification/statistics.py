@@ -52,6 +52,11 @@ def zero_means(values: Tensor, size: Tensor, tests: int) -> ZeroMeans:
     )
 
 
+def fitted(columns: list[Tensor], aim: Tensor) -> Tensor:
+    """Least-squares weights ``(columns,)`` of ``aim``, the smallest ones where columns say the same or nothing."""
+    return torch.linalg.lstsq(torch.stack(columns, 1), aim[:, None], driver="gelsd").solution[:, 0]
+
+
 def normal_limit(tests: int) -> float:
     """The largest of ``tests`` standard normals, either sign, that chance passes once in 1/`FALSE_ALARM` times."""
     tail = torch.tensor(FALSE_ALARM / (2 * tests), dtype=torch.float64)

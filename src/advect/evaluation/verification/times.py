@@ -110,4 +110,7 @@ def _moment(probe: Probe, t: float, weight: object) -> float:
     count = probe.x1[rows].shape[0]
     velocity = probe.draw(torch.full((count,), t, dtype=torch.float64), rows).velocity
     moment = float(velocity.square().mean())
-    return moment * float(weight(torch.tensor([t], dtype=torch.float64))[0]) if callable(weight) else moment
+    if not callable(weight):
+        return moment
+    time = torch.tensor([t], dtype=torch.float64)
+    return moment * float(torch.as_tensor(weight(time)).reshape(-1)[0])

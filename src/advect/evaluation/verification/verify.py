@@ -1,5 +1,6 @@
 """All laws of a conditional path at once: does it go where it says, and does its velocity carry it there?"""
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from advect.evaluation.verification.weak import draw_windows, weak_check
 
 ROWS = 4096
 FEWEST = 64
+NUMBERS = 2**20  # in the points of one time: of wide rows fewer are taken, 8 MB
 EVENT = (3,)
 
 
@@ -39,7 +41,8 @@ def verify_path(
             ``velocity(t, x, x0, x1)`` with ``log_density(t, x, x1, x0=None)``.
         source: ``(rows, *event)`` source rows to draw from; a standard normal where there are none.
         data: ``(rows, *event)`` data rows to draw from; a mixture without symmetry where there are none.
-        rows: Pairs that every average is taken over, drawn independently; errors fall like 1/√rows.
+        rows: Pairs that every average is taken over, drawn independently; errors fall like 1/√rows. Fewer of rows with
+            more than 256 coordinates; the record says how many.
         end_tolerance: What may be wrong at an end of the path, as a part of the spread of the rows there.
         event_shape: Shape of one row, where no rows are given.
         seed: Of every draw.
@@ -54,6 +57,8 @@ def verify_path(
         raise ConfigError(
             f"end_tolerance is {end_tolerance}", where="verify", remedy="Give a part of the spread, in [0, 1)."
         )
+    shape = next((tuple(given.shape[1:]) for given in (data, source) if given is not None), tuple(event_shape))
+    rows = min(rows, max(NUMBERS // max(math.prod(shape), 1), FEWEST))
     x0, x1 = reference_pairs(source, data, rows, event_shape, seed)
     probe = Probe(path, x0, x1, normal_source=source is None, seed=seed)
     windows = draw_windows(probe) if probe.can_sample else []
