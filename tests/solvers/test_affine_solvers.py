@@ -147,7 +147,8 @@ def test_a_failed_row_leaves_its_neighbours_alone(name):
     mixed = solver(field, x, condition=mark, times=times, generator=seeded())
     whole = solver(field, x, condition=0 * mark, times=times, generator=seeded())
     assert mixed.status.tolist() == [0, int(Status.NAN_FIELD), 0, 0]
-    assert 0.3 < float(mixed.failed_at[1]) < 0.5
+    # The first evaluation beyond: half-way of a first step that replaces all noise, at the latest.
+    assert 0.3 < float(mixed.failed_at[1]) <= 0.5
     assert torch.isnan(mixed.state[1]).all()
     torch.testing.assert_close(mixed.state[keep], whole.state[keep], rtol=0, atol=1e-13)
     torch.testing.assert_close(mixed.states[:, keep], whole.states[:, keep], rtol=0, atol=1e-13)
@@ -275,7 +276,8 @@ def test_the_rows_of_the_table_solve():
         assert isinstance(solver, Solver)
         result = solver(field, field.start(20), generator=seeded())
         assert result.status.tolist() == [0] * 20
-        assert abs(int(result.nfe[0]) - 30 * entry.evaluations) <= 2
+        # One more at the start, one less at either end; SDEs look twice where most noise is replaced, at both ends.
+        assert abs(int(result.nfe[0]) - 30 * entry.evaluations) <= 5
 
 
 @pytest.mark.parametrize("solver", [Heun, Adams3], ids=lambda s: s.__name__)

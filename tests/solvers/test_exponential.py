@@ -309,12 +309,7 @@ def test_the_table_of_affine_solvers():
     affine = {name for name, entry in SOLVERS.items() if entry.affine}
     exponential, adams = {"ddim", "dpm++2m", "dpm++2s", "deis", "unipc"}, {"adams3-straight", "adams3-noise"}
     assert affine == exponential | adams | {"edm-heun", "ancestral", "sde"}
-    assert {name for name, entry in SOLVERS.items() if entry.stochastic} == {
-        "edm-heun",
-        "ancestral",
-        "sde",
-        "bridge-sde",
-    }
+    assert {name for name, entry in SOLVERS.items() if entry.noisy} == {"edm-heun", "ancestral", "sde", "bridge-sde"}
     assert make_solver("ddim", steps=5, schedule=schedule) == DDIM(5, schedule=schedule)
     assert make_solver("dpm++2m", schedule=schedule) == DPMSolver2M(20, schedule=schedule)
     assert make_solver("dpm++2s", schedule=schedule) == DPMSolver2S(20, schedule=schedule)

@@ -277,7 +277,7 @@ def test_every_schedule_with_every_solver(schedule, solver):
         return
     solution = solve(GaussianField(schedule), start)
     assert bool((solution.status == 0).all())
-    if entry.stochastic and entry.order == 1:
+    if getattr(solve, "stochastic", False):
         return  # ends at random: tests/solvers/test_stochastic.py
     bound = 1e-6 if entry.adaptive else BOUND[entry.order]
     torch.testing.assert_close(solution.state, expected, rtol=0, atol=bound)

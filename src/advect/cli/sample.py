@@ -24,8 +24,8 @@ Solver = Annotated[
     str | None,
     Parameter(
         help="euler, midpoint, heun, rk4, adams3, bosh3, dopri5, tsit5; on affine paths also ddim, dpm++2m, "
-        "dpm++2s, deis, adams3-straight, edm-heun, ancestral, sde; of sf2m also bridge-sde. Not given: what was "
-        "enough after training."
+        "dpm++2s, deis, unipc, adams3-straight, adams3-noise, edm-heun, ancestral, sde; of sf2m also "
+        "bridge-sde. Not given: what was enough after training."
     ),
 ]
 Noise = Annotated[

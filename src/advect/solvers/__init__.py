@@ -13,6 +13,7 @@ from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
 from advect.solvers.bridge import BridgeSDE
 from advect.solvers.checkpointed import Checkpointed
 from advect.solvers.chunks import Chunked
+from advect.solvers.churned import ChurnedHeun
 from advect.solvers.diffusion import DIFFUSIONS, Ancestral, Diffusion, make_diffusion
 from advect.solvers.divergence import ExactDivergence, HutchinsonDivergence
 from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
@@ -23,7 +24,7 @@ from advect.solvers.inverse import Root, bracketed_root, fixed_point
 from advect.solvers.multistep import Adams3
 from advect.solvers.noise_adams import NoiseAdams
 from advect.solvers.status import describe, raise_if_failed, status_counts
-from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
+from advect.solvers.stochastic import ReverseSDE
 from advect.solvers.straight import StraightAdams
 from advect.solvers.table import SOLVERS, SolverEntry, make_solver
 from advect.solvers.unipc import UniPC

@@ -84,6 +84,11 @@ class BridgeSDE(FixedSolver):
                 remedy="Give a finite number of at least 0; 0 is the ODE.",
             )
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether g is above 0; without one it is the field's own σ."""
+        return self.diffusion is None or self.diffusion > 0
+
     def prepared(self, system: System, y: Tensor, generator: Generator | None) -> System:
         """The state, and the seeds of its noise."""
         if system.divergence is not None or system.along:

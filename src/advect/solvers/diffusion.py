@@ -34,6 +34,11 @@ class Diffusion(Protocol):
         """½ ∫ g²/σ² dt from ``start`` to ``end``, not negative; ∞ where it diverges."""
         ...
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether g is more than 0 by its strength."""
+        ...
+
 
 def _check_scale(scale: float) -> None:
     if not 0 <= scale < math.inf:
@@ -44,7 +49,7 @@ def _check_scale(scale: float) -> None:
 class Ancestral:
     """g² = η² σ² λ' with λ = 2 log(α/σ): the exponent is η² log(α_t σ_s/(α_s σ_t)).
 
-    η = 1 is the posterior sampling of DDPM (Ho et al. 2006.11239, equations 6 and 7) and η = 0 is DDIM. Between them
+    η = 1 is the posterior sampling of DDPM (Ho et al. 2006.11239, equations 6 and 7) and η = 0 the ODE. Between them
     this η scales g, while that of Song et al. 2010.02502 (equation 16) scales the noise of one step.
 
     Args:
@@ -55,6 +60,11 @@ class Ancestral:
 
     def __post_init__(self) -> None:
         _check_scale(self.eta)
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether η is above 0."""
+        return self.eta > 0
 
     def exponent(self, schedule: Schedule, start: Mark, end: Mark) -> float:
         """In closed form; ∞ from α = 0 and to σ = 0."""
@@ -75,6 +85,11 @@ class Coefficient:
 
     def __post_init__(self) -> None:
         _check_scale(self.scale)
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether the scale is above 0."""
+        return self.scale > 0
 
     def exponent(self, schedule: Schedule, start: Mark, end: Mark) -> float:
         """By Gauss–Legendre on panels that shrink towards the end of the step, where σ may be small.

@@ -74,6 +74,11 @@ class FixedSolver(ABC):
         """Steps of one solve, however they were given."""
         return self.steps if self.steps is not None else len(self.grid or ()) - 1
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it adds noise of its own, and so asks the field for more than its velocity."""
+        return False
+
     @abstractmethod
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
         """Take step ``number`` from ``y``, with the ``carry`` of the step before."""

@@ -7,12 +7,13 @@ from typing import Any
 from advect.errors import ConfigError, unknown_name
 from advect.solvers.adaptive import Adaptive
 from advect.solvers.bridge import BridgeSDE
+from advect.solvers.churned import ChurnedHeun
 from advect.solvers.diffusion import Ancestral, proportional
 from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
 from advect.solvers.multistep import Adams3
 from advect.solvers.noise_adams import NoiseAdams
-from advect.solvers.stochastic import ChurnedHeun, ReverseSDE
+from advect.solvers.stochastic import ReverseSDE
 from advect.solvers.straight import StraightAdams
 from advect.solvers.tableau import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RK4_TABLE, TSIT5, Tableau
 from advect.solvers.unipc import UniPC
@@ -37,7 +38,8 @@ class SolverEntry:
             also ``noise``.
         default_steps: Steps where none are given; None where they must be.
         affine: Whether it works on affine paths only, and needs their schedule.
-        stochastic: Whether it can add noise of its own, and so takes its strength; `edm-heun` adds none by default.
+        noisy: Whether it can add noise of its own, and so takes its strength. Whether it does is told by the solver
+            that was made, in its property ``stochastic``: `edm-heun` without churn solves the ODE.
         scored: Whether it asks the field for its score, see `solvers.bridge.BridgeWithScore`.
     """
 
@@ -49,7 +51,7 @@ class SolverEntry:
     build: Callable[..., Solver]
     default_steps: int | None = None
     affine: bool = False
-    stochastic: bool = False
+    noisy: bool = False
     scored: bool = False
 
 
@@ -71,7 +73,7 @@ def _affine(
 
 
 def _noisy(name: str, title: str, order: int, evaluations: int, build: Callable[..., Solver]) -> SolverEntry:
-    return SolverEntry(name, title, order, evaluations, False, build, affine=True, stochastic=True)
+    return SolverEntry(name, title, order, evaluations, False, build, affine=True, noisy=True)
 
 
 def _ancestral(steps: int, *, schedule: Schedule, noise: float = 1.0) -> Solver:
@@ -109,8 +111,8 @@ SOLVERS: dict[str, SolverEntry] = {
         _affine("adams3-straight", "adams3 on the straightened path", 3, 1, StraightAdams, DEFAULT_STEPS),
         _affine("adams3-noise", "adams3 of the noise on its own clock", 3, 1, NoiseAdams, DEFAULT_STEPS),
         _noisy("edm-heun", "Heun in the noise level, with churn (EDM)", 2, 2, _edm),
-        _noisy("ancestral", "ancestral sampling (DDPM)", 1, 1, _ancestral),
-        _noisy("sde", "SDE with g² = 2cσ", 1, 1, _sde),
+        _noisy("ancestral", "ancestral sampling (DDPM's noise)", 2, 1, _ancestral),
+        _noisy("sde", "SDE with g² = 2cσ", 2, 1, _sde),
         SolverEntry("bridge-sde", "SDE of a bridge with its own score", 1, 2, False, _bridge, None, False, True, True),
     )
 }
@@ -146,11 +148,11 @@ def make_solver(
     entry = SOLVERS[name]
     settings: dict[str, Any] = {}
     if noise is not None:
-        if not entry.stochastic:
+        if not entry.noisy:
             raise ConfigError(
                 f"{name} adds no noise and was given noise = {noise:g}",
                 where="solver",
-                remedy=f"Leave it out, or take one of {_listed(lambda e: e.stochastic)}.",
+                remedy=f"Leave it out, or take one of {_listed(lambda e: e.noisy)}.",
             )
         settings["noise"] = noise
     if entry.affine:
@@ -191,6 +193,6 @@ def _effort(entry: SolverEntry, steps: int | None, tolerance: float | None) -> f
         raise ConfigError(
             f"{entry.name} takes fixed steps and was not told how many",
             where="solver",
-            remedy=f"Give steps, for example steps={100 if entry.stochastic else DEFAULT_STEPS}.",
+            remedy=f"Give steps, for example steps={100 if entry.noisy else DEFAULT_STEPS}.",
         )
     return steps

@@ -14,7 +14,7 @@ from advect.flows import Flow, on_schedule
 from advect.paths import make_schedule
 from advect.records import Table
 from advect.run import Artefact
-from advect.solvers import SOLVERS, make_solver
+from advect.solvers import make_solver
 from advect.training import generator_for
 from advect.typing import Solver
 from advect.workflows.autoguide import autoguided
@@ -109,15 +109,16 @@ class SolverChoice:
         if name is None:
             # A number of steps or a tolerance alone says which kind of solver is meant.
             name = artefact.config["likelihood"]["solver"] if tolerance is not None else stored["solver"]
-        if SOLVERS.get(name) is not None and SOLVERS[name].stochastic and not getattr(field, "has_score", False):
+        schedule = getattr(field, "schedule", None)
+        solver = make_solver(name, steps=steps, tolerance=tolerance, schedule=schedule, noise=self.noise)
+        if getattr(solver, "stochastic", False) and not getattr(field, "has_score", False):
             raise ConfigError(
                 f"{name} adds noise along the way, which needs the score; this model does not know it",
                 where="--solver",
                 remedy="Scores are known to models with a Gaussian source paired at random: fm, i-cfm, rf without "
                 "--source, the diffusion rows, and sf2m.",
             )
-        schedule = getattr(field, "schedule", None)
-        return make_solver(name, steps=steps, tolerance=tolerance, schedule=schedule, noise=self.noise)
+        return solver
 
 
 @dataclass(frozen=True)
