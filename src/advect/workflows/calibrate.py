@@ -26,7 +26,7 @@ from advect.workflows.prepare import CALIBRATE
 TOLERANCE = 1e-2
 EVALUATIONS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 NUMBERS, MOST_ROWS, LEAST_ROWS = 2**14, 256, 32  # rows × coordinates of the trial, and its bounds
-CANDIDATES = ("adams3", "adams3-straight", "dpm++2m", "heun")
+CANDIDATES = ("adams3", "adams3-noise", "adams3-straight", "dpm++2m", "heun")
 # Errors of the fine solve are some thirty times its tolerance per step: well below what is to be seen.
 REFERENCE_TOLERANCE = 1e-5
 REFERENCE_EVALUATIONS = 150  # about what it takes on a trained field
