@@ -179,6 +179,35 @@ def test_a_field_that_is_right_on_the_whole_passes_with_a_note():
     assert "on the whole" in found["continuity (weak form)"].message
 
 
+def test_fresh_noise_in_the_target_is_no_error():
+    """The first meaning of a noisy x1 − x0: the same minimiser, found by a noisier regression."""
+
+    class Noisy:
+        def sample(self, t, x0, x1, *, generator=None):
+            x = linear().sample(t, x0, x1).x
+            return x, x1 - x0 + torch.randn(x1.shape, generator=generator, dtype=x1.dtype)
+
+    assert verify_path(Noisy()).passed
+
+
+def test_a_path_that_looks_at_its_neighbours_or_at_no_generator():
+    class Leaking:
+        def sample(self, t, x0, x1, *, generator=None):
+            return linear().sample(t, x0, x1).x, x1.mean(0, keepdim=True) - x0
+
+    class Global:
+        def sample(self, t, x0, x1):
+            noise = 0.1 * torch.randn_like(x1)
+            return linear().sample(t, x0, x1).x + expand_time(t * (1 - t), x1) * noise, x1 - x0 + noise * expand_time(
+                1 - 2 * t, x1
+            )
+
+    assert {check.law for check in verify_path(Leaking()).failures} == {"continuity (weak form)"}
+    state = torch.get_rng_state()
+    assert verify_path(Global()).passed
+    assert torch.equal(state, torch.get_rng_state())
+
+
 class Reversed:
     """Data at t = 0."""
 

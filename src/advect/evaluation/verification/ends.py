@@ -154,7 +154,8 @@ def _undeclared(made: Made, end: float, sizes: tuple[float, float], allowed: flo
     if wrong <= EXACT:
         return PASS, wrong, f"x is {wanted}"
     if wrong <= allowed:
-        return NOTE, wrong, f"x is {made}: what is not {wanted} stays in the samples"
+        effect = "sampling starts without what is not x0" if end == 0 else "what is not x1 stays in the samples"
+        return NOTE, wrong, f"x is {made}: {effect}"
     if made.same_law:
         return NOTE, 0.0, f"x is {made}, whose law these rows cannot tell from that of the {name}"
     return FAIL, wrong, f"p_{end:g} is not the {name}: x is {made}"
