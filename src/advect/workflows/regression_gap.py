@@ -20,6 +20,7 @@ from advect.workflows.prepare import EVALUATE
 
 _GAP = 3  # the stream below EVALUATE; `held_out` has the first two
 MOST_ROWS, FEWEST_ROWS = 1024, 64
+NUMBERS = 2**18  # of all points: networks on pictures are slow
 # Products between points and training rows, coordinate by coordinate: seconds on one core.
 EFFORT = 2_000_000_000
 
@@ -100,7 +101,7 @@ def _affordable(train: int, width: int) -> int:
 
 
 def _rows(train: Tensor) -> int:
-    return min(MOST_ROWS, _affordable(*train.shape))
+    return min(MOST_ROWS, _affordable(*train.shape), max(NUMBERS // max(train.shape[1], 1), FEWEST_ROWS))
 
 
 def regression_line(facts: dict[str, Any]) -> str | None:
