@@ -118,7 +118,7 @@ def test_optional_packages_wait_until_they_are_needed(path):
 @each_file
 def test_direct_imports_are_declared(path):
     used = set(imported_at_import_time(ast.parse(path.read_text(encoding="utf-8"))))
-    declared = {package(r).lower() for r in PROJECT["dependencies"]} | {"pil", "tomli_w", "advect"}
+    declared = {package(r).lower() for r in PROJECT["dependencies"]} | {"PIL", "tomli_w", "advect"}
     assert used - set(sys.stdlib_module_names) <= declared
 
 

@@ -23,12 +23,14 @@ from advect.run import Artefact
 from advect.solvers import Adams3
 from advect.training import generator_for
 from advect.workflows.calibrate import summary
+from advect.workflows.effort import affordable_rows
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.regression_gap import regression_facts, regression_line
 
 MAX_ROWS = 2000
+DRAWN_SHARE, PATH_SHARE = 0.4, 0.15  # of the time until a deadline; the rest is for likelihoods
 PATH_ROWS, PATH_TIMES = 500, 33
 
 
@@ -77,7 +79,8 @@ def evaluate_table(
         seed: Of every draw.
         max_rows: Rows in the two-sample metrics.
         likelihood_rows: Rows scored; by default up to 500, fewer in many dimensions.
-        deadline: ``time.monotonic()`` after which no further rows are scored; at least one block always is.
+        deadline: ``time.monotonic()`` by which to be done: fewer rows are drawn and scored where time is short, a few
+            always are.
         scores: Log-probabilities that are known already, so that rows are not scored twice.
 
     Returns:
@@ -90,7 +93,8 @@ def evaluate_table(
     if held_out.num_rows < 2:
         raise DataError(f"{held_out.num_rows} held-out rows cannot be compared with anything", where=held_out.origin)
     generator = generator_for(seed, EVALUATE)
-    real_table = some_rows(held_out, max_rows, generator)
+    count = affordable_rows(artefact, min(max_rows, held_out.num_rows), deadline=deadline, share=DRAWN_SHARE, seed=seed)
+    real_table = some_rows(held_out, count, generator)
     generated = generate(
         artefact,
         real_table.num_rows,
@@ -111,7 +115,8 @@ def evaluate_table(
     if not artefact.schema.image:  # a pixel is no column that anyone looks up
         names = [c.name for c in artefact.codec.coordinates]
         columns = column_suite(samples, real, train, names, generator=generator)
-    moved = _transport(artefact, generator)
+    paths = affordable_rows(artefact, PATH_ROWS, deadline=deadline, share=PATH_SHARE, seed=seed)
+    moved = _transport(artefact, paths, generator)
     if scores is None:  # last, as it heeds the deadline
         scores = held_out_scores(artefact, held_out, seed=seed, most_rows=likelihood_rows, deadline=deadline)
     evaluation = {
@@ -136,8 +141,8 @@ def evaluate_table(
 
 
 @torch.no_grad()
-def _transport(artefact: Artefact, generator: torch.Generator) -> dict[str, float]:
-    """Energy and straightness of the paths of samples, in latent coordinates; empty for maps without an ODE.
+def _transport(artefact: Artefact, rows: int, generator: torch.Generator) -> dict[str, float]:
+    """Energy and straightness of the paths of some samples, in latent coordinates; empty for maps without an ODE.
 
     A path on an affine schedule is looked at on the linear one, where its scale and clock play no part.
     """
@@ -147,8 +152,8 @@ def _transport(artefact: Artefact, generator: torch.Generator) -> dict[str, floa
     if getattr(flow.ode.field, "schedule", None) is not None:
         flow = on_schedule(flow, Linear()).flow
         flow = flow.with_options(solver=Adams3(PATH_TIMES))
-    condition = None if artefact.condition is None else artefact.condition.draw(PATH_ROWS, generator).float()
-    start = flow.base.sample(PATH_ROWS, condition, generator=generator)
+    condition = None if artefact.condition is None else artefact.condition.draw(rows, generator).float()
+    start = flow.base.sample(rows, condition, generator=generator)
     _, ode, after = flow.split_at_ode("straightness")
     start = after.decode(start, None if after.condition_shape is None else condition, log_det=False).value
     times = torch.linspace(*ode.interval, PATH_TIMES)

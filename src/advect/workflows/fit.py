@@ -4,7 +4,6 @@ The same command does the right thing whatever it finds: it starts, continues an
 done, or refuses with the list of settings that differ.
 """
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from advect.run import (
 )
 from advect.training import Outcome
 from advect.workflows.calibrate import calibrated
+from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
 from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
@@ -185,6 +185,7 @@ def _train(
             f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
             "timed steps."
         )
+    end = figures_deadline(outcome.seconds) if end is None else end
     return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate, end)
 
 
@@ -195,7 +196,7 @@ def _finish(
     outcome: Outcome,
     listener: Listener,
     evaluate: bool,
-    end: float | None,
+    end: float,
 ) -> TrainResult:
     # Training may have been on an accelerator; figures and later use start from the processor.
     prepared.built.core.to("cpu")
@@ -210,8 +211,7 @@ def _finish(
     if folder is not None:
         # The solver is measured on the weights that are kept, so it is written with them.
         listener.phase("measuring solvers")
-        left = math.inf if end is None else (end - time.monotonic()) * CALIBRATION_SHARE
-        artefact = calibrated(artefact, seconds=left)
+        artefact = calibrated(artefact, seconds=(end - time.monotonic()) * CALIBRATION_SHARE)
         write_artefact(folder, artefact)
     return _figures(prepared, folder, artefact, listener, evaluate, "finished", end)
 

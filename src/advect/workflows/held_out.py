@@ -25,7 +25,7 @@ from advect.workflows.score import Scored, coding_draws, default_draws, score
 from advect.workflows.transport import preprocessing, to_latent
 
 LIKELIHOOD_ROWS = 500
-SCORED_AT_ONCE = 8
+FIRST_SCORED = 4
 # Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
 LIKELIHOOD_EFFORT = 16_000
 _ROWS, _GAUSSIAN = 1, 2  # streams below EVALUATE
@@ -56,7 +56,7 @@ def held_out_scores(
         held_out: Rows the model has not seen.
         seed: Of the choice of rows and of the draws inside discrete cells.
         most_rows: Rows scored; by default up to 500, fewer in many dimensions.
-        deadline: ``time.monotonic()`` after which no further rows are scored; at least one block always is.
+        deadline: ``time.monotonic()`` after which no further rows are scored; a few always are.
     """
     draws = default_draws(artefact)
     width = len(artefact.codec.coordinates)
@@ -92,14 +92,19 @@ def flat_latent(artefact: Artefact, table: Table, generator: Generator) -> Tenso
 
 
 def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadline: float | None) -> Scored:
-    """Scores of the rows, or of as many as fit before the deadline."""
-    if deadline is None:
-        return score(artefact, rows, importance_samples=draws, seed=seed)
+    """Scores of the rows, or of as many as fit before the deadline, in blocks that double while there is time.
+
+    The blocks do not depend on the time, so a row has the same draws whether or not others were scored.
+    """
     parts: list[Scored] = []
-    for first in range(0, rows.num_rows, SCORED_AT_ONCE):
-        block = take_rows(rows, np.arange(first, min(first + SCORED_AT_ONCE, rows.num_rows)))
+    first, size = 0, FIRST_SCORED
+    while first < rows.num_rows:
+        started = time.monotonic()
+        block = take_rows(rows, np.arange(first, min(first + size, rows.num_rows)))
         parts.append(score(artefact, block, importance_samples=draws, seed=mix(seed, first)))
-        if time.monotonic() > deadline:
+        first, size = first + size, 2 * size
+        now = time.monotonic()
+        if deadline is not None and now + 2 * (now - started) > deadline:
             break
     whole = {
         name: torch.cat([getattr(part.estimate, name) for part in parts])
