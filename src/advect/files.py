@@ -6,6 +6,7 @@ A reader, or a process that takes over after a crash, sees the old file or the n
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,49 @@ def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(destination: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside the destination, which it becomes on success; it must be new or empty.
+
+    Raises:
+        WriteError: The folder cannot be made or written, the disk is full, or something is in the destination.
+    """
+    destination = Path(destination)
+    temporary: Path | None = None
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        os.replace(temporary, destination)  # over an empty folder at most
+        _flush(destination.parent)
+    except OSError as error:
+        if isinstance(error, AdvectError):
+            raise
+        raise WriteError(
+            f"cannot be written ({_reason(error)})",
+            where=str(destination),
+            remedy="Choose another place with --out, or make room and check the folder's permissions.",
+        ) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(destination: Path | str) -> None:
+    """Refuse a folder in which something is, and one that could not be made.
+
+    Raises:
+        WriteError: It cannot be written.
+    """
+    destination = Path(destination)
+    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
+        raise WriteError(
+            "something is there already", where=str(destination), remedy="Name a folder that is new or empty."
+        )
+    check_writable(destination)
 
 
 def check_writable(destination: Path | str) -> None:

@@ -93,7 +93,7 @@ FILES = [
     Case("missing file", "train nowhere.csv", "nowhere.csv", "no such file"),
     Case("missing file, near one", "train house.csv", "house.csv", "Did you mean houses.csv"),
     Case("missing folder", "train no/such/data.csv", "data.csv", "folder no/such does not exist"),
-    Case("a folder", "train run", "run", "Give a file"),
+    Case("a folder", "train run", "run", "Known endings: .png"),
     Case("empty file", "train empty.csv", "empty.csv", "with rows in it", text("empty.csv", "")),
     Case("header only", "train head.csv", "head.csv", "with rows in it", text("head.csv", "a,b\n")),
     Case("one row", "train one.csv", "one.csv", "at least 2 rows", text("one.csv", "a,b\n1.5,2.5\n")),

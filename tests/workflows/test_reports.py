@@ -89,10 +89,11 @@ def test_report_of_pictures_shows_some(tmp_path):
 def test_destinations(tmp_path):
     check_destination(tmp_path / "new.csv")
     check_destination(tmp_path / "new.png")
+    check_destination(tmp_path / "new")  # a folder of pictures
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "file").touch()
-    for wrong, pictures in (("a.txt", True), ("a", True), ("a.png", False), ("folder.csv", True)):
+    for wrong, pictures in (("a.txt", True), ("a", False), ("a.png", False), ("folder.csv", True)):
         with pytest.raises(ConfigError):
             check_destination(tmp_path / wrong, pictures=pictures)
     with pytest.raises(AdvectError, match="cannot be written"):

@@ -39,6 +39,7 @@ def fit(
     split_seed: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
+    flip: bool = False,
     path: Any = None,
     coupling: Any = None,
     evaluate: bool = False,
@@ -65,6 +66,7 @@ def fit(
         split_seed: Of the split alone, so that fits of several seeds share their held-out rows; by default the seed.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         out: Run folder to train in; it can be continued after a crash. None trains in memory.
+        flip: Mirror half of the training pictures left to right, anew in every step.
         path: A path of your own, see ``docs/extend.md``.
         coupling: A coupling of your own.
         evaluate: Whether to compute held-out figures right away.
@@ -89,13 +91,14 @@ def fit(
         "device": device,
     }
     common |= vars(sort_settings(common["method"], settings, known=signature(fit).parameters))
-    rows = {
+    rows: dict[str, Any] = {
         "source": source,
         "weights": weights,
         "budget_seconds": budget,
         "split_seed": split_seed,
         "out": None if out is None else Path(out),
     }
+    rows |= {"flip": True} if flip else {}
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:

@@ -70,7 +70,11 @@ def sample(
     ] = None,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz; png for pictures.")
+        Path | None,
+        Parameter(
+            help="File to write, by its ending: csv, tsv, parquet, npy, npz; for pictures also png (a grid), or a new "
+            "folder."
+        ),
     ] = None,
     json: Json = False,
 ) -> int:

@@ -49,6 +49,9 @@ def train(
             show_default=False,
         ),
     ] = (),
+    mirror: Annotated[
+        bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
+    ] = False,
     dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
     restart: Annotated[bool, flag("Move an old run aside and start afresh.")] = False,
     json: Json = False,
@@ -75,6 +78,7 @@ def train(
         split_seed=split_seed,
         device=device,
         restart=restart,
+        flip=mirror,
         **vars(read_settings(method, pairs(settings))),
     )
     return _dry_run(request, json, started) if dry_run else _run(request, json, started)

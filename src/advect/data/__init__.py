@@ -7,7 +7,7 @@ from advect.data.condition import ConditionCodec
 from advect.data.containers import to_container
 from advect.data.partial import PartialRows, read_partial
 from advect.data.prepared import PreparedRows
-from advect.data.read import read_table
+from advect.data.read import read_table, split_key
 from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
 from advect.data.select import some_rows, take_rows, with_condition
 from advect.data.split import Split, split_rows
@@ -29,6 +29,7 @@ __all__ = [
     "schema_from_dict",
     "schema_to_dict",
     "some_rows",
+    "split_key",
     "split_rows",
     "take_rows",
     "to_container",

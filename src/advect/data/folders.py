@@ -47,7 +47,7 @@ def read_folder(path: Path, side: int | None = None) -> Table:
     Raises:
         DataError: No picture, more than half of the files unusable, or more than fits in memory.
     """
-    files = tuple(_files(path))
+    asked, files = side, tuple(_files(path))
     if not files:
         raise DataError(
             "there is no picture in this folder", where=str(path), remedy=f"Known endings: {' '.join(ENDINGS)}."
@@ -79,6 +79,7 @@ def read_folder(path: Path, side: int | None = None) -> Table:
         array[:, None] if channels == 1 else np.moveaxis(array, -1, 1),
         container="npy",
         origin=str(path),
+        key=None if asked is None else str(asked),
         sides=_labels(kept, path),
         notes=[*_notes({head.size for head in heads}, side), *left_out.notes()],
     )

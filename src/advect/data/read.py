@@ -66,7 +66,7 @@ def _read(source: Any, key: str | None, gaps: bool) -> Table:
     """Dispatch by kind."""
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
-        path, inner = _split_key(text)
+        path, inner = split_key(text)
         if key is not None and inner is not None and key != inner:
             raise DataError(f"two different arrays are asked for: {inner!r} and {key!r}", where=text)
         if isinstance(source, str) and not _is_path(path):
@@ -100,7 +100,7 @@ def ending_of(path: Path) -> str | None:
     return next((e for e in (*PACKED_ENDINGS, *ENDINGS) if name.endswith(e) and len(name) > len(e)), None)
 
 
-def _split_key(text: str) -> tuple[str, str | None]:
+def split_key(text: str) -> tuple[str, str | None]:
     """``FILE.npz:KEY`` or ``FOLDER:SIDE`` into its parts; what exists under the whole name wins."""
     head, colon, key = text.rpartition(":")
     if colon and not os.path.exists(text) and (head.lower().endswith((".npz", ".npz.gz")) or os.path.isdir(head)):

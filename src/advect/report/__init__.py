@@ -2,11 +2,11 @@
 
 The workflows fill a `ReportContent`; `render_report` lays it out and `write_report` writes it as one self-contained
 HTML file. `verdict` puts scores into words. The figures of the page are in `figures` and `curves`, for use elsewhere;
-`picture_grid` and `write_png_grid` make pictures of pictures.
+`picture_grid` and `write_png_grid` make pictures of pictures, `write_pictures` single files.
 """
 
 from advect.report.content import DataSummary, ErrorCurve, History, Likelihood, ReportContent
-from advect.report.images import picture_grid, write_png_grid
+from advect.report.images import picture_grid, write_pictures, write_png_grid
 from advect.report.page import render_report, write_report
 from advect.report.verdict import judge, verdict
 
@@ -20,6 +20,7 @@ __all__ = [
     "picture_grid",
     "render_report",
     "verdict",
+    "write_pictures",
     "write_png_grid",
     "write_report",
 ]

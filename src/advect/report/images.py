@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from advect.errors import ConfigError, ShapeError
-from advect.files import write_bytes
+from advect.files import atomic_folder, write_bytes
 from advect.records import Table
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ GAP = 0.12  # of a picture's side, between two of them
 PAPER, GROUND, TEXT, BROKEN = (255, 255, 255), (226, 229, 234), (29, 36, 51), (213, 94, 0)
 # A grid is about this wide in pixels, so that 8×8 digits and 64×64 faces are both worth looking at.
 _TARGET_WIDTH = 640
+MOST_CLASSES = 1000
 GRID_KEY = "advect-grid"
 
 
@@ -186,6 +187,47 @@ def picture_grid(
     parts = [(source, captions[0])] if beside is None else [(beside, captions[1]), (source, captions[0])]
     grids = [(grid_image(part, columns=columns, bounds=bounds, limit=limit), caption) for part, caption in parts]
     return write_bytes(path, png_bytes(_side_by_side(grids)))
+
+
+def write_pictures(table: Table, folder: Path | str, *, bounds: tuple[float, float] | None = None) -> Path:
+    """Write pictures one by one, as ``00000.png`` and on, into a new folder that appears whole or not at all.
+
+    Where the table has one side column of few values, as a class condition leaves it, each value is a sub-folder: the
+    folder can be read back with its labels.
+
+    Args:
+        table: Pictures.
+        folder: New or empty.
+        bounds: The values written as 0 and as 255; by default those natural for the table.
+
+    Raises:
+        ShapeError: If the rows are not pictures.
+        WriteError: If the folder cannot be written, or holds something.
+    """
+    from PIL import Image
+
+    grey = table.event_shape[0] == 1
+    shown = pictures(table, bounds)
+    labels = _class_folders(table)
+    with atomic_folder(folder) as temporary:
+        for i, pixels in enumerate(shown):
+            place = temporary / labels[i] if labels else temporary
+            place.mkdir(exist_ok=True)
+            Image.fromarray(pixels[..., 0] if grey else pixels).save(place / f"{i:05d}.png")
+    return Path(folder)
+
+
+def _class_folders(table: Table) -> list[str]:
+    """A name of a folder for each row, made of letters, digits and dashes alone; empty where rows have no one class."""
+    if len(table.sides) != 1:
+        return []
+    (values,) = table.sides.values()
+    if values.ndim != 1 or len(set(values.tolist())) > MOST_CLASSES:
+        return []
+    plain = {value: "".join(c if c.isalnum() else "-" for c in str(value))[:64] or "-" for value in values.tolist()}
+    if len(set(plain.values())) < len(plain):  # two classes would share a folder
+        plain = {value: f"{name}-{i}" for i, (value, name) in enumerate(plain.items())}
+    return [plain[value] for value in values.tolist()]
 
 
 def _side_by_side(grids: "list[tuple[PIL.Image.Image, str]]") -> "PIL.Image.Image":

@@ -23,7 +23,7 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
     data = artefact.config["data"]
     seed = int(data.get("split_seed", artefact.config["seed"]))
     path = data.get("path")
-    if path is not None and not Path(path).is_file():
+    if path is not None and not Path(path).exists():
         raise DataError(
             "the data of this run is not there any more",
             where=path,

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from advect.data import BUILTINS, split_key
 from advect.files import sha256_of
 from advect.records import Table
 
 
 def data_file(data: Any) -> Path | None:
-    """The file that was named, or None for built-in names and objects."""
-    if not isinstance(data, str | Path):
+    """The file or folder that was named, or None for built-in names and objects."""
+    if not isinstance(data, str | Path) or str(data) in BUILTINS:
         return None
-    head, member, _ = str(data).partition(".npz:")  # a folder is no file: its rows have a fingerprint of their own
-    path = Path(f"{head}.npz" if member else head)
-    return path if path.is_file() else None
+    path = Path(split_key(str(data))[0]).expanduser()
+    return path if path.exists() else None
 
 
 def data_name(data: Any, table: Table) -> str:
@@ -25,9 +25,9 @@ def data_name(data: Any, table: Table) -> str:
 
 
 def fingerprint(data: Any, table: Table) -> str:
-    """SHA-256 of the file that was named, else of the names and values of the table."""
+    """SHA-256 of the file that was named, else (objects, names, folders) of the names and values of the table."""
     path = data_file(data)
-    return content_hash(table) if path is None else sha256_of(path)
+    return sha256_of(path) if path is not None and path.is_file() else content_hash(table)
 
 
 def content_hash(table: Table) -> str:

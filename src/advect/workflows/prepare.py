@@ -18,7 +18,7 @@ from advect.data import (
     split_rows,
     take_rows,
 )
-from advect.errors import DataError, unknown_name
+from advect.errors import ConfigError, DataError, unknown_name
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
@@ -83,6 +83,8 @@ def prepare(request: TrainRequest) -> Prepared:
     schema = infer_schema(table, condition=request.condition)
     schema = _as_continuous(schema) if request.continuous else schema
     refuse_unusable(table, schema)
+    if request.flip and not schema.image:
+        raise ConfigError("only pictures can be mirrored", where="--flip", remedy="Leave it out for tables.")
     split = split_rows(table.num_rows, seed=request.splits_by, validation=request.validation, test=request.test)
     findings = check_table(table, schema, split)
 
@@ -113,7 +115,8 @@ def prepare(request: TrainRequest) -> Prepared:
         built=built,
         flow=flow,
         train=_training_rows(
-            data_rows(table, split.train, codec, condition, preprocess, request, device), request.weights
+            data_rows(table, split.train, codec, condition, preprocess, request, device, flip=request.flip),
+            request.weights,
         ),
         validate=_validation(
             data_rows(table, split.validation, codec, condition, preprocess, request, device)
@@ -135,6 +138,8 @@ def data_rows(
     preprocess: Bijection,
     request: TrainRequest,
     device: torch.device,
+    *,
+    flip: bool = False,
 ) -> DataRows:
     """Rows of a table as the loop wants them: in latent coordinates, with conditions and weights beside them.
 
@@ -146,9 +151,10 @@ def data_rows(
     @torch.no_grad()
     def draw(index: Tensor, generator: Generator) -> Tensor:
         values = prepared.draw(index, generator).values
+        values = mirrored(values, generator) if flip else values
         return preprocess.encode(values, log_det=False).value.float().to(device)
 
-    if codec.exact:
+    if codec.exact and not flip:
         everything = draw(torch.arange(len(rows)), generator_for(request.seed, FIT))
         draw = lambda index, generator: everything[index.to(everything.device)]  # noqa: E731
     return DataRows(
@@ -157,6 +163,12 @@ def data_rows(
         condition=None if condition is None else condition.encode(chosen).float().to(device),
         weight=_weights(chosen, request.weights, device),
     )
+
+
+def mirrored(pictures: Tensor, generator: Generator) -> Tensor:
+    """Pictures ``(batch, channels, height, width)``, each mirrored left to right with probability one half."""
+    turn = torch.rand(len(pictures), generator=generator, device=generator.device) < 0.5
+    return torch.where(turn.to(pictures.device)[:, None, None, None], pictures.flip(-1), pictures)
 
 
 def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tensor]:

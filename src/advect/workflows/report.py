@@ -12,7 +12,7 @@ import torch
 
 from advect.data import BUILTINS, Split, some_rows, take_rows, write_table
 from advect.errors import ConfigError
-from advect.files import check_writable
+from advect.files import check_new_folder, check_writable
 from advect.methods import Blueprint, get_method
 from advect.records import Finding, Metric, Schema, Table
 from advect.report import (
@@ -23,6 +23,7 @@ from advect.report import (
     ReportContent,
     picture_grid,
     verdict,
+    write_pictures,
     write_report,
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
@@ -115,6 +116,7 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
         parts += ["--set", f"{name}={json.dumps(value)}"]
     if "split_seed" in data:
         parts += ["--split-seed", str(data["split_seed"])]
+    parts += ["--flip"] if data.get("flip") else []
     return shlex.join([*parts, "--seed", str(config["seed"])])
 
 
@@ -254,6 +256,9 @@ def check_destination(destination: Path, *, pictures: bool = True) -> None:
         ConfigError: An unknown ending, or a folder that is a file.
     """
     endings = (*WRITABLE, ".png") if pictures else WRITABLE
+    if pictures and not destination.suffix:
+        check_new_folder(destination)
+        return
     if not destination.name.lower().endswith(endings):
         raise ConfigError(
             f"files ending in {destination.suffix or 'nothing'!r} cannot be written here",
@@ -273,7 +278,10 @@ def pixel_bounds(schema: Schema) -> tuple[float, float] | None:
 
 
 def write_samples(table: Table, destination: Path, schema: Schema) -> Path:
-    """Write sampled rows by the ending of the destination: a picture grid for ``.png``, else a table."""
+    """Write sampled rows by the ending of the destination: a picture grid for ``.png``, pictures one by one into a
+    folder for a name without ending, else a table."""
+    if schema.image and not destination.suffix:
+        return write_pictures(table, destination, bounds=pixel_bounds(schema))
     if destination.suffix.lower() == ".png":
         return picture_grid(table, destination, bounds=pixel_bounds(schema))
     return write_table(table, destination)

@@ -43,6 +43,7 @@ class TrainRequest:
         validation: Share of rows for choosing the best weights.
         test: Share of rows held out for the figures.
         key: The array inside an ``.npz``.
+        flip: Train on pictures of which half, drawn anew in every step, are mirrored left to right.
         continuous: Give every number column a density, whole-valued ones too: nothing is dequantised, and
             log-probabilities are densities throughout.
         parts: The user's own objects.
@@ -68,6 +69,7 @@ class TrainRequest:
     validation: float = 0.1
     test: float = 0.1
     key: str | None = None
+    flip: bool = False
     continuous: bool = False
     parts: Parts = field(default_factory=Parts)
 

@@ -91,6 +91,7 @@ def _data(request: TrainRequest, table: Table, schema: Schema, split: Split) -> 
         "continuous": Setting(
             request.continuous or None, "whole numbers have a density; not set: a probability", "given"
         ),
+        "flip": Setting(request.flip or None, "pictures are mirrored at random in training", "given"),
         "validation": Setting(request.validation, "share of rows that choose the best weights"),
         "test": Setting(request.test, "share of rows held out for the figures"),
         "split_seed": Setting(request.split_seed, "of the split; not set: the seed of the run", "given"),
