@@ -118,8 +118,8 @@ def test_noise_is_refused_where_it_is_added_and_not_by_name():
         drawn = generate(matched, 200, choice=choice, seed=0)
         plain = generate(matched, 200, choice=SolverChoice(name="rk4", steps=16), seed=0)
         for a, b in zip(plain.table.columns, drawn.table.columns, strict=True):
-            # The same source rows by two solvers of one ODE: 0.01 measured.
-            assert float(abs(a - b).mean()) < 0.05 * float(a.std())
+            # The same source rows by two solvers of one nearly linear field: 7e-5 measured.
+            assert float(abs(a - b).mean()) < 1e-3 * float(a.std())
     for choice in (SolverChoice(name="edm-heun", steps=8, noise=1.0), SolverChoice(name="sde", steps=16)):
         with pytest.raises(ConfigError, match="needs the score"):
             generate(matched, 5, choice=choice, seed=0)
