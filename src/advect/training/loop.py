@@ -171,7 +171,8 @@ class Trainer:
         with self._clock.phase("coupling"):
             batch = self.batches.pair(rows, generator)
         with self._clock.phase("network"):
-            loss = self._mean_loss(batch, generator)
+            with torch.autocast(batch.x1.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+                loss = self._mean_loss(batch, generator)
             self._backward(loss)
         with self._clock.phase("optimiser"):
             for group in self.state.optimizer.param_groups:
