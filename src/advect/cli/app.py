@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
-from advect.cli import compare, evaluate, explain, look, report, sample, score, train, transport, verify
+from advect.cli import animate, compare, evaluate, explain, look, report, sample, score, train, transport, verify
 from advect.cli.codes import DONE, FAULT, INTERRUPTED, REFUSED
 from advect.cli.console import say_error
 from advect.cli.usage import refusal
@@ -28,6 +28,7 @@ VERBS = (
     evaluate.evaluate,
     compare.compare,
     report.report,
+    animate.animate,
     verify.verify,
     look.methods,
     look.data,

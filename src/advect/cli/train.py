@@ -52,6 +52,9 @@ def train(
     mirror: Annotated[
         bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
     ] = False,
+    as_density: Annotated[
+        bool, flag("The data is a picture whose darkness is the density of points in the plane.")
+    ] = False,
     dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
     restart: Annotated[bool, flag("Move an old run aside and start afresh.")] = False,
     json: Json = False,
@@ -61,8 +64,11 @@ def train(
     The same command continues a run that was interrupted, and says so when it is done.
     """
     started = time.monotonic()
+    from advect.data.silhouette import require_picture
     from advect.workflows.request import TrainRequest, read_settings
 
+    if as_density:
+        require_picture(data)
     request = TrainRequest(
         data=data,
         method=method,

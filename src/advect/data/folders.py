@@ -163,18 +163,33 @@ def _large_enough(head: _Head, side: int, left_out: _LeftOut) -> bool:
 def _pixels(file: Path, side: int | None, channels: int, left_out: _LeftOut) -> np.ndarray | None:
     """One picture, brought to size and channels."""
     try:
-        with Image.open(file) as picture:
-            upright = _eight_bit(ImageOps.exif_transpose(picture))
-        if upright.has_transparency_data:
-            clear = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-        plain = upright.convert("L" if channels == 1 else "RGB")
+        plain = _upright(file).convert("L" if channels == 1 else "RGB")
         if side is not None:
             plain = ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS)
         return np.asarray(plain)
     except Exception as error:  # decoders raise almost anything on damaged bytes
         left_out.add(_reason(error), file)
         return None
+
+
+def open_picture(file: Path) -> Image.Image | None:
+    """A picture decoded, upright, on white, in 8 bits; None for one that cannot be read or is too large."""
+    left_out = _LeftOut()
+    if _head(file, left_out) is None:
+        return None
+    try:
+        return _upright(file)
+    except Exception:  # decoders raise almost anything on damaged bytes
+        return None
+
+
+def _upright(file: Path) -> Image.Image:
+    with Image.open(file) as picture:
+        upright = _eight_bit(ImageOps.exif_transpose(picture))
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    return upright
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

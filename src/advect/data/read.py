@@ -1,6 +1,7 @@
 """The door of the room: whatever the user hands over becomes a `Table`.
 
     file      .csv .tsv .parquet .npy .npz and idx, all but parquet also with .gz; FILE.npz:KEY picks an array
+    picture   .png .jpg …: points whose density is its darkness (`silhouette`)
     folder    of pictures (`folders`); FOLDER:64 brings them to 64 × 64
     name      moons, 8gaussians, …, digits, iris, … (`builtin.BUILTINS`)
     object    NumPy array, tensor, pandas or polars frame, `Table`
@@ -21,14 +22,17 @@ from advect.data.archives import read_npy, read_npz
 from advect.data.arrays import from_array, from_tensor
 from advect.data.builtin import BUILTINS, read_builtin
 from advect.data.delimited import read_delimited
+from advect.data.folders import ENDINGS as PICTURE_ENDINGS
 from advect.data.folders import read_folder
 from advect.data.frames import from_frame, is_frame, read_parquet
 from advect.data.idx import ENDINGS as IDX_ENDINGS
 from advect.data.idx import read_idx
+from advect.data.silhouette import read_silhouette
 from advect.errors import DataError
 from advect.records import Table
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz", *IDX_ENDINGS)
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
+ENDINGS = (*TABLE_ENDINGS, *IDX_ENDINGS, *PICTURE_ENDINGS)
 LARGEST_ASKED = 4096
 PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz", *(f"{ending}.gz" for ending in IDX_ENDINGS))
 
@@ -142,6 +146,8 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
         return read_npy(path, gaps=gaps)
     if kind == "parquet":
         return read_parquet(path)
+    if ending in PICTURE_ENDINGS:
+        return read_silhouette(path)
     if ending.removesuffix(".gz") in IDX_ENDINGS:
         return read_idx(path)
     return read_delimited(path, kind)
@@ -170,7 +176,7 @@ def _refuse_unreadable(path: Path) -> None:
 
 
 def _listed_endings() -> str:
-    return " ".join((*ENDINGS, *PACKED_ENDINGS))
+    return " ".join((*TABLE_ENDINGS, "…-idx3-ubyte", *PICTURE_ENDINGS, *(e for e in PACKED_ENDINGS if e[0] == ".")))
 
 
 def _nearest_file(path: Path) -> str:

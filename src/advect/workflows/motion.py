@@ -1,0 +1,113 @@
+"""Rows of a model on their way from source to data, for pictures that move.
+
+An ODE has a state at every time. A discrete flow has one after every layer; between them rows are shown moving
+straight, which the layers do not say, so that an eye can follow. What is no flow has nothing between its two sides.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advect.errors import ConfigError, UnsupportedError, unknown_name
+from advect.flows import layers, stages
+from advect.records import Table
+from advect.run import Artefact
+from advect.training import generator_for
+from advect.transforms.compose import members
+from advect.workflows.generate import condition_vectors
+from advect.workflows.held_out import flat_latent
+from advect.workflows.prepare import SAMPLE
+from advect.workflows.transport import preprocessing
+
+_STREAM = 4  # below SAMPLE
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Rows on their way.
+
+    Attributes:
+        states: ``(frames, rows, *event)`` in the coordinates and units of the data.
+        captions: A word on each frame: its time, or the layers that are behind.
+        names: Name of each coordinate; empty for pictures.
+    """
+
+    states: np.ndarray
+    captions: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@torch.no_grad()
+def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None, seed: int = 0) -> Motion:
+    """Draw source rows and follow them to the data.
+
+    Args:
+        artefact: The model.
+        rows: How many.
+        frames: How many states, source and data among them; at least 2.
+        condition: As in `generate`.
+        seed: Of the draw.
+
+    Raises:
+        ConfigError: Fewer than two frames or no rows.
+        UnsupportedError: The model is no flow.
+    """
+    flow = artefact.flow
+    if rows < 1 or frames < 2:
+        raise ConfigError(f"{frames} frames of {rows} rows show nothing that moves", remedy="Ask for 2 frames, 1 row.")
+    if getattr(flow.map, "likelihood", "exact") != "exact":
+        raise UnsupportedError(
+            f"{artefact.config['method']} draws its rows in one jump: there is nothing on the way to show",
+            where="animate",
+            remedy="Animate a flow, such as one of i-cfm, ot-cfm or nsf.",
+        )
+    generator = generator_for(seed, SAMPLE, _STREAM)
+    given = condition_vectors(artefact, rows, condition, generator)
+    if flow.ode is not None:
+        times = torch.linspace(0.0, 1.0, frames)
+        states = flow.trajectory(rows, times, given, generator=generator)
+        captions = tuple(f"t = {float(time):.2f}" for time in times)
+    else:
+        source = flow.base.sample(rows, given, generator=generator)
+        before = sum(1 for part in preprocessing(artefact) for _ in members(part))
+        stops = stages(flow, source, given, preprocessing=before)
+        states, captions = _between(stops, frames, len(layers(flow)) - before)
+    names = () if artefact.schema.image else tuple(c.name for c in artefact.codec.coordinates)
+    return Motion(states.double().cpu().numpy(), captions, names)
+
+
+def _between(stops: Tensor, frames: int, count: int) -> tuple[Tensor, tuple[str, ...]]:
+    """States at evenly spaced places along the layers, straight between them."""
+    places = torch.linspace(0.0, len(stops) - 1.0, frames, dtype=torch.float64)
+    low = places.floor().long().clamp(max=len(stops) - 2)
+    share = (places - low).to(stops.dtype).reshape(-1, *([1] * (stops.ndim - 1)))
+    states = stops[low] + share * (stops[low + 1] - stops[low])
+    return states, tuple(f"layer {int(place.round())} of {count}" for place in places)
+
+
+def chosen_columns(names: tuple[str, ...], asked: tuple[str, ...]) -> tuple[int, ...]:
+    """Which coordinates are shown: those asked for, else the first two.
+
+    Raises:
+        UnknownNameError: No coordinate of this name.
+        ConfigError: Not two of them.
+    """
+    for name in asked:
+        if name not in names:
+            raise unknown_name("column", name, names, where="--columns")
+    if asked and len(asked) != 2:
+        raise ConfigError(f"{len(asked)} columns were named", where="--columns", remedy="Name two: --columns a,b.")
+    return tuple(names.index(name) for name in asked) if asked else tuple(range(min(2, len(names))))
+
+
+def real_points(artefact: Artefact, table: Table, columns: tuple[int, ...], *, rows: int, seed: int = 0) -> np.ndarray:
+    """Some real rows at two coordinates, ``(rows, 2)``, in the units of the data, to be drawn behind."""
+    generator = generator_for(seed, SAMPLE, _STREAM + 1)
+    latent = flat_latent(artefact, table, generator)[:rows]
+    value: Tensor = latent.reshape(len(latent), *artefact.codec.event_shape)
+    for part in reversed(preprocessing(artefact)):
+        value = part.decode(value, log_det=False).value
+    return value.reshape(len(value), -1)[:, list(columns)].double().cpu().numpy()
