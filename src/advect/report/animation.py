@@ -95,11 +95,13 @@ def write_gif(frames: "Sequence[PIL.Image.Image]", path: Path, *, seconds: float
     Raises:
         WriteError: The file cannot be written.
     """
+    from PIL import Image
+
     each = 1000 * seconds / max(len(frames) - 1, 1)
     times = [max(20, round(each))] * len(frames)  # viewers slow down what is faster than 20 ms
     times[0], times[-1] = round(1000 * HOLD_FIRST), round(1000 * HOLD_LAST)
     palette = frames[-1].quantize(colors=128)
-    small = [frame.quantize(palette=palette, dither=0) for frame in frames]
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with atomic_path(path) as temporary:
         small[0].save(
             temporary, format="GIF", save_all=True, append_images=small[1:], duration=times, loop=0, optimize=True
