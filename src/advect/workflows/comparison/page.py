@@ -21,9 +21,8 @@ from advect.workflows.comparison.rows import DoneRun
 from advect.workflows.generate import generate
 from advect.workflows.open import open_run
 from advect.workflows.prepare import SAMPLE
-from advect.workflows.report import pixel_bounds
+from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS, pixel_bounds
 
-SHOWN_ROWS = 1000
 
 
 def write_page(
@@ -35,7 +34,8 @@ def write_page(
     best: Path | None,
 ) -> Path:
     """Draw a few rows of each method and write ``compare.html``."""
-    real = some_rows(ground.held_out, SHOWN_ROWS, generator_for(ground.seed, SAMPLE, 3))
+    count = SHOWN_PICTURES if ground.schema.image else SHOWN_ROWS
+    real = some_rows(ground.held_out, count, generator_for(ground.seed, SAMPLE, 3))
     samples: dict[str, Table] = {}
     versions: dict[str, str] = {}
     for run in done:  # the first seed of each speaks for the method
