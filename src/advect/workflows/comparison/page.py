@@ -24,7 +24,6 @@ from advect.workflows.prepare import SAMPLE
 from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS, pixel_bounds
 
 
-
 def write_page(
     request: CompareRequest,
     ground: Ground,
