@@ -121,7 +121,7 @@ def test_compare_sets_them_beside_flows(tmp_path, monkeypatch):
     flow, codes, made = compare(request).rows
     assert flow.likelihood.label == "log-density"
     assert codes.likelihood.label == "lower bound of the log-density"
-    assert codes.likelihood.best  # of its own kind: not ranked with the others
+    assert codes.likelihood.difference is None  # the only one of its kind: not ranked with the others
     assert flow.likelihood.best
     assert made.likelihood.value is None
     assert "no likelihood" in made.likelihood.reason

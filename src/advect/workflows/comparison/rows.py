@@ -230,14 +230,20 @@ def _with_differences(rows: tuple[MethodRow, ...], done: Sequence[DoneRun]) -> t
         leader = best.get(cell.label)
         if leader is None or leader.likelihood is None or cell.mean > leader.likelihood.mean:
             best[cell.label] = row
-    return tuple(_with_difference(row, best, done) for row in rows)
+    # The only one of its kind beside others of another kind is the best of nothing.
+    labels = [row.likelihood.label for row in rows if row.likelihood is not None and row.likelihood.value is not None]
+    common = max(labels, key=labels.count, default="")
+    compared = {label: row for label, row in best.items() if label == common or labels.count(label) > 1}
+    return tuple(_with_difference(row, compared, done) for row in rows)
 
 
 def _with_difference(row: MethodRow, best: Mapping[str, MethodRow], done: Sequence[DoneRun]) -> MethodRow:
     cell = row.likelihood
     if cell is None or cell.value is None:
         return row
-    leader = best[cell.label]
+    leader = best.get(cell.label)
+    if leader is None:
+        return row
     if leader is row:
         return replace(row, likelihood=replace(cell, difference=0.0))
     mine = {run.seed: run for run in done if run.method == row.method}
