@@ -10,7 +10,7 @@ from tests.faces.made_runs import QUICK, TRAIN, advect, cloud, houses, only_json
 
 
 def test_an_animation_of_two_columns_of_choice(here, capsys):
-    out, err = succeed("animate run -n 30 --frames 3 --columns rooms,price --out moving.gif", capsys)
+    out, _ = succeed("animate run -n 30 --frames 3 --columns rooms,price --out moving.gif", capsys)
     assert "moving.gif" in out
     assert (here / "moving.gif").read_bytes().startswith(b"GIF89a")
     files = only_json(succeed("animate run -n 30 --frames 2 --json", capsys)[0])["files"]

@@ -258,7 +258,7 @@ def test_a_mixed_table_with_a_condition_and_a_label(tmp_path, label):
 
 
 def test_a_likelihood_is_compared_with_its_own_kind_only(done):
-    """A bound, or no likelihood at all, as later methods will have them."""
+    """A bound is ranked among bounds, the only one not at all; one without a likelihood says why."""
     from dataclasses import replace
 
     from advect.workflows.comparison.measure import Measurement
@@ -270,19 +270,20 @@ def test_a_likelihood_is_compared_with_its_own_kind_only(done):
     def run(method, scores, **likelihood):
         return DoneRun(method, 0, "r", replace(base, scores=scores), {"likelihood": likelihood})
 
-    rows = method_rows(
-        ("nice", "realnvp", "nsf"),
-        1,
-        [
-            run("nice", (1.0, 2.0, 3.0), kind="log-density"),
-            run("realnvp", (5.0, 5.0, 5.0), kind="bound"),
-            run("nsf", (), reason="no density"),
-        ],
-        [],
-    )
-    value, bound, none = (row.likelihood for row in rows)
+    runs = [
+        run("nice", (1.0, 2.0, 3.0), kind="log-density"),
+        run("vae", (5.0, 5.0, 5.0), kind="log-density", elbo=4.0),
+        run("gan", (), reason="no density"),
+    ]
+    value, bound, none = (row.likelihood for row in method_rows(("nice", "vae", "gan"), 1, runs, []))
     assert value.best
-    assert bound.best
+    assert bound.label == "lower bound of the log-density"
+    assert bound.difference is None
+    assert not (bound.best or bound.tied)
+    second = run("nsf", (4.0, 4.0, 4.5), kind="log-density", elbo=3.0)
+    _, first, _, behind = (r.likelihood for r in method_rows(("nice", "vae", "gan", "nsf"), 1, [*runs, second], []))
+    assert first.best
+    assert behind.difference == pytest.approx(-2.5 / 3)
     assert none.value is None
     assert none.reason == "no density"
 
