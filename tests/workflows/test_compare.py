@@ -279,7 +279,8 @@ def test_a_likelihood_is_compared_with_its_own_kind_only(done):
     assert value.best
     assert bound.label == "lower bound of the log-density"
     assert bound.difference is None
-    assert not (bound.best or bound.tied)
+    assert not bound.best
+    assert not bound.tied
     second = run("nsf", (4.0, 4.0, 4.5), kind="log-density", elbo=3.0)
     _, first, _, behind = (r.likelihood for r in method_rows(("nice", "vae", "gan", "nsf"), 1, [*runs, second], []))
     assert first.best
