@@ -1,5 +1,6 @@
 """Shared settings: executed shape types, one torch thread, deterministic hypothesis profile, the data folder."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import jaxtyping
 import torch
 from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
@@ -18,7 +20,45 @@ def checked(function):
     return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
 
 
+CHECKED_CALLS = 5
+_epoch = [0]
+_made: dict[object, int] = {}  # how often a function was defined, by its code
+
+
+def sparing(*, typechecker):
+    """`jaxtyping.jaxtyped` for the first calls of each function in each test: the shapes of a solver's thousandth step
+    are those of its first, and looking at all of them more than doubles the time of the tests."""
+
+    def apply(target):
+        if isinstance(target, type):
+            return _jaxtyped(typechecker=typechecker)(target)
+        # A function inside a function is made anew in every call of the outer one, and so would its checks be.
+        made = _made[target.__code__] = _made.get(target.__code__, 0) + 1
+        if made > CHECKED_CALLS:
+            return target
+        checking, seen = _jaxtyped(typechecker=typechecker)(target), [0, 0]
+
+        @functools.wraps(target)
+        def call(*args, **kwargs):
+            if seen[0] != _epoch[0]:
+                seen[:] = _epoch[0], 0
+            if seen[1] >= CHECKED_CALLS:
+                return target(*args, **kwargs)
+            seen[1] += 1
+            return checking(*args, **kwargs)
+
+        return call
+
+    return apply
+
+
+def pytest_runtest_setup(item):
+    """Every test looks anew."""
+    _epoch[0] += 1
+
+
 # Installed before the first import of advect, so that every annotated shape in it is executed by the tests.
+_jaxtyped, jaxtyping.jaxtyped = jaxtyping.jaxtyped, sparing
 install_import_hook("advect", "tests.conftest.checked")
 
 torch.set_num_threads(1)
