@@ -25,7 +25,7 @@ from advect.workflows.score import Scored, coding_draws, default_draws, score
 from advect.workflows.transport import preprocessing, to_latent
 
 LIKELIHOOD_ROWS = 500
-FIRST_SCORED, GROWTH = 4, 4
+FIRST_SCORED = 4
 # Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
 LIKELIHOOD_EFFORT = 16_000
 _ROWS, _GAUSSIAN = 1, 2  # streams below EVALUATE
@@ -92,7 +92,7 @@ def flat_latent(artefact: Artefact, table: Table, generator: Generator) -> Tenso
 
 
 def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadline: float | None) -> Scored:
-    """Scores of the rows, or of as many as fit before the deadline, in blocks that grow fourfold while there is time.
+    """Scores of the rows, or of as many as fit before the deadline, in blocks that double while there is time.
 
     The blocks do not depend on the time, so a row has the same draws whether or not others were scored.
     """
@@ -100,11 +100,13 @@ def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadlin
     first, size = 0, FIRST_SCORED
     while first < rows.num_rows:
         started = time.monotonic()
-        block = take_rows(rows, np.arange(first, min(first + size, rows.num_rows)))
+        count = min(size, rows.num_rows - first)
+        block = take_rows(rows, np.arange(first, first + count))
         parts.append(score(artefact, block, importance_samples=draws, seed=mix(seed, first)))
-        first, size = first + size, GROWTH * size
+        first, size = first + count, 2 * size
         now = time.monotonic()
-        if deadline is not None and now + GROWTH * (now - started) > deadline:
+        coming = min(size, rows.num_rows - first) / count
+        if deadline is not None and now + coming * (now - started) > deadline:
             break
     whole = {
         name: torch.cat([getattr(part.estimate, name) for part in parts])
