@@ -12,8 +12,8 @@ demo: .venv/demo.done
 test: lint types contracts unit
 
 lint: .venv/dev.done
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs examples
+	$(BIN)/ruff format --check src tests benchmarks docs examples
 
 types: .venv/dev.done
 	$(BIN)/pyrefly check
