@@ -23,6 +23,21 @@ class WriteError(AdvectError, OSError):
 
 
 @contextmanager
+def _told(destination: Path) -> Iterator[None]:
+    """What the system says about writing becomes an error with place and remedy."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, AdvectError):
+            raise
+        raise WriteError(
+            f"cannot be written ({_reason(error)})",
+            where=str(destination),
+            remedy="Choose another place with --out, or make room and check the folder's permissions.",
+        ) from error
+
+
+@contextmanager
 def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
     """Yield a temporary path in the destination's folder; on success it is renamed over the destination.
 
@@ -35,28 +50,21 @@ def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
     """
     destination = Path(destination)
     temporary: Path | None = None
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=suffix, dir=destination.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _flush(temporary)
-        # mkstemp makes files private; what we leave behind has the ordinary rights of a new file.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, destination)
-        _flush(destination.parent)
-    except OSError as error:
-        if isinstance(error, AdvectError):
-            raise
-        raise WriteError(
-            f"cannot be written ({_reason(error)})",
-            where=str(destination),
-            remedy="Choose another place with --out, or make room and check the folder's permissions.",
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            temporary.unlink()
+    with _told(destination):
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=suffix, dir=destination.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            _flush(temporary)
+            # mkstemp makes files private; what we leave behind has the ordinary rights of a new file.
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, destination)
+            _flush(destination.parent)
+        finally:
+            if temporary is not None and temporary.exists():
+                temporary.unlink()
 
 
 @contextmanager
@@ -68,24 +76,17 @@ def atomic_folder(destination: Path | str) -> Iterator[Path]:
     """
     destination = Path(destination)
     temporary: Path | None = None
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        os.replace(temporary, destination)  # over an empty folder at most
-        _flush(destination.parent)
-    except OSError as error:
-        if isinstance(error, AdvectError):
-            raise
-        raise WriteError(
-            f"cannot be written ({_reason(error)})",
-            where=str(destination),
-            remedy="Choose another place with --out, or make room and check the folder's permissions.",
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _told(destination):
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            os.replace(temporary, destination)  # over an empty folder at most
+            _flush(destination.parent)
+        finally:
+            if temporary is not None and temporary.exists():
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new_folder(destination: Path | str) -> None:

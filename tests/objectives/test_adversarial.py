@@ -11,7 +11,7 @@ from advect.errors import ConfigError
 from advect.flows import Flow, StandardNormal
 from advect.flows.architectures.contrast import gan
 from advect.objectives import Adversarial, energy_score
-from advect.objectives.adversarial import critic_of
+from advect.objectives.adversarial import discriminator_of
 from advect.records import Batch
 from advect.transforms import LULinear, Pushforward
 
@@ -19,7 +19,7 @@ from advect.transforms import LULinear, Pushforward
 def game(penalty: float, condition_features: int = 0) -> tuple[Flow, Adversarial, Batch]:
     generator = torch.Generator().manual_seed(0)
     map = gan(2, condition_features, code=3, depth=1, width=8, generator=generator)
-    map.critic.perturb(1.0, generator=generator)
+    map.discriminator.perturb(1.0, generator=generator)
     flow = Flow(StandardNormal((3,)), map, event_shape=(2,)).double()
     condition = torch.randn(6, condition_features, dtype=torch.float64) if condition_features else None
     return flow, Adversarial(penalty), Batch(torch.randn(6, 2, dtype=torch.float64), condition=condition)
@@ -30,15 +30,15 @@ def by_hand(flow: Flow, batch: Batch, penalty: float, seed: int) -> tuple[Tensor
     map = flow.map
     assert isinstance(map, Pushforward)
     z = flow.base.sample(len(batch.x1), generator=torch.Generator().manual_seed(seed))
-    made, c = map.maker(z, batch.condition), batch.condition
-    critic = map.critic
-    ahead = (critic(made, c) - critic(batch.x1, c)).squeeze(1)
+    made, c = map.network(z, batch.condition), batch.condition
+    discriminator = map.discriminator
+    ahead = (discriminator(made, c) - discriminator(batch.x1, c)).squeeze(1)
     slopes = 0.0
     for rows in (batch.x1, made):
         for i in range(len(rows)):
             given = None if c is None else c[i : i + 1]
             slope = torch.autograd.functional.jacobian(
-                lambda x, given=given: critic(x[None], given).squeeze(), rows[i].detach(), create_graph=True
+                lambda x, given=given: discriminator(x[None], given).squeeze(), rows[i].detach(), create_graph=True
             )
             slopes = slopes + slope.square().sum()
     return F.softplus(ahead).sum() + 0.5 * penalty * slopes, F.softplus(-ahead).sum()
@@ -54,13 +54,13 @@ def test_each_side_gets_its_own_gradient(penalty: float, condition_features: int
     loss.sum().backward()
     map = flow.map
     assert isinstance(map, Pushforward)
-    critic_side, maker_side = by_hand(flow, batch, penalty, seed=1)
-    assert torch.allclose(loss.sum(), critic_side + maker_side, rtol=1e-12)
-    for side, module in ((critic_side, map.critic), (maker_side, map.maker)):
+    discriminator_side, generator_side = by_hand(flow, batch, penalty, seed=1)
+    assert torch.allclose(loss.sum(), discriminator_side + generator_side, rtol=1e-12)
+    for side, module in ((discriminator_side, map.discriminator), (generator_side, map.network)):
         parameters = list(module.parameters())
         expected = torch.autograd.grad(side, parameters, retain_graph=True, allow_unused=True)
         for parameter, gradient in zip(parameters, expected, strict=True):
-            # A bias of the critic's last layer moves both judgements alike: no gradient reaches it by hand.
+            # A bias of the discriminator's last layer moves both judgements alike: no gradient reaches it by hand.
             wanted = torch.zeros_like(parameter) if gradient is None else gradient
             assert parameter.grad is not None
             assert torch.allclose(parameter.grad, wanted, atol=1e-10, rtol=1e-9)
@@ -101,7 +101,7 @@ def test_out_of_training_the_loss_is_the_energy_score_with_the_condition_beside(
 def test_what_cannot_be_played_is_refused() -> None:
     with pytest.raises(ConfigError, match="penalty"):
         Adversarial(-1.0)
-    with pytest.raises(ConfigError, match="no critic"):
-        critic_of(Flow(StandardNormal((2,)), LULinear(2)))
+    with pytest.raises(ConfigError, match="no discriminator"):
+        discriminator_of(Flow(StandardNormal((2,)), LULinear(2)))
     flow, _, _ = game(0.0)
-    assert isinstance(critic_of(flow), nn.Module)
+    assert isinstance(discriminator_of(flow), nn.Module)

@@ -127,7 +127,7 @@ def test_codes_of_another_size_than_rows(make, event: tuple[int, ...]) -> None:
 def test_made_rows_are_the_maker_of_the_source() -> None:
     map = gan(3, code=2, generator=torch.Generator().manual_seed(0))
     z = torch.randn(4, 2)
-    assert torch.equal(map.decode(z, log_det=False).value, map.maker(z, None))
+    assert torch.equal(map.decode(z, log_det=False).value, map.network(z, None))
     flow = Flow(StandardNormal((2,)), map, event_shape=(3,))
     for refused in (lambda: flow.log_prob(torch.zeros(1, 3)), lambda: flow.encode(torch.zeros(1, 3))):
         with pytest.raises(UnsupportedError, match="no likelihood"):

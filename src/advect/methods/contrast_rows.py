@@ -2,7 +2,7 @@
 
 from advect.flows.architectures.contrast import gan, vae
 from advect.methods.contrast import Contrast
-from advect.methods.discrete import VectorAssembly
+from advect.methods.discrete import NO_ODE, VectorAssembly
 from advect.methods.likelihood import GRADIENT_CLIP
 from advect.methods.option import Option
 from advect.methods.row import Method
@@ -38,11 +38,11 @@ CONTRAST: tuple[Method, ...] = (
         name="gan",
         title="Generative adversarial network",
         map="rows made from codes, one way (no flow)",
-        objective="a game between maker and critic",
-        equation="critic: E s(D(y) − D(x)) + γ/2 E[‖∇D(x)‖² + ‖∇D(y)‖²],  maker: E s(D(x) − D(y)),  y = G(z),  "
-        "s(a) = log(1 + eᵃ)",
+        objective="a game between generator and discriminator",
+        equation="discriminator: E s(D(y) − D(x)) + γ/2 E[‖∇D(x)‖² + ‖∇D(y)‖²],  generator: E s(D(x) − D(y)),  "
+        "y = G(z),  s(a) = log(1 + eᵃ)",
         paper="Goodfellow et al. 2014 (1406.2661); the loss: Huang et al. 2024, R3GAN (2501.05441), §2",
-        cost="a pass of the maker, three of the critic and gradients of gradients",
+        cost="a pass of the generator, three of the discriminator and gradients of gradients",
         avoid="a likelihood or the code of a row is wanted: there is none; or all of the data must be covered",
         recipe=Contrast(
             VectorAssembly(gan, ("code",)),
@@ -53,15 +53,8 @@ CONTRAST: tuple[Method, ...] = (
             make_objective=lambda options: Adversarial(options["penalty"]),
             width=128,
             training={"gradient_clip": 0.0, "betas": (0.0, 0.99)},
-            settings={
-                "condition_dropout": 0.0,
-                "baseline": False,
-                "solver": None,
-                "steps": None,
-                "likelihood_solver": None,
-                "likelihood_tolerance": None,
-            },
+            settings={**NO_ODE, "baseline": False},
         ),
-        options={"code": _CODE, "penalty": Option(1.0, "γ, weight of the critic's squared gradients.")},
+        options={"code": _CODE, "penalty": Option(1.0, "γ, weight of the discriminator's squared gradients.")},
     ),
 )

@@ -22,6 +22,15 @@ _VECTOR_START = (
 )
 _PICTURE_START = "On pictures, whose layers are convolutions, there is no such layer."
 
+# The settings of a model in which nothing is guided and nothing solved.
+NO_ODE: Mapping[str, Any] = {
+    "condition_dropout": 0.0,
+    "solver": None,
+    "steps": None,
+    "likelihood_solver": None,
+    "likelihood_tolerance": None,
+}
+
 
 @dataclass(frozen=True)
 class VectorAssembly:
@@ -60,16 +69,7 @@ class DiscreteLikelihood(Likelihood):
 
     vector: VectorAssembly | None
     picture: PictureAssembly | None = None
-    settings: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "condition_dropout": 0.0,
-            "solver": None,
-            "steps": None,
-            "likelihood_solver": None,
-            "likelihood_tolerance": None,
-        },
-        kw_only=True,
-    )
+    settings: Mapping[str, Any] = field(default_factory=lambda: NO_ODE, kw_only=True)
 
     has_ode = False
 

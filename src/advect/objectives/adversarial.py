@@ -1,14 +1,14 @@
-"""The game of a maker of rows and its critic, as one loss per row.
+"""The game of a generator of rows and its discriminator, as one loss per row.
 
 The two sides of a generative adversarial network (Goodfellow et al. 2014, arXiv 1406.2661) want opposite things of one
 number, so there is no single function both descend. There is a single sum whose gradient is each side's own: where a
 term belongs to one side, the parameters of the other are held constant in it. One optimiser, one step for both at once.
 
 The game is the relativistic one with zero-centred penalties on real and made rows (Huang et al. 2024, R3GAN, arXiv
-2501.05441, §2), for which such steps converge near the solution. With s(a) = log(1 + eᵃ), D the critic and pairs of a
-real x and a made y,
+2501.05441, §2), for which such steps converge near the solution. With s(a) = log(1 + eᵃ), D the discriminator and
+pairs of a real x and a made y,
 
-    critic   s(D(y) − D(x)) + γ/2 (‖∇D(x)‖² + ‖∇D(y)‖²),        maker   s(D(x) − D(y)).
+    discriminator   s(D(y) − D(x)) + γ/2 (‖∇D(x)‖² + ‖∇D(y)‖²),        generator   s(D(x) − D(y)).
 
 Neither falls while training goes well, so neither can choose the best weights. Out of training the loss is the energy
 score (Gneiting & Raftery 2007, §4.3), E‖Y − x‖ − ½E‖Y − Y'‖, which is least for the right law.
@@ -35,10 +35,10 @@ class Adversarial:
     """The two-sided loss in training, the energy score otherwise.
 
     Attributes:
-        penalty: γ, of the critic's gradients; not negative.
+        penalty: γ, of the discriminator's gradients; not negative.
 
     Raises:
-        ConfigError: A negative penalty, or, when called, a flow without a critic.
+        ConfigError: A negative penalty, or, when called, a flow without a discriminator.
     """
 
     penalty: float = 1.0
@@ -61,43 +61,47 @@ class Adversarial:
         real = batch.x1.reshape(rows, -1)
         if not flow.training:
             return energy_score(_beside(made, batch.condition), _beside(real, batch.condition))
-        critic = critic_of(flow)
-        return self._critic_loss(critic, real, made.detach(), batch.condition) + _maker_loss(
-            critic, real, made, batch.condition
+        discriminator = discriminator_of(flow)
+        return self._discriminator_loss(discriminator, real, made.detach(), batch.condition) + _generator_loss(
+            discriminator, real, made, batch.condition
         )
 
-    def _critic_loss(self, critic: nn.Module, real: Tensor, made: Tensor, condition: Tensor | None) -> Tensor:
-        on_real, steep_real = self._judged(critic, real, condition)
-        on_made, steep_made = self._judged(critic, made, condition)
+    def _discriminator_loss(
+        self, discriminator: nn.Module, real: Tensor, made: Tensor, condition: Tensor | None
+    ) -> Tensor:
+        on_real, steep_real = self._judged(discriminator, real, condition)
+        on_made, steep_made = self._judged(discriminator, made, condition)
         return F.softplus(on_made - on_real) + 0.5 * self.penalty * (steep_real + steep_made)
 
-    def _judged(self, critic: nn.Module, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _judged(self, discriminator: nn.Module, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """D and ‖∇D‖² of every row."""
         x = x.detach().requires_grad_()
-        value = critic(x, condition).squeeze(1)
+        value = discriminator(x, condition).squeeze(1)
         (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
         return value, slope.square().sum(1)
 
 
-def _maker_loss(critic: nn.Module, real: Tensor, made: Tensor, condition: Tensor | None) -> Tensor:
-    """The maker's side: the critic's parameters are constants here."""
-    fixed = {name: value.detach() for name, value in critic.named_parameters()}
-    on_made = functional_call(critic, fixed, (made, condition)).squeeze(1)
+def _generator_loss(discriminator: nn.Module, real: Tensor, made: Tensor, condition: Tensor | None) -> Tensor:
+    """The generator's side: the discriminator's parameters are constants here."""
+    fixed = {name: value.detach() for name, value in discriminator.named_parameters()}
+    on_made = functional_call(discriminator, fixed, (made, condition)).squeeze(1)
     with torch.no_grad():
-        on_real = critic(real, condition).squeeze(1)
+        on_real = discriminator(real, condition).squeeze(1)
     return F.softplus(on_real - on_made)
 
 
-def critic_of(flow: nn.Module) -> nn.Module:
-    """The critic that comes with a flow's map.
+def discriminator_of(flow: nn.Module) -> nn.Module:
+    """The discriminator that comes with a flow's map.
 
     Raises:
         ConfigError: There is none.
     """
     for module in flow.modules():
         if isinstance(module, Pushforward):
-            return module.critic
-    raise ConfigError("this flow has no critic", where="objective", remedy="Build it with `gan`, or use another loss.")
+            return module.discriminator
+    raise ConfigError(
+        "this flow has no discriminator", where="objective", remedy="Build it with `gan`, or use another loss."
+    )
 
 
 def energy_score(

@@ -1,4 +1,4 @@
-"""Rows made from codes and judged by a critic: the generative adversarial network, in the place of an invertible map.
+"""Rows made from codes and judged by a discriminator: the generative adversarial network, in the place of a bijection.
 
 The law of the rows is that of G(z), z the source. Nothing inverts G, and where codes have fewer numbers than rows their
 law has no density at all: there is no likelihood, no bound of one, and no code of a given row (Goodfellow et al. 2014,
@@ -13,11 +13,11 @@ from advect.transforms.bijection import Bijection, mapped
 
 
 class Pushforward(Bijection):
-    """x = G(z), one way; the critic that trains G comes along, because it is trained with it.
+    """x = G(z), one way; the discriminator that trains G comes along, because it is trained with it.
 
     Args:
-        maker: G, ``(z, condition) -> (batch, features)``.
-        critic: ``(x, condition) -> (batch, 1)``; only training looks at it.
+        network: G, the generator, ``(z, condition) -> (batch, features)``.
+        discriminator: ``(x, condition) -> (batch, 1)``; only training looks at it.
         features: Numbers in one row.
         code: Numbers in one code.
         condition_features: Numbers in one condition, 0 for none.
@@ -29,12 +29,12 @@ class Pushforward(Bijection):
     likelihood = "none"
 
     def __init__(
-        self, maker: nn.Module, critic: nn.Module, features: int, code: int, condition_features: int = 0
+        self, network: nn.Module, discriminator: nn.Module, features: int, code: int, condition_features: int = 0
     ) -> None:
         if min(features, code) < 1:
             raise ConfigError(f"rows have {features} numbers and codes {code}", where="Pushforward")
         super().__init__((features,), (condition_features,) if condition_features else None, (code,))
-        self.maker, self.critic = maker, critic
+        self.network, self.discriminator = network, discriminator
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         raise UnsupportedError(
@@ -48,4 +48,4 @@ class Pushforward(Bijection):
             raise UnsupportedError(
                 "the rows have no log-density", where="gan", remedy="Draw them with sample, which asks for none."
             )
-        return mapped(self.maker(z, condition), None)
+        return mapped(self.network(z, condition), None)

@@ -2,6 +2,8 @@
 et al. 2014, arXiv 1406.2661). Small and plain, to be compared with.
 """
 
+from functools import partial
+
 from torch import Generator
 
 from advect.networks.conditioner import Conditioner
@@ -35,10 +37,8 @@ def vae(
         generator: Draws the initial weights.
     """
     code = code or min(features, MOST_CODES)
-    encoder, decoder = (
-        Conditioner(inputs, outputs, condition_features, depth=depth, width=width, generator=generator)
-        for inputs, outputs in ((features, 2 * code), (code, features))
-    )
+    make = partial(Conditioner, condition_features=condition_features, depth=depth, width=width, generator=generator)
+    encoder, decoder = make(features, 2 * code), make(code, features)
     encoder.perturb(_SMALL, generator=generator)
     return GaussianLatent(encoder, decoder, features, code, condition_features, noise=_NOISE)
 
@@ -52,20 +52,18 @@ def gan(
     width: int = 128,
     generator: Generator | None = None,
 ) -> Pushforward:
-    """A maker of rows and its critic, of one size.
+    """A generator of rows and its discriminator, of one size.
 
     Args:
         features: Coordinates of a row.
-        condition_features: Numbers in one condition, 0 for none; maker and critic see it.
+        condition_features: Numbers in one condition, 0 for none; generator and discriminator see it.
         code: Numbers in a code; 0 for as many as coordinates, at most 32.
         depth: Hidden layers of each network.
         width: Units in each.
         generator: Draws the initial weights.
     """
     code = code or min(features, MOST_CODES)
-    maker, critic = (
-        Conditioner(inputs, outputs, condition_features, depth=depth, width=width, generator=generator)
-        for inputs, outputs in ((code, features), (features, 1))
-    )
-    maker.perturb(1.0, generator=generator)
-    return Pushforward(maker, critic, features, code, condition_features)
+    make = partial(Conditioner, condition_features=condition_features, depth=depth, width=width, generator=generator)
+    network, discriminator = make(code, features), make(features, 1)
+    network.perturb(1.0, generator=generator)
+    return Pushforward(network, discriminator, features, code, condition_features)
