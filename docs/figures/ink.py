@@ -4,8 +4,9 @@ Hues are Okabe and Ito's, lighter on dark paper. Backgrounds are transparent, so
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -42,9 +43,25 @@ class Ink:
     paper: str
 
     @property
+    def nothing(self) -> str:
+        """Of the value zero between two hues: it can be told from the paper."""
+        return "#e6e9ee" if self.name == "light" else "#2b2f36"
+
+    @property
     def ramp(self) -> LinearSegmentedColormap:
         """From paper to the hue of data: for densities."""
         return LinearSegmentedColormap.from_list(f"ramp-{self.name}", [self.paper, self.data, self.text])
+
+    @property
+    def hues(self) -> LinearSegmentedColormap:
+        """From hue to hue, never as pale or dark as either paper: for what tells points apart."""
+        return LinearSegmentedColormap.from_list(f"hues-{self.name}", [self.data, self.other, self.model])
+
+    @property
+    def wheel(self) -> LinearSegmentedColormap:
+        """The same for angles: it ends where it begins."""
+        around = [self.data, self.other, "#D9A400", self.model, "#B65A9C", self.data]
+        return LinearSegmentedColormap.from_list(f"wheel-{self.name}", around)
 
 
 LIGHT = Ink("light", "#1d2433", "#9aa3b2", "#0072B2", "#D55E00", "#009E73", "#ffffff")
@@ -54,15 +71,19 @@ PAPERS = (LIGHT, DARK)
 
 def panels(ink: Ink, rows: int, columns: int, height: float, **grid: object) -> tuple[Figure, np.ndarray]:
     """A figure of the site's width with a grid of empty panels, an array ``(rows, columns)``."""
-    with style.context(["default", _house(ink)]):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, **grid)
-    return figure, axes
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 
-def plane(axes: Axes, title: str = "", half_width: float | None = None, centre: Sequence[float] = (0.0, 0.0)) -> None:
-    """Make a panel a piece of the plane: equal scales, no ticks."""
+def plane(
+    axes: Axes,
+    title: str = "",
+    half_width: float | None = None,
+    centre: Sequence[float] = (0.0, 0.0),
+    flat: float = 1.0,
+) -> None:
+    """Make a panel a piece of the plane: equal scales, no ticks; ``flat`` is its height as a share of its width."""
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -70,7 +91,7 @@ def plane(axes: Axes, title: str = "", half_width: float | None = None, centre: 
     axes.set_title(title)
     if half_width is not None:
         axes.set_xlim(centre[0] - half_width, centre[0] + half_width)
-        axes.set_ylim(centre[1] - half_width, centre[1] + half_width)
+        axes.set_ylim(centre[1] - flat * half_width, centre[1] + flat * half_width)
 
 
 def dots(axes: Axes, points: np.ndarray, colour: object, size: float = 3.0, alpha: float = 0.6, **more: object) -> None:
@@ -84,11 +105,11 @@ def ways(axes: Axes, states: np.ndarray, colour: object, width: float = 0.8, alp
     axes.autoscale_view()
 
 
-def svg(figure: Figure, ink: Ink) -> bytes:
-    """The picture; the same content gives the same bytes."""
+def svg(draw: Callable[[Any, Ink], Figure], found: Any, ink: Ink) -> bytes:
+    """The picture that ``draw`` makes of ``found`` on this paper; the same content gives the same bytes."""
     buffer = io.BytesIO()
     with style.context(["default", _house(ink)]):
-        figure.savefig(buffer, format="svg", dpi=DPI, transparent=True, metadata={"Date": None})
+        draw(found, ink).savefig(buffer, format="svg", dpi=DPI, transparent=True, metadata={"Date": None})
     return buffer.getvalue()
 
 

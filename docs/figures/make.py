@@ -53,7 +53,7 @@ def drawn(name: str, folder: Path) -> Drawn:
     figure, began = importlib.import_module(f"figures.{name}"), time.perf_counter()
     found = figure.compute()
     for ink in PAPERS:
-        pictures[ink.name].write_bytes(svg(figure.draw(found, ink), ink))
+        pictures[ink.name].write_bytes(svg(figure.draw, found, ink))
     said = {"key": key, "alt": figure.ALT, "caption": figure.caption(found)}
     record.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
     print(f"figure {name}: {time.perf_counter() - began:.1f} s")
