@@ -1,8 +1,8 @@
 """The documentation as a site: make docs.
 
-The pages are plain Markdown and can be read as they are. Three things are done to them on the way to the site, all in
+The pages are plain Markdown and can be read as they are. What is done to them on the way to the site is in
 `site_pages.py`: links to figures become figures, the lists of links in `index.md` become the navigation, and links to
-files of the repository outside this folder become downloads. Figures are drawn by `docs/figures` when the site is built;
+files of the repository outside this folder become downloads. Figures are drawn by `docs/figures` during the build;
 `-D draw_figures=0` leaves them out. Nothing is fetched from anywhere.
 """
 

@@ -47,7 +47,17 @@ def _figure(found: re.Match[str], figures: dict[str, Drawn], page: Path, root: P
         return ""
     figure = figures[found["name"]]
     return "\n".join(
-        f"```{{figure}} /{path.relative_to(root).as_posix()}\n:class: only-{paper}\n:alt: {figure.alt}\n\n{figure.caption}\n```\n"
+        "\n".join(
+            [
+                f"```{{figure}} /{path.relative_to(root).as_posix()}",
+                f":figclass: only-{paper}",
+                f":alt: {figure.alt}",
+                "",
+                figure.caption,
+                "```",
+                "",
+            ]
+        )
         for paper, path in figure.pictures.items()
     )
 
@@ -68,7 +78,15 @@ def navigation(index: str) -> str:
         entries = list({page: f"{text} <{page}>" for text, page in entries if page not in seen}.items())
         seen.update(page for page, _ in entries)
         if entries:
-            lines = ["", "```{toctree}", ":hidden:", f":caption: {section['title']}", "", *(line for _, line in entries), "```"]
+            lines = [
+                "",
+                "```{toctree}",
+                ":hidden:",
+                f":caption: {section['title']}",
+                "",
+                *(line for _, line in entries),
+                "```",
+            ]
             parts.append("\n".join(lines))
     return "\n" + "\n".join(parts) + "\n"
 

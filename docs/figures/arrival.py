@@ -12,8 +12,8 @@ from figures.ink import Ink, dots, panels, plane
 from figures.trained import rows_of
 
 ALT = (
-    "Four panels. With one Euler step of x1 minus x the points lie exactly on the eight-cluster data; with two and a hundred steps they are "
-    "shrunk and blurred towards the source. With the right velocity they lie on the data."
+    "Four panels. With one Euler step of x1 minus x the points lie exactly on the eight-cluster data; with two and a "
+    "hundred steps they are shrunk and blurred towards the source. With the right velocity they lie on the data."
 )
 STEPS = (1, 2, 100)
 
@@ -66,6 +66,7 @@ def caption(found: Found) -> str:
     """What it shows, with the measured shares."""
     shares = ", ".join(f"{left:.3f}" for left in found.left)
     return (
-        f"Source points drawn to data points of their own (grey) by dx/dt = x1 − x. With 1, 2 and 100 Euler steps the share of x0 that is left is {shares}; "
-        f"(1 − 1/n)ⁿ tends to 1/e = {np.exp(-1):.3f}. The single step looks perfect because it is so wrong. The velocity of the straight path, right, arrives."
+        "Source points drawn to data points of their own (grey) by dx/dt = x1 − x. With 1, 2 and 100 Euler steps the "
+        f"share of x0 that is left is {shares}; (1 − 1/n)ⁿ tends to 1/e = {np.exp(-1):.3f}. The single step looks "
+        "perfect because it is so wrong. The velocity of the straight path, right, arrives."
     )

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from figures.ink import Ink, panels, plane, ways
 from figures.trained import rows_of, trained
 
-ALT = "Left: a square grid over a Gaussian. Right: the same grid bent into two crescents; its cells are small where the density is high."
+ALT = (
+    "Left: a square grid over a Gaussian. Right: the same grid bent into two crescents; its cells are small where "
+    "the density is high."
+)
 REACH, LINES, FINE = 2.4, 13, 601
 
 
@@ -89,7 +92,8 @@ def draw(found: Found, ink: Ink) -> Figure:
 def caption(found: Found) -> str:
     """What it shows, with the check."""
     return (
-        "A grid over the source and where `nsf`, trained on two wide crescents, takes it. Where the cells shrink (blue), the density is high; between the "
-        "crescents they are torn wide (orange), and it is low. At these points log p(x) and log q(z) − log |det ∂x/∂z|, computed in opposite directions, "
-        f"differ by {found.worst:.0e} nats at most."
+        "A grid over the source and where `nsf`, trained on two wide crescents, takes it. Where the cells shrink "
+        "(blue), the density is high; between the crescents they are torn wide (orange), and it is low. At these "
+        "points log p(x) and log q(z) − log |det ∂x/∂z|, computed in opposite directions, differ by "
+        f"{found.worst:.0e} nats at most."
     )

@@ -36,7 +36,8 @@ def draw(states: np.ndarray, ink: Ink) -> Figure:
 def caption(states: np.ndarray) -> str:
     """What it shows."""
     return (
-        f"A cloud becomes a cat: {states.shape[1]} points of a standard normal follow the flow-matching field of {POINTS} points of the drawing "
-        "`examples/cat.png`. A point keeps its colour. This field is known exactly, as a sum over the points; a network learns it from pairs "
-        "of a noise point and a data point, and then generates new ones."
+        f"A cloud becomes a cat: {states.shape[1]} points of a standard normal follow the flow-matching field of "
+        f"{POINTS} points of the drawing `examples/cat.png`. A point keeps its colour. This field is known exactly, "
+        "as a sum over the points; a network learns it from pairs of a noise point and a data point, and then "
+        "generates new ones."
     )

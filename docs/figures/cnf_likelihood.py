@@ -13,8 +13,8 @@ from figures.ink import Ink, panels, plane
 from figures.trained import rows_of, trained
 
 ALT = (
-    "Left: the learnt density of two moons, with three paths from source points into it. Right: along each of the three paths the "
-    "log-density changes from its value in the source to its value at the data."
+    "Left: the learnt density of two moons, with three paths from source points into it. Right: along each of the "
+    "three paths the log-density changes from its value in the source to its value at the data."
 )
 STEPS = 350
 LOW, HIGH, SIDE = (-3.2, -2.6), (4.2, 3.2), 70
@@ -91,7 +91,11 @@ def draw(found: Found, ink: Ink) -> Figure:
     figure, axes = panels(ink, 1, 2, 2.9, width_ratios=(1.25, 1))
     left, right = axes[0]
     left.imshow(
-        found.density, cmap=ink.ramp, origin="lower", extent=(LOW[0], HIGH[0], LOW[1], HIGH[1]), interpolation="bilinear"
+        found.density,
+        cmap=ink.ramp,
+        origin="lower",
+        extent=(LOW[0], HIGH[0], LOW[1], HIGH[1]),
+        interpolation="bilinear",
     )
     plane(left, "learnt density, three paths into it")
     for row, colour in enumerate((ink.model, ink.other, ink.text)):
@@ -108,7 +112,9 @@ def draw(found: Found, ink: Ink) -> Figure:
 def caption(found: Found) -> str:
     """What it shows, with its checks."""
     return (
-        f"`cnf` after {STEPS} steps of maximum likelihood on the moons. Right: the value of the source (dots) minus the integral of the divergence up to t; "
-        f"at t = 1 (squares) it is the log-likelihood (`log_prob` agrees to {found.off:.0e} nats). Left: such values on a grid, whose sum times the area of a cell "
-        f"is {found.total:.3f}. Each took {found.evaluations:.0f} evaluations of the field, which is why training by likelihood is slow."
+        f"`cnf` after {STEPS} steps of maximum likelihood on the moons. Right: the value of the source (dots) minus "
+        "the integral of the divergence up to t; at t = 1 (squares) it is the log-likelihood (`log_prob` agrees to "
+        f"{found.off:.0e} nats). Left: such values on a grid, whose sum times the area of a cell is "
+        f"{found.total:.3f}. Each took {found.evaluations:.0f} evaluations of the field, which is why training by "
+        "likelihood is slow."
     )

@@ -14,8 +14,8 @@ from advect.typing import expand_time
 from figures.ink import Ink, dots, panels, plane, ways
 
 ALT = (
-    "Left: a density over one coordinate splits into three peaks as t goes from 0 to 1, with paths of points along it. Middle and right: the same "
-    "Gaussian cloud contracts along straight lines, and along spirals."
+    "Left: a density over one coordinate splits into three peaks as t goes from 0 to 1, with paths of points along "
+    "it. Middle and right: the same Gaussian cloud contracts along straight lines, and along spirals."
 )
 DATA = (-2.0, 1.0, 2.6)
 END, SHRINK, TURN = 0.93, 0.35, 2.6
@@ -103,7 +103,9 @@ def draw(found: Found, ink: Ink) -> Figure:
 def caption(found: Found) -> str:
     """What it shows, with what was checked."""
     return (
-        "Left: the density of three data points blurred by the linear path, and points it carries; between two paths the mass stays what it is. "
-        f"The continuity equation holds to {found.violated:.0e} at 400 random places. Right: a Gaussian (grey) contracts (blue) along straight lines, and along spirals: "
-        f"w is a rotation, div(p w) = 0, and every density on the way is the same (spread at the end {found.spreads[0]:.3f} and {found.spreads[1]:.3f})."
+        "Left: the density of three data points blurred by the linear path, and points it carries; between two paths "
+        f"the mass stays what it is. The continuity equation holds to {found.violated:.0e} at 400 random places. "
+        "Right: a Gaussian (grey) contracts (blue) along straight lines, and along spirals: w is a rotation, div(p "
+        f"w) = 0, and every density on the way is the same (spread at the end {found.spreads[0]:.3f} and "
+        f"{found.spreads[1]:.3f})."
     )

@@ -12,8 +12,8 @@ from figures.pairs import model_of
 from figures.trained import rows_of, trained
 
 ALT = (
-    "Three panels of falling lines on logarithmic axes: sampling error against network evaluations for i-cfm, ot-cfm and vp. Euler falls slowest; "
-    "ot-cfm starts lowest; for vp the solvers that know the schedule matter."
+    "Three panels of falling lines on logarithmic axes: sampling error against network evaluations for i-cfm, ot-cfm "
+    "and vp. Euler falls slowest; ot-cfm starts lowest; for vp the solvers that know the schedule matter."
 )
 SOLVERS_OF = {
     "i-cfm": ("euler", "midpoint", "rk4", "adams3"),
@@ -71,9 +71,14 @@ def draw(found: dict[str, dict[str, Curve]], ink: Ink) -> Figure:
 def caption(found: dict[str, dict[str, Curve]]) -> str:
     """What it shows, with some of the figures."""
     at = found["i-cfm"]["euler"].evaluations.index(8)
-    eight = {method: min(line.errors[line.evaluations.index(8)] for line in curves.values()) for method, curves in found.items()}
+    eight = {
+        method: min(line.errors[line.evaluations.index(8)] for line in curves.values())
+        for method, curves in found.items()
+    }
     return (
-        "Root mean square distance from a fine solve of the same field from the same noise, on the moons; a little training, one seed. At 8 evaluations "
-        f"Euler is off by {found['i-cfm']['euler'].errors[at]:.2f} on `i-cfm` and by {found['ot-cfm']['euler'].errors[at]:.3f} on `ot-cfm`; the best solvers by "
-        f"{eight['i-cfm']:.3f}, {eight['ot-cfm']:.3f} and, on `vp`, {eight['vp']:.3f}. This is the solver's error alone: it does not mend a poor field."
+        "Root mean square distance from a fine solve of the same field from the same noise, on the moons; a little "
+        f"training, one seed. At 8 evaluations Euler is off by {found['i-cfm']['euler'].errors[at]:.2f} on `i-cfm` "
+        f"and by {found['ot-cfm']['euler'].errors[at]:.3f} on `ot-cfm`; the best solvers by {eight['i-cfm']:.3f}, "
+        f"{eight['ot-cfm']:.3f} and, on `vp`, {eight['vp']:.3f}. This is the solver's error alone: it does not mend a "
+        "poor field."
     )

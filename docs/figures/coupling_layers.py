@@ -39,6 +39,7 @@ def draw(states: np.ndarray, ink: Ink) -> Figure:
 def caption(states: np.ndarray) -> str:
     """What it shows."""
     return (
-        f"`realnvp` without mixing on the moons, layer by layer: {len(states) - 2} couplings, then the Gaussian fit it began with. Each coupling moves the "
-        "points along one axis only, by a shift and a scale that the other coordinate decides; the next takes the other axis. Colour: the angle at the start."
+        f"`realnvp` without mixing on the moons, layer by layer: {len(states) - 2} couplings, then the Gaussian fit "
+        "it began with. Each coupling moves the points along one axis only, by a shift and a scale that the other "
+        "coordinate decides; the next takes the other axis. Colour: the angle at the start."
     )

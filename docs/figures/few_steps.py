@@ -12,8 +12,8 @@ from figures.pairs import model_of
 from figures.trained import rows_of
 
 ALT = (
-    "Two rows of panels with samples from 1, 2, 4 and 16 Euler steps. Independent pairs give one lump after one step and two moons only after "
-    "several; optimal transport pairs show two moons almost at once."
+    "Two rows of panels with samples from 1, 2, 4 and 16 Euler steps. Independent pairs give one lump after one step "
+    "and two moons only after several; optimal transport pairs show two moons almost at once."
 )
 STEPS = (1, 2, 4, 16)
 METHODS = ("i-cfm", "ot-cfm")
@@ -61,13 +61,20 @@ def draw(found: Found, ink: Ink) -> Figure:
     for row, method in enumerate(METHODS):
         for panel, steps in zip(axes[row], STEPS, strict=True):
             dots(panel, found.samples[method, steps], ink.model if row == 0 else ink.data, 1.8, 0.7)
-            plane(panel, f"{method}, {steps} step{'s' if steps > 1 else ''}: {found.distance[method, steps]:.2f}", half, rows.mean(0), 0.65)
+            plane(
+                panel,
+                f"{method}, {steps} step{'s' if steps > 1 else ''}: {found.distance[method, steps]:.2f}",
+                half,
+                rows.mean(0),
+                0.65,
+            )
     return figure
 
 
 def caption(found: Found) -> str:
     """What it shows."""
     return (
-        "Samples of the two models above from 1, 2, 4 and 16 Euler steps, one evaluation each; behind the colon sliced W2 to fresh rows in standard deviations "
-        f"(floor, real rows against real rows: {found.floor:.2f}). After one step a field of independent pairs has only found the mean of the data."
+        "Samples of the two models above from 1, 2, 4 and 16 Euler steps, one evaluation each; behind the colon "
+        f"sliced W2 to fresh rows in standard deviations (floor, real rows against real rows: {found.floor:.2f}). "
+        "After one step a field of independent pairs has only found the mean of the data."
     )

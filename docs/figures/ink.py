@@ -1,6 +1,6 @@
 """The hand that draws the figures: two papers, three hues, and panels without clutter.
 
-Hues are Okabe and Ito's, lighter on dark paper. Backgrounds are transparent, so a figure lies on whatever page it is put.
+Hues are Okabe and Ito's, lighter on dark paper. Backgrounds are transparent, so a figure lies on any page.
 """
 
 import io

@@ -14,8 +14,9 @@ from advect.transforms.compose import members
 from figures.ink import Ink, panels
 
 ALT = (
-    "Four 8 by 8 matrices: the coupling layer's is the identity with one filled corner block and a diagonal; the autoregressive one "
-    "is lower triangular; the low-rank one minus the identity has proportional rows; the residual one is full."
+    "Four 8 by 8 matrices: the coupling layer's is the identity with one filled corner block and a diagonal; the "
+    "autoregressive one is lower triangular; the low-rank one minus the identity has proportional rows; the residual "
+    "one is full."
 )
 FEATURES = 8
 KINDS = (
@@ -61,7 +62,8 @@ def caption(found: list[np.ndarray]) -> str:
     """What it shows, with the shares of exact zeros."""
     zeros = [f"{name} {np.mean(jacobian == 0):.0%}" for (name, *_), jacobian in zip(KINDS, found, strict=True)]
     return (
-        f"∂z/∂x of one layer of each kind in {FEATURES} coordinates, by automatic differentiation. Blue is positive, orange negative; empty cells are exact zeros "
-        f"({', '.join(zeros)}). Triangular matrices give the product of the diagonal; the low-rank one is the identity plus one column times one row; "
-        "the residual one has no structure, and its determinant is estimated."
+        f"∂z/∂x of one layer of each kind in {FEATURES} coordinates, by automatic differentiation. Blue is positive, "
+        f"orange negative; empty cells are exact zeros ({', '.join(zeros)}). Triangular matrices give the product of "
+        "the diagonal; the low-rank one is the identity plus one column times one row; the residual one has no "
+        "structure, and its determinant is estimated."
     )

@@ -11,7 +11,10 @@ from advect.networks import MLP
 from advect.paths import Linear, linear
 from figures.ink import Ink, panels
 
-ALT = "Two falling curves, the conditional loss above the marginal one, at a constant distance; a dashed line marks the variance of the target."
+ALT = (
+    "Two falling curves, the conditional loss above the marginal one, at a constant distance; a dashed line marks "
+    "the variance of the target."
+)
 STEPS, EVERY, BATCH = 900, 15, 256
 LATEST = 0.95
 
@@ -87,6 +90,8 @@ def caption(found: Found) -> str:
     """What it shows, with the figures."""
     difference = found.conditional - found.marginal
     return (
-        f"A small network learns eight points; both losses on the same {20_000} fixed draws. The trained loss ends at {found.conditional[-1]:.2f} and looks like failure; "
-        f"the loss that is meant ends at {found.marginal[-1]:.2f}. The difference is {difference.min():.2f} to {difference.max():.2f} throughout, the variance of the target {found.variance:.2f}."
+        f"A small network learns eight points; both losses on the same {20_000} fixed draws. The trained loss ends at "
+        f"{found.conditional[-1]:.2f} and looks like failure; the loss that is meant ends at "
+        f"{found.marginal[-1]:.2f}. The difference is {difference.min():.2f} to {difference.max():.2f} throughout, "
+        f"the variance of the target {found.variance:.2f}."
     )

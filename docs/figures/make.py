@@ -1,7 +1,7 @@
 """Draw every figure of the documentation: python -m figures.make, in the folder docs.
 
-A figure is drawn again when its own file, a file it shares with others, or advect itself has changed; else the pictures that
-are there are kept.
+A figure is drawn again when its own file, a file that figures share, or advect itself has changed; else the pictures
+that are there are kept.
 """
 
 import hashlib

@@ -12,8 +12,8 @@ from advect.solvers import Adaptive
 from figures.ink import Ink, dots, panels, plane, ways
 
 ALT = (
-    "Three panels of arrows and paths. Given one data point all arrows aim at it; given another at that one; the average field bends: "
-    "far out it aims between the points, near a point at that point."
+    "Three panels of arrows and paths. Given one data point all arrows aim at it; given another at that one; the "
+    "average field bends: far out it aims between the points, near a point at that point."
 )
 DATA = ((-1.6, 1.1), (1.7, 0.9), (0.2, -1.6))
 TIME, END = 0.55, 0.97
@@ -67,6 +67,7 @@ def draw(found: Found, ink: Ink) -> Figure:
 def caption(found: Found) -> str:
     """What it shows."""
     return (
-        f"Arrows: velocities at t = {TIME:g}; lines: paths from the same 60 source points (small dots). Given one data point (blue), u_t(x | x1) is a formula, and "
-        "all paths end there. The marginal field averages these with the weights p_t(x | x1); its paths bend, do not cross, and share the points out."
+        f"Arrows: velocities at t = {TIME:g}; lines: paths from the same 60 source points (small dots). Given one "
+        "data point (blue), u_t(x | x1) is a formula, and all paths end there. The marginal field averages these "
+        "with the weights p_t(x | x1); its paths bend, do not cross, and share the points out."
     )

@@ -12,8 +12,8 @@ from advect.solvers import Adaptive
 from figures.ink import Ink, panels
 
 ALT = (
-    "Left: paths of six points under the linear, the cosine and the VP schedule differ. Right: drawn as x over alpha plus sigma against alpha over alpha plus sigma, "
-    "the paths of the three schedules lie on one another."
+    "Left: paths of six points under the linear, the cosine and the VP schedule differ. Right: drawn as x over alpha "
+    "plus sigma against alpha over alpha plus sigma, the paths of the three schedules lie on one another."
 )
 DATA = (-1.6, 0.4, 1.9)
 STARTS = (-1.7, -0.8, -0.25, 0.25, 0.9, 1.8)
@@ -59,7 +59,10 @@ def compute() -> Found:
     def apart(which: int) -> float:
         common = np.linspace(clocks[which][0], min(clocks[0][-1], clocks[which][-1]), 150)
         gaps = [
-            np.abs(np.interp(common, clocks[0], straight[0][:, row]) - np.interp(common, clocks[which], straight[which][:, row]))
+            np.abs(
+                np.interp(common, clocks[0], straight[0][:, row])
+                - np.interp(common, clocks[which], straight[which][:, row])
+            )
             for row in range(len(STARTS))
         ]
         return float(np.max(gaps))
@@ -88,6 +91,7 @@ def draw(found: Found, ink: Ink) -> Figure:
 def caption(found: Found) -> str:
     """What it shows, with the distances."""
     return (
-        "Six noise points on their way to three data points, by the exact fields of three schedules. In x/(α + σ) over α/(α + σ) the curves are one: linear and cosine "
-        f"differ by {found.apart:.0e} at most, a matter of drawing between points; VP, which begins with 0.7 % of the data in the noise, by {found.apart_vp:.0e}."
+        "Six noise points on their way to three data points, by the exact fields of three schedules. In x/(α + σ) "
+        f"over α/(α + σ) the curves are one: linear and cosine differ by {found.apart:.0e} at most, a matter of "
+        f"drawing between points; VP, which begins with 0.7 % of the data in the noise, by {found.apart_vp:.0e}."
     )

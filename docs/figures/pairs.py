@@ -13,8 +13,9 @@ from figures.ink import Ink, dots, panels, plane, ways
 from figures.trained import rows_of, trained
 
 ALT = (
-    "Top: lines between 110 noise points and data points, tangled for independent pairs, combed for optimal transport, nearly combed for the "
-    "entropic plan. Bottom: the paths of the three trained models; those of independent pairs bend, the others are nearly straight."
+    "Top: lines between 110 noise points and data points, tangled for independent pairs, combed for optimal "
+    "transport, nearly combed for the entropic plan. Bottom: the paths of the three trained models; those of "
+    "independent pairs bend, the others are nearly straight."
 )
 METHODS = ("i-cfm", "ot-cfm", "sb-cfm")
 COUPLINGS = (Independent(), Assignment(), Entropic.for_bridge(0.5))
@@ -82,7 +83,8 @@ def caption(found: Found) -> str:
     """What it shows, with the figures."""
     cost = ", ".join(f"{value:.2f}" for value in found.cost)
     return (
-        f"Above: {BATCH} pairs of one batch, noise (small) and data (blue); mean squared length {cost}. Below: paths of models trained on such pairs for "
-        f"{STEPS} steps. Straightness is the mean path energy above that of straight lines: 0 is straight at constant speed. Conditional paths cross above; "
-        "paths of an ODE cannot, and have to bend instead."
+        f"Above: {BATCH} pairs of one batch, noise (small) and data (blue); mean squared length {cost}. Below: paths "
+        f"of models trained on such pairs for {STEPS} steps. Straightness is the mean path energy above that of "
+        "straight lines: 0 is straight at constant speed. Conditional paths cross above; paths of an ODE cannot, and "
+        "have to bend instead."
     )

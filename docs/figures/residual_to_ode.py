@@ -11,8 +11,8 @@ from advect.solvers import Adaptive, Euler, ExactDivergence
 from figures.ink import Ink, panels, plane
 
 ALT = (
-    "Left: polygons of 3, 6 and 12 residual blocks approach a smooth curve. Right: on logarithmic axes the errors of end point and "
-    "log-determinant fall on lines of slope minus one."
+    "Left: polygons of 3, 6 and 12 residual blocks approach a smooth curve. Right: on logarithmic axes the errors of "
+    "end point and log-determinant fall on lines of slope minus one."
 )
 SHOWN = (3, 6, 12)
 COUNTS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -96,6 +96,7 @@ def caption(found: Found) -> str:
     """What it shows, with the measured rates."""
     rates = [np.polyfit(np.log(COUNTS[-4:]), np.log(values[-4:]), 1)[0] for values in (found.ends, found.volumes)]
     return (
-        "Left: five points through 3, 6 and 12 residual blocks, and along the ODE dx/dt = u(x). Right: errors for up to "
-        f"{COUNTS[-1]} blocks. Measured over the last four: the end point converges like N^−{-rates[0]:.2f}, the log-determinant like N^−{-rates[1]:.2f}."
+        "Left: five points through 3, 6 and 12 residual blocks, and along the ODE dx/dt = u(x). Right: errors for up "
+        f"to {COUNTS[-1]} blocks. Measured over the last four: the end point converges like N^−{-rates[0]:.2f}, the "
+        f"log-determinant like N^−{-rates[1]:.2f}."
     )

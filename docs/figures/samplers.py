@@ -11,7 +11,10 @@ from figures.ink import Ink, dots, panels, plane
 from figures.pairs import model_of
 from figures.trained import rows_of
 
-ALT = "Four panels with two moons each: samples by the velocity, by the noise prediction, by the score with fresh noise in every step, and real rows."
+ALT = (
+    "Four panels with two moons each: samples by the velocity, by the noise prediction, by the score with fresh "
+    "noise in every step, and real rows."
+)
 READINGS = (
     ("velocity: Euler, 60 steps", {"solver": "euler", "steps": 60}),
     ("noise: DDIM, 60 steps", {"solver": "ddim", "steps": 60}),
@@ -69,7 +72,9 @@ def draw(found: Found, ink: Ink) -> Figure:
 def caption(found: Found) -> str:
     """What it shows, with the figures."""
     return (
-        "One `i-cfm` network, trained on velocities, read three ways. Euler's method on the velocity and DDIM on the noise prediction are the same steps on the "
-        f"linear path: from the same noise they end within {found.apart:.0e} standard deviations of each other. The SDE uses the score and fresh noise, so its rows "
-        f"are others with the same law. Sliced W2 to fresh rows: {', '.join(f'{value:.3f}' for value in found.distance)}; real rows {found.floor:.3f}."
+        "One `i-cfm` network, trained on velocities, read three ways. Euler's method on the velocity and DDIM on the "
+        "noise prediction are the same steps on the linear path: from the same noise they end within "
+        f"{found.apart:.0e} standard deviations of each other. The SDE uses the score and fresh noise, so its rows "
+        "are others with the same law. Sliced W2 to fresh rows: "
+        f"{', '.join(f'{value:.3f}' for value in found.distance)}; real rows {found.floor:.3f}."
     )
