@@ -71,7 +71,7 @@ def _download(found: re.Match[str], page: Path, root: Path) -> str:
 
 
 def navigation(index: str) -> str:
-    """Hidden tables of contents made of the links in the index: one a heading, each page once, under the words of its link."""
+    """Hidden tables of contents made of the index: one a heading, each page once, under the words of its link."""
     parts, seen = [], set()
     for section in _SECTION.finditer(index):
         entries = [(text.replace("`", ""), page) for text, page in _ENTRY.findall(section["body"])]
