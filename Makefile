@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. Both make their own environment in .venv first.
+# `make demo`, `make test`, `make docs`: each makes its own environment in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2

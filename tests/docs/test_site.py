@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from advect.methods import METHODS
 from tests.docs.pages import DOCS, ROOT, all_pages, blocks_of, name_of, original_of
 
 TRANSLATED = [page for page in all_pages() if original_of(page) is not None]
@@ -42,6 +43,16 @@ def test_a_figure_is_the_same_picture_each_time_on_each_paper(site: ModuleType) 
         assert paper.text.encode() in picture
         assert picture == ink.svg(figure.draw, figure.compute(), paper)
     assert "autoregressive 44%" in figure.caption(found)  # 28 of 64 cells lie above the diagonal
+
+
+def test_every_flow_has_its_place_in_the_line() -> None:
+    maker = importlib.util.spec_from_file_location("make_explain", DOCS / "make_explain.py")
+    assert maker is not None
+    assert maker.loader is not None
+    module = importlib.util.module_from_spec(maker)
+    maker.loader.exec_module(module)
+    placed = [name for names, *_ in module.PLACES for name in names]
+    assert sorted(placed) == sorted(name for name, row in METHODS.items() if row.recipe.likelihood == "exact")
 
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=name_of)
