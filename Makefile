@@ -54,4 +54,4 @@ docs: .venv/docs.done
 	touch $@
 
 clean:
-	rm -rf .venv build docs/_build src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build docs/_build docs/_recorded src/*.egg-info .pytest_cache .ruff_cache .hypothesis

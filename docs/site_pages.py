@@ -2,7 +2,8 @@
 
 - A line that is one link to a file of `docs/figures` becomes that figure, in its light and its dark form.
 - In `index.md` each list of links below a heading becomes a part of the navigation, under that heading.
-- A link to a file of the repository outside `docs` becomes a download of that file.
+- The recorded results under `benchmarks` come along as pages, copied to `_recorded` for the build.
+- A link to any other file of the repository outside `docs` becomes a download of that file.
 - A page whose name ends in `.zh` is marked as Chinese.
 """
 
@@ -14,7 +15,9 @@ from typing import Any
 from figures.make import Drawn, drawn, figure_names
 
 FIGURE = re.compile(r"^\[(?P<text>Figure: [^\]]*)\]\((?:\.\./|\./)*figures/(?P<name>\w+)\.py\)$", re.MULTILINE)
-_OUTSIDE = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>(?:\.\./)+[^)#\s]+)\)")
+RECORDS = Path(__file__).resolve().parents[1] / "benchmarks"
+RECORDED = "_recorded"
+_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 _SECTION = re.compile(r"^## (?P<title>.+)\n(?P<body>(?:(?!^## ).*\n?)*)", re.MULTILINE)
 _ENTRY = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<page>[\w./-]+)\.md\)")
 
@@ -23,6 +26,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Join the build."""
     app.add_config_value("draw_figures", True, "env", bool)
     app.connect("builder-inited", _draw)
+    app.connect("builder-inited", _bring_records)
     app.connect("source-read", _rewrite)
     app.connect("html-page-context", _say_language)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -36,12 +40,26 @@ def _draw(app: Any) -> None:
 def _rewrite(app: Any, name: str, source: list[str]) -> None:
     root = Path(app.srcdir)
     page = Path(app.env.doc2path(name))
-    text = FIGURE.sub(lambda found: _figure(found, app.site_figures, page, root), source[0])
-    text = _OUTSIDE.sub(lambda found: _download(found, page, root), text)
+    text = FIGURE.sub(lambda found: _figure(found, app.site_figures, root), source[0])
+    text = _LINK.sub(lambda found: _relinked(found, page, root), text)
     source[0] = text + navigation(text) if name == app.config.root_doc else text
 
 
-def _figure(found: re.Match[str], figures: dict[str, Drawn], page: Path, root: Path) -> str:
+def _bring_records(app: Any) -> None:
+    """Copy the pages of recorded results, once for each change of them."""
+    folder = Path(app.srcdir) / RECORDED
+    wanted = {folder / page.relative_to(RECORDS): page for page in RECORDS.rglob("*.md")}
+    for copy in folder.rglob("*.md"):
+        if copy not in wanted:
+            copy.unlink()
+    for copy, page in wanted.items():
+        text = "---\norphan: true\n---\n" + page.read_text(encoding="utf-8")
+        if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(text, encoding="utf-8")
+
+
+def _figure(found: re.Match[str], figures: dict[str, Drawn], root: Path) -> str:
     """A figure for each paper, of which the site shows one; nothing where figures are left out."""
     if not figures:
         return ""
@@ -62,12 +80,26 @@ def _figure(found: re.Match[str], figures: dict[str, Drawn], page: Path, root: P
     )
 
 
-def _download(found: re.Match[str], page: Path, root: Path) -> str:
-    """A file outside the folder of the pages, to be taken along; any other link as it is."""
-    target = (page.parent / found["target"]).resolve()
-    if not target.is_file() or target.is_relative_to(root):
+def _relinked(found: re.Match[str], page: Path, root: Path) -> str:
+    """A link as it must stand on the site.
+
+    To a recorded page: its copy. To another file outside the folder of the pages: a download. To a record that is not
+    there yet: its text. Any other link as it is.
+    """
+    copies = root / RECORDED
+    origin = RECORDS / page.relative_to(copies) if page.is_relative_to(copies) else page
+    target = (origin.parent / found["target"]).resolve()
+    if target.is_relative_to(root) and origin == page:
         return found[0]
-    return f"{{download}}`{found['text']} <{os.path.relpath(target, page.parent)}>`"
+    if target.is_relative_to(root):
+        at = target
+    elif target.is_relative_to(RECORDS) and target.suffix == ".md" and target.exists():
+        at = copies / target.relative_to(RECORDS)
+    elif target.is_file():
+        return f"{{download}}`{found['text']} <{os.path.relpath(target, page.parent)}>`"
+    else:
+        return found["text"] if target.is_relative_to(RECORDS) else found[0]
+    return f"[{found['text']}]({Path(os.path.relpath(at, page.parent)).as_posix()}{found['anchor'] or ''})"
 
 
 def navigation(index: str) -> str:

@@ -37,7 +37,8 @@ class Block:
 
 def all_pages() -> list[Path]:
     """Every Markdown page under ``docs``, in a fixed order; what a build left there is no page."""
-    return sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+    pages = (page for page in DOCS.rglob("*.md") if not page.relative_to(DOCS).parts[0].startswith("_"))
+    return sorted(pages)
 
 
 def original_of(page: Path) -> Path | None:
