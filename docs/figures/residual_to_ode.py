@@ -97,6 +97,6 @@ def caption(found: Found) -> str:
     rates = [np.polyfit(np.log(COUNTS[-4:]), np.log(values[-4:]), 1)[0] for values in (found.ends, found.volumes)]
     return (
         "Left: five points through 3, 6 and 12 residual blocks, and along the ODE dx/dt = u(x). Right: errors for up "
-        f"to {COUNTS[-1]} blocks. Measured over the last four: the end point converges like N^−{-rates[0]:.2f}, the "
-        f"log-determinant like N^−{-rates[1]:.2f}."
+        f"to {COUNTS[-1]} blocks. Measured over the last four: the end point converges like N^(−{-rates[0]:.2f}), the "
+        f"log-determinant like N^(−{-rates[1]:.2f})."
     )
