@@ -35,6 +35,14 @@ def test_every_figure_is_shown_and_every_page_of_the_line_shows_one(site: Module
     assert [name_of(page) for page, names in shown.items() if page.parent.name == "line" and not names] == []
 
 
+def test_every_figure_says_what_it_shows_computes_draws_and_captions(site: ModuleType) -> None:
+    for name in site.figure_names():
+        figure = importlib.import_module(f"figures.{name}")
+        assert len(figure.ALT) > 60, name
+        assert "\n" not in figure.ALT, name  # one option of the directive
+        assert all(callable(getattr(figure, part)) for part in ("compute", "draw", "caption")), name
+
+
 def test_a_figure_is_the_same_picture_each_time_on_each_paper(site: ModuleType) -> None:
     ink, figure = importlib.import_module("figures.ink"), importlib.import_module("figures.jacobians")
     found = figure.compute()
