@@ -34,6 +34,16 @@ def test_maps_of_ours_pass(make) -> None:
     assert next(flow.parameters()).dtype == torch.float32  # a copy was tried
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["nsf", "i-cfm"])
+def test_a_trained_flow_is_a_map_too(method) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 3.0]
+    model = advect.fit(rows, method=method, steps=10, seed=0)
+    found = advect.verify(model)
+    assert found.passed, found
+    assert {found[f"log-determinant of {way}"].status for way in ("encode", "decode")} <= {"pass", "note"}
+
+
 def test_bounded_maps_are_tried_on_their_own_domain() -> None:
     assert advect.verify(Box(torch.zeros(2), torch.ones(2))).passed
     rows = np.random.default_rng(0).uniform(0.1, 0.9, size=(40, 2))

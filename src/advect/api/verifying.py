@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advect.api.model import Model
 from advect.errors import ConfigError
 from advect.evaluation.verification import Verification, verify_map, verify_path, verify_solver
 from advect.evaluation.verification.verify import EVENT, ROWS
@@ -34,8 +35,9 @@ def verify(
     Args:
         path: An object with ``sample(t, x0, x1, *, generator)`` that returns a `records.Bridge` or the pair (x,
             velocity), and/or ``velocity(t, x, x0, x1)`` with ``log_density(t, x, x1, x0=None)``; or the name of a
-            method; or a run folder; or a map, with ``encode`` and ``decode``; or a solver, called as ``solver(field, x,
-            t0, t1)``. Of maps only ``data``, ``event_shape`` and ``seed`` are used besides, of solvers ``seed``.
+            method; or a run folder; or a map (a flow or a model too), with ``encode`` and ``decode``; or a solver,
+            called as ``solver(field, x, t0, t1)``. Of maps only ``data``, ``event_shape`` and ``seed`` are used
+            besides, of solvers ``seed``.
         source: ``(rows, *event)`` array or tensor of source rows; a standard normal where there is none.
         data: ``(rows, *event)`` of data rows; a mixture without symmetry where there is none.
         rows: Pairs behind every average.
@@ -67,11 +69,13 @@ def verify(
         raise ConfigError(
             f"a path of your own has no setting {next(iter(options))!r}", where="verify", remedy="Set it in the object."
         )
-    if not any(callable(getattr(path, verb, None)) for verb in ("sample", "velocity", "log_density")):
-        if callable(getattr(path, "encode", None)) and callable(getattr(path, "decode", None)):
-            return verify_map(path, data=how["data"], event_shape=event_shape, seed=seed)
-        if _may_solve(path):
-            return verify_solver(path, seed=seed)
+    if isinstance(path, Model):
+        path = path.flow
+    if callable(getattr(path, "encode", None)) and callable(getattr(path, "decode", None)):
+        return verify_map(path, data=how["data"], event_shape=event_shape, seed=seed)
+    is_path = any(callable(getattr(path, verb, None)) for verb in ("sample", "velocity", "log_density"))
+    if not is_path and _may_solve(path):
+        return verify_solver(path, seed=seed)
     return verify_path(path, rows=rows, seed=seed, **how)
 
 

@@ -5,6 +5,7 @@ compared with the determinant of the Jacobian that automatic differentiation fin
 """
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from advect.errors import AdvectError, ConfigError, ShapeError, UnsupportedError
 from advect.evaluation.verification.probe import generator_of
 from advect.evaluation.verification.record import FAIL, NOTE, PASS, SKIPPED, Check, Verification
+from advect.transforms import Precision
 
 POINTS = 16
 LARGEST = 256  # numbers in a row whose Jacobian is still found: 16 of them are 8 MB
@@ -75,7 +77,7 @@ def verify_map(
     """
     name = name or type(map).__name__
     if isinstance(map, nn.Module):
-        map = copy.deepcopy(map).double().eval()
+        map = _in_double(map)
     shape = tuple(data.shape[1:]) if data is not None else getattr(map, "event_shape", None) or tuple(event_shape)
     generator = generator_of(seed, "rows")
     if data is None:
@@ -90,15 +92,25 @@ def verify_map(
     return Verification(name, tuple(checks), len(x), tuple(shape), seed)
 
 
+def _in_double(map: nn.Module) -> nn.Module:
+    """A copy in float64 from end to end, also where the map would go down to float32 on its way."""
+    copied = copy.deepcopy(map).double().eval()
+    for part in copied.modules():
+        if isinstance(part, Precision):
+            part.inner = part.outer = torch.float64
+    return copied
+
+
 def _asked(
     map: Any, direction: str, rows: Tensor, seed: int, log_det: bool = True
 ) -> tuple[Tensor, Tensor | None, Any]:
     """Value, log-determinant and whatever else one direction returns, its shapes checked."""
-    extra: dict[str, Any] = {} if log_det else {"log_det": False}
+    call = getattr(map, direction)
+    extra = {"log_det": log_det} if not log_det or "log_det" in inspect.signature(call).parameters else {}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = getattr(map, direction)(rows, **extra)
+            made = call(rows, **extra)
     except AdvectError:
         raise
     except Exception as error:
