@@ -10,6 +10,7 @@ from advect.couplings import Assignment, Independent, Semidiscrete
 from advect.errors import DataError
 from advect.flows import EmpiricalBase, StandardNormal
 from advect.training import Batches, Pool, generator_for
+from advect.training.pool import pooled as as_asked
 from tests.training.small import rows_of
 
 
@@ -94,6 +95,25 @@ def test_pools_are_made_by_the_worker_and_ahead():
     assert seen == [(seen[0][0], 40)] * 2  # and none beyond the last step
     assert seen[0][0].startswith("advect-pool")
     assert pool.seconds_per_step() > 0
+
+
+def test_pairs_of_a_pool_are_used_again_in_another_order():
+    _, batches, _ = pooled(3)
+    pool = Pool(batches, 3, 0, 40, uses=2)
+    pairs = [
+        sorted(map(tuple, torch.cat([torch.cat([b.x0, b.x1], 1) for b in turn]).tolist()))
+        for turn in ([batch(pool, step) for step in range(first, first + 3)] for first in (0, 3, 6))
+    ]
+    assert pairs[0] == pairs[1] != pairs[2]
+    assert not torch.equal(batch(pool, 0).x1, batch(pool, 3).x1)
+
+
+def test_the_whole_set_is_paired_once_where_that_is_asked():
+    """Eight batches of 8 hold the 60 rows."""
+    _, batches, _ = pooled(1)
+    always = as_asked(batches, 0, 0, 0, 40)
+    first, later = (torch.cat([batch(always, s).x0 for s in range(n, n + 8)]).sort(0).values for n in (0, 32))
+    assert torch.equal(first, later)
 
 
 def test_an_error_in_the_background_reaches_the_loop():

@@ -26,6 +26,7 @@ class TrainingConfig:
         checkpoint_seconds: Time between checkpoints.
         pool: Batches that the coupling pairs together, prepared beside the loop; 1 pairs each by itself, 0 as many as
             hold the whole data set.
+        pool_uses: Times that the pairs of a pool are gone through before the next; 0 pairs once for the whole training.
         precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
         seed: Of every draw the loop makes.
@@ -43,6 +44,7 @@ class TrainingConfig:
     validation_every: int = 0
     checkpoint_seconds: float = 15.0
     pool: int = 1
+    pool_uses: int = 1
     precision: str = "float32"
     seed: int = 0
 
@@ -57,6 +59,7 @@ class TrainingConfig:
             "validation_every",
             "checkpoint_seconds",
             "pool",
+            "pool_uses",
             "seed",
         ):
             if not getattr(self, name) >= 0:

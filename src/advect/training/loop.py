@@ -68,7 +68,7 @@ class Trainer:
         validation_batches: int = 4,
     ) -> None:
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
-        self.batches = pooled(batches, config.pool, config.seed, config.steps)
+        self.batches = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         self.validation, self.validation_batches = validation, validation_batches
         parameters = [p for p in flow.parameters() if p.requires_grad]
         if not parameters:

@@ -30,10 +30,11 @@ class Pool:
         size: Batches in a pool, at least 1.
         seed: Of every draw.
         steps: Steps of the training: no pool is begun for those after the last.
+        uses: Times that the pairs of a pool are gone through, each time in another order.
     """
 
-    def __init__(self, batches: Batches, size: int, seed: int, steps: int) -> None:
-        self.batches, self.size, self.seed, self.steps = batches, size, seed, steps
+    def __init__(self, batches: Batches, size: int, seed: int, steps: int, uses: int = 1) -> None:
+        self.batches, self.size, self.seed, self.steps, self.uses = batches, size, seed, steps, uses
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="advect-pool")
         self._coming: dict[int, Future[Batch]] = {}
         self._held: tuple[int, Batch] | None = None
@@ -46,21 +47,30 @@ class Pool:
 
     def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
         """The batch of a step; ``generator`` is not used, as the pool has its own."""
-        block, place = divmod(step, self.size)
+        turn, place = divmod(step, self.size)
+        block, use = divmod(turn, self.uses)
         with phase("coupling"):
             if self._held is None or self._held[0] != block:
                 self._held = (block, self._ahead(block).result())
                 self._coming.pop(block)
-                if (block + 1) * self.size < self.steps:
+                if (block + 1) * self.uses * self.size < self.steps:
                     self._ahead(block + 1)
-            rows = slice(place * self.batches.batch_size, (place + 1) * self.batches.batch_size)
             pool = self._held[1]
-            beside = (_part(tensor, rows) for tensor in (pool.x0, pool.condition, pool.weight))
+            rows = self._order(block, use)[place * self.batches.batch_size :][: self.batches.batch_size]
+            rows = rows.to(pool.x1.device)
+            beside = (None if tensor is None else tensor[rows] for tensor in (pool.x0, pool.condition, pool.weight))
             return Batch(pool.x1[rows], *beside)
+
+    def _order(self, block: int, use: int) -> Tensor:
+        """The order in which the pairs are gone through: their own at first."""
+        count = self.size * self.batches.batch_size
+        return (
+            torch.randperm(count, generator=generator_for(self.seed, POOL, block, use)) if use else torch.arange(count)
+        )
 
     def seconds_per_step(self) -> float:
         """Seconds of the worker per step: a loop faster than that would have to wait."""
-        return sum(self._seconds) / (len(self._seconds) * self.size) if self._seconds else 0.0
+        return sum(self._seconds) / (len(self._seconds) * self.size * self.uses) if self._seconds else 0.0
 
     def _ahead(self, block: int) -> Future[Batch]:
         if block not in self._coming:
@@ -76,11 +86,12 @@ class Pool:
         return pool
 
 
-def pooled(batches: Batches, size: int, seed: int, steps: int) -> Batches | Pool:
-    """``batches`` in pools of ``size``, or of the whole set where that is 0; as they are where nothing is paired."""
+def pooled(batches: Batches, size: int, uses: int, seed: int, steps: int) -> Batches | Pool:
+    """``batches`` in pools of ``size``, or of the whole set where that is 0; as they are where nothing is paired.
+
+    ``uses`` 0 pairs once for all steps.
+    """
     size = size or math.ceil(batches.data.num_rows / batches.batch_size)
-    return batches if batches.coupling is None or size == 1 else Pool(batches, size, seed, steps)
-
-
-def _part(tensor: Tensor | None, rows: slice) -> Tensor | None:
-    return None if tensor is None else tensor[rows]
+    if batches.coupling is None or size * uses == 1:
+        return batches
+    return Pool(batches, size, seed, steps, uses or math.ceil(steps / size))
