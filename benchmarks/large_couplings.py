@@ -100,10 +100,10 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     lines = [
         "# Pairing whole sets",
         "",
-        f"Written by `{COMMAND}`; do not edit. A standard normal to eight Gaussians, squared distance, one thread. Cost of "
-        "the pairing by local repairs, beside independent pairs, exact plans of batches of 256, the exact assignment of "
-        "the same rows, and lower bounds: the cheap one (means, covariances, projections) and the dual one. Memory: growth "
-        "of the process's peak.",
+        f"Written by `{COMMAND}`; do not edit. A standard normal to eight Gaussians, squared distance, one thread. "
+        "Cost of the pairing by local repairs, beside independent pairs, exact plans of batches of 256, the exact "
+        "assignment of the same rows, and lower bounds: the cheap one (means, covariances, projections) and the dual "
+        "one. Memory: growth of the process's peak.",
         "",
         "| rows | d | processor | clock | memory | cost | batches | independent | exact | dual bound | cheap bound |",
         "|" + " --- |" * 11,

@@ -71,9 +71,9 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "# What the pairing changes",
         "",
         f"Written by `{COMMAND}`; do not edit. OT-CFM from a standard normal by the protocol of "
-        "[transport in the plane](transport_2d.md): 10,000 training and test points, MLP 3 × 64, batches of 256, σ = 0.1, "
-        "Euler with 100 steps. NPE: path energy against W2² of the test sets. Preparation: processor seconds before the "
-        "first step; training: processor seconds, pools included. Mean ± sd over the seeds that are there.",
+        "[transport in the plane](transport_2d.md): 10,000 training and test points, MLP 3 × 64, batches of 256, "
+        "σ = 0.1, Euler with 100 steps. NPE: path energy against W2² of the test sets. Preparation: processor seconds "
+        "before the first step; training: processor seconds, pools included. Mean ± sd over the seeds that are there.",
         "",
         "| target | pairing | seeds | steps | NPE | W2 (floor) | preparation | training |",
         "|" + " --- |" * 8,
