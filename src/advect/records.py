@@ -99,7 +99,8 @@ class Table:
         key: The array inside an ``.npz``.
         sides: Named per-row arrays that came along (labels, times, weights) and are not modelled unless asked for.
         dtypes: The dtype of each column to give back, as text.
-        categories: Column name to its values in order, for the columns whose frame declared an order.
+        categories: Column name to its values, for the columns whose frame declared them.
+        ordered: Which of those columns declared their values to be in order.
         notes: What reading decided that the user may want to know (semicolons between cells, renamed columns).
     """
 
@@ -114,6 +115,7 @@ class Table:
     sides: Mapping[str, np.ndarray] = field(default_factory=dict)
     categories: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ordered: frozenset[str] = frozenset()
 
     @property
     def num_rows(self) -> int:
@@ -201,12 +203,14 @@ class Batch:
         x0: ``(batch, *event)`` source, or None for objectives that need none.
         condition: ``(batch, *condition)`` or None.
         weight: ``(batch,)`` or None.
+        interval: ``(batch, 2)`` times of the flow at which x0 and x1 stand; None for 0 and 1.
     """
 
     x1: Float[Tensor, "batch *event"]
     x0: Float[Tensor, "batch *event"] | None = None
     condition: Float[Tensor, "batch *condition"] | None = None
     weight: Float[Tensor, " batch"] | None = None
+    interval: Float[Tensor, "batch 2"] | None = None
 
 
 @dataclass(frozen=True)

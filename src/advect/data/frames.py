@@ -75,10 +75,13 @@ def read_parquet(path: Path) -> Table:
 
 
 class _Column:
-    """One converted column: its values, the frame's word for its dtype, its declared categories."""
+    """One converted column: its values, the frame's word for its dtype, its declared categories and whether they are in
+    order."""
 
-    def __init__(self, values: np.ndarray, dtype: str, categories: Sequence[Any] | None = None) -> None:
-        self.values, self.dtype, self.categories = values, dtype, categories
+    def __init__(
+        self, values: np.ndarray, dtype: str, categories: Sequence[Any] | None = None, ordered: bool = False
+    ) -> None:
+        self.values, self.dtype, self.categories, self.ordered = values, dtype, categories, ordered
 
 
 def _table(labels: Sequence[Any], columns: Sequence[_Column], container: str, origin: str) -> Table:
@@ -119,6 +122,7 @@ def _table(labels: Sequence[Any], columns: Sequence[_Column], container: str, or
         origin=origin,
         categories=declared,
         notes=tuple(notes),
+        ordered=frozenset(name for name, column in zip(names, columns, strict=True) if column.ordered),
     )
 
 
@@ -127,7 +131,8 @@ def _pandas_column(series: Any, where: str) -> _Column:
     word = str(dtype)
     gaps = series.isna().to_numpy(dtype=bool)
     if hasattr(dtype, "categories"):
-        return _Column(_objects(series.astype(object).tolist(), gaps, where), "category", list(dtype.categories))
+        values = _objects(series.astype(object).tolist(), gaps, where)
+        return _Column(values, "category", list(dtype.categories), bool(getattr(dtype, "ordered", False)))
     if word.startswith("Sparse"):
         series = series.sparse.to_dense()
         dtype, word = series.dtype, str(series.dtype)
@@ -164,7 +169,7 @@ def _polars_column(series: Any, where: str) -> _Column:
             declared = series.dtype.categories.to_list()
         else:  # no order was declared; polars shares one list of categories between all columns
             declared = series.drop_nulls().unique(maintain_order=True).to_list()
-        return _Column(_objects(series.to_list(), gaps, where), "category", declared)
+        return _Column(_objects(series.to_list(), gaps, where), "category", declared, word.startswith("Enum"))
     if word.startswith("Decimal"):
         return _Column(series.cast(_like(series, "Float64")).to_numpy(), "float64")
     if series.dtype.is_float() or (series.dtype.is_integer() and not word.endswith("128")):
@@ -193,7 +198,8 @@ def _arrow_column(chunked: Any, where: str) -> _Column:
     if word.startswith("dictionary"):
         chunked = chunked.unify_dictionaries()
         declared = chunked.chunk(0).dictionary.to_pylist() if chunked.num_chunks else []
-        return _Column(_objects(chunked.to_pylist(), gaps, where), "category", declared)
+        ordered = bool(chunked.type.ordered)
+        return _Column(_objects(chunked.to_pylist(), gaps, where), "category", declared, ordered)
     if word.startswith("decimal"):
         values = [math.nan if v is None else float(v) for v in chunked.to_pylist()]
         return _Column(np.array(values, dtype=np.float64), "float64")

@@ -6,11 +6,12 @@ s·batch_size on. A batch never holds a row twice unless it straddles two epochs
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from advect.records import Batch
+from advect.records import Batch, Pairs
 from advect.training.seeding import SHUFFLE, generator_for
 from advect.typing import Base, Coupling
 
@@ -57,6 +58,24 @@ class Epochs:
         return self._order
 
 
+class BatchSource(Protocol):
+    """Where the loop gets its batches from: a function of the step alone, drawn and then paired.
+
+    Attributes:
+        report: What the coupling said of its last plan.
+    """
+
+    report: dict[str, float]
+
+    def draw_rows(self, step: int, generator: Generator) -> Batch:
+        """The rows of a step, not yet paired."""
+        ...
+
+    def pair(self, batch: Batch, generator: Generator) -> Batch:
+        """The same rows as the coupling pairs them."""
+        ...
+
+
 class Batches:
     """Paired batches: data rows of the step, as many source rows, and the coupling's choice between them.
 
@@ -90,8 +109,17 @@ class Batches:
             return batch
         pairs = self.coupling.draw(batch.x0, batch.x1, condition=batch.condition, generator=generator)
         self.report = dict(pairs.report)
-        condition = None if batch.condition is None else batch.condition[pairs.index1]
-        weight = None if batch.weight is None else batch.weight[pairs.index1]
-        if pairs.weight is not None:
-            weight = pairs.weight if weight is None else weight * pairs.weight
-        return Batch(x1=batch.x1[pairs.index1], x0=batch.x0[pairs.index0], condition=condition, weight=weight)
+        return paired(batch, pairs)
+
+
+def paired(batch: Batch, pairs: Pairs) -> Batch:
+    """The batch with its rows as the pairs say: one index permutes every tensor of its side."""
+    assert batch.x0 is not None
+    condition = None if batch.condition is None else batch.condition[pairs.index1]
+    weight = None if batch.weight is None else batch.weight[pairs.index1]
+    if pairs.weight is not None:
+        weight = pairs.weight if weight is None else weight * pairs.weight
+    interval = None if batch.interval is None else batch.interval[pairs.index1]
+    return Batch(
+        x1=batch.x1[pairs.index1], x0=batch.x0[pairs.index0], condition=condition, weight=weight, interval=interval
+    )

@@ -55,7 +55,7 @@ def rebuild(
             remedy="Give it: advect.load(path, network=module). It is never imported from the folder.",
         )
     source = None
-    if "source" in config.get("data", {}):
+    if not {"source", "time_key"}.isdisjoint(config.get("data", {})):
         source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
     core = build_flow(blueprint, source=source, parts=parts)
     preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()

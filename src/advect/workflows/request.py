@@ -47,6 +47,8 @@ class TrainRequest:
         continuous: Give every number column a density, whole-valued ones too: nothing is dequantised, and
             log-probabilities are densities throughout.
         parts: The user's own objects.
+        time_key: Column, or side array, of times: the model then leads from each time to the next.
+        leave_out: Times whose rows are kept for the figures.
     """
 
     data: Any
@@ -72,9 +74,12 @@ class TrainRequest:
     flip: bool = False
     continuous: bool = False
     parts: Parts = field(default_factory=Parts)
+    time_key: str | None = None
+    leave_out: tuple[str | float, ...] = ()
 
     def __post_init__(self) -> None:
         get_method(self.method)
+        self._check_times()
         if self.steps is not None and self.budget_seconds is not None:
             raise ConfigError(
                 "steps and a time budget contradict each other", where="--steps, --budget", remedy="Give one of them."
@@ -94,6 +99,31 @@ class TrainRequest:
         for name in self.training:
             if name not in TrainingConfig.__dataclass_fields__:
                 raise unknown_name("training setting", name, TrainingConfig.__dataclass_fields__)
+
+    def _check_times(self) -> None:
+        if self.time_key is None:
+            if self.leave_out:
+                raise ConfigError(
+                    "there are no times to leave out",
+                    where="--leave-out",
+                    remedy="Name their column: --time-key COLUMN.",
+                )
+            return
+        given = {"--source": self.source is not None, "--condition": self.condition, "--weights": self.weights}
+        for option in (name for name, value in given.items() if value):
+            raise ConfigError(
+                f"{option} cannot be used with times yet",
+                where="--time-key",
+                remedy="The first time is the source."
+                if option == "--source"
+                else f"Leave {option} out, or train on a part of the rows.",
+            )
+        if not get_method(self.method).any_source:
+            raise ConfigError(
+                f"{self.method} starts from Gaussian noise, and the rows of the first time are none",
+                where="--time-key",
+                remedy="Use ot-cfm, i-cfm, rf, sb-cfm or sf2m.",
+            )
 
     @property
     def splits_by(self) -> int:

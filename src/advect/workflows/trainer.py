@@ -1,11 +1,12 @@
 """The loop over prepared rows, and how many steps fit into a time budget."""
 
+import math
 import time
 from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
 from advect.run.card import Setting
-from advect.training import Batches, DataRows, Trainer
+from advect.training import Batches, BatchSource, DataRows, SnapshotBatches, Snapshots, Trainer
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
@@ -14,6 +15,7 @@ RESERVE_SHARE, RESERVE_SECONDS = 0.2, 3.0
 TIMED_STEPS, TIMED_SHARE = 30, 0.03
 # The timed steps run without interruptions; real ones also wait for validations and checkpoints.
 BUDGET_MARGIN = 0.9
+VALIDATION_BATCHES = 4
 
 
 def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
@@ -21,12 +23,21 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
-    def batches(rows: DataRows, seed: int) -> Batches:
+    def batches(rows: DataRows | Snapshots, seed: int) -> BatchSource:
+        if isinstance(rows, Snapshots):
+            return SnapshotBatches(rows, config.batch_size, seed)
         return Batches(rows, config.batch_size, seed, source, coupling)
 
     validation = None if prepared.validate is None else batches(prepared.validate, config.seed + 1)
+    turns = len(prepared.train.couplings) if isinstance(prepared.train, Snapshots) else 1
     return Trainer(
-        core, prepared.built.objective, batches(prepared.train, config.seed), config, sink, validation=validation
+        core,
+        prepared.built.objective,
+        batches(prepared.train, config.seed),
+        config,
+        sink,
+        validation=validation,
+        validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
     )
 
 

@@ -1,0 +1,83 @@
+"""Batches from rows at several times: each step takes two neighbouring snapshots and pairs rows of the one with rows of
+the other.
+
+A whole batch is of one pair of snapshots, so that a coupling sees as many rows as it would between two populations. In
+every K steps each of the K pairs has its turn once, in an order of its own: the loss of `objectives.VelocityMatching`
+is that of displacements, in which every step from one snapshot to the next counts alike, however long it took.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from advect.records import Batch
+from advect.training.batches import DataRows, Epochs, paired
+from advect.training.seeding import SHUFFLE, generator_for, mix
+from advect.typing import Coupling
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Rows at K + 1 times.
+
+    Attributes:
+        rows: Those of each time, in order.
+        positions: Each time on the flow's axis: rising from 0 to 1.
+        couplings: Of each of the K neighbouring pairs.
+    """
+
+    rows: tuple[DataRows, ...]
+    positions: tuple[float, ...]
+    couplings: tuple[Coupling, ...]
+
+
+class SnapshotBatches:
+    """Paired batches of neighbouring snapshots; the same verbs as `Batches`.
+
+    Args:
+        snapshots: The rows.
+        batch_size: Rows per batch, of either side.
+        seed: Of the shuffling.
+    """
+
+    def __init__(self, snapshots: Snapshots, batch_size: int, seed: int) -> None:
+        self.snapshots, self.batch_size, self.seed = snapshots, batch_size, seed
+        count = len(snapshots.rows) - 1
+        # Rows of a snapshot between two others are shuffled anew for either pair.
+        self.epochs = [
+            tuple(Epochs(snapshots.rows[k + side].num_rows, batch_size, mix(seed, k, side)) for side in (0, 1))
+            for k in range(count)
+        ]
+        self.report: dict[str, float] = {}
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Which pair has its turn in step ``step``, and how often it had one before."""
+        cycle, place = divmod(step, len(self.epochs))
+        order = torch.randperm(len(self.epochs), generator=generator_for(self.seed, SHUFFLE, cycle, 1))
+        return int(order[place]), cycle
+
+    def draw_rows(self, step: int, generator: Generator) -> Batch:
+        """Rows of two neighbouring snapshots, not yet paired."""
+        pair, turn = self.place(step)
+        earlier, later = self.snapshots.rows[pair : pair + 2]
+        before, after = self.epochs[pair]
+        x1 = later.draw(after.rows(turn), generator)
+        x0 = earlier.draw(before.rows(turn), generator)
+        return Batch(x1=x1, x0=x0, interval=self._interval(pair, x1))
+
+    def pair(self, batch: Batch, generator: Generator) -> Batch:
+        """Let the coupling of these two snapshots choose."""
+        assert batch.x0 is not None
+        assert batch.interval is not None
+        starts = torch.tensor(self.snapshots.positions[:-1], dtype=batch.interval.dtype)
+        coupling = self.snapshots.couplings[int((starts - batch.interval[0, 0].cpu()).abs().argmin())]
+        pairs = coupling.draw(batch.x0, batch.x1, generator=generator)
+        self.report = dict(pairs.report)
+        return paired(batch, pairs)
+
+    def _interval(self, pair: int, like: Tensor) -> Tensor:
+        """``(batch, 2)``: where the two snapshots stand."""
+        ends: Sequence[float] = self.snapshots.positions[pair : pair + 2]
+        return torch.tensor(ends, dtype=like.dtype, device=like.device).expand(len(like), 2)
