@@ -29,6 +29,18 @@ def train(
     ] = (),
     source: Annotated[str | None, Parameter(help="Rows to start from in place of Gaussian noise.")] = None,
     weights: Annotated[str | None, Parameter(help="Column of row weights.")] = None,
+    time_key: Annotated[
+        str | None,
+        Parameter(help="Column or array of times: learn a flow from each time to the next (numbers, or day4, 4h, …)."),
+    ] = None,
+    leave_out: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Time that is not trained on but told by the model, for the figures; may be repeated.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
     steps: Annotated[int | None, Parameter(help="Optimiser steps; 5000 when no budget is given."), Count] = None,
     budget: Annotated[
         str | None, Parameter(help="Wall time for everything, such as 90s, 2m or 1h30m, in place of steps.")
@@ -76,6 +88,8 @@ def train(
         condition=condition,
         weights=weights,
         source=source,
+        time_key=time_key,
+        leave_out=leave_out,
         steps=steps,
         budget_seconds=None if budget is None else seconds(budget),
         batch_size=batch_size,

@@ -137,7 +137,8 @@ class Timeline:
     def column(self, times: np.ndarray) -> np.ndarray:
         """Times ``(rows,)`` in the user's units as a column of the data's own kind."""
         if not self.text:
-            return times
+            whole = all(float(time).is_integer() for time in (*self.times, *np.unique(times).tolist()))
+            return times.astype(np.int64) if whole else times
         result = np.empty(len(times), dtype=object)
         words = {time: self.word(float(time)) for time in np.unique(times).tolist()}
         result[:] = [words[time] for time in times.tolist()]

@@ -53,8 +53,8 @@ class VelocityMatching:
     """The regression of ``flow.velocity(t, x, condition)`` on the velocity of a path.
 
     A batch whose ends stand at times a < b of the flow (`records.Batch.interval`) has its path run between them: with s
-    the path's own time and t = a + s(b − a), the loss is that of the displacement, |(b − a) v_t(x) − u_s(x|x0, x1)|², so
-    that short and long intervals count alike.
+    the path's own time and t = a + s(b − a), the loss is that of the displacement, |(b − a) v_t(x) − u_s(x|x0, x1)|²,
+    so that short and long intervals count alike.
 
     Args:
         path: Where points and targets come from. The x0 it mixes is the x0 of its target: one record carries both.

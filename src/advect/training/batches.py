@@ -6,7 +6,7 @@ s·batch_size on. A batch never holds a row twice unless it straddles two epochs
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -58,6 +58,7 @@ class Epochs:
         return self._order
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """Where the loop gets its batches from: a function of the step alone, drawn and then paired.
 

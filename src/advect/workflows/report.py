@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.data import BUILTINS, Split, some_rows, take_rows, write_table
+from advect.data import BUILTINS, Split, some_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_new_folder, check_writable
 from advect.methods import Blueprint, get_method
@@ -31,6 +31,7 @@ from advect.training import TrainingConfig, generator_for
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
+from advect.workflows.snapshots import of_last_time
 
 SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
 TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
@@ -40,7 +41,7 @@ def write_run_report(
     folder: RunFolder, artefact: Artefact, table: Table, split: Split, findings: tuple[Finding, ...]
 ) -> dict[str, Path]:
     """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name."""
-    real = take_rows(table, split.test if len(split.test) else split.train)
+    real = of_last_time(artefact, table, split.test if len(split.test) else split.train)
     shown = SHOWN_PICTURES if artefact.schema.image else SHOWN_ROWS  # a U-Net on a processor takes a tenth of a second
     real = some_rows(real, shown, generator_for(int(artefact.config["seed"]), SAMPLE, 2))
     rows = real.num_rows
@@ -115,6 +116,11 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
         parts += [f"--{name.replace('_', '-')}", str(training[name])]
     for name, value in _unusual(config).items():
         parts += ["--set", f"{name}={json.dumps(value)}"]
+    if "time_key" in data:
+        parts += ["--time-key", data["time_key"]]
+        words = dict(zip(data["times"], data["time_words"], strict=True))
+        for time in data.get("leave_out", ()):
+            parts += ["--leave-out", words[time]]
     if "split_seed" in data:
         parts += ["--split-seed", str(data["split_seed"])]
     parts += ["--flip"] if data.get("flip") else []

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import Split, Timeline, read_timeline, set_aside, split_within
+from advect.data import Split, Timeline, read_timeline, set_aside, split_within, take_rows
 from advect.errors import ConfigError
 from advect.methods import Built
 from advect.records import Table
@@ -75,7 +76,7 @@ def make_snapshots(
     times = found.timeline.trained
     each = tuple(rows_of(found.at(rows, time)) for time in times)
     whole = [_all(part, seed) for part in each]
-    couplings = tuple(built.coupling.prepare(x0, x1) for x0, x1 in zip(whole[:-1], whole[1:], strict=True))
+    couplings = tuple(built.coupling.prepare(x0, x1) for x0, x1 in pairwise(whole))
     return Snapshots(each, tuple(found.timeline.position(time) for time in times), couplings)
 
 
@@ -102,6 +103,12 @@ def stored_timeline(data: Mapping[str, Any]) -> Timeline | None:
     )
 
 
+def last_time(artefact: Artefact) -> tuple[str, ...]:
+    """The last time of a run as its data write it; nothing for a run without times."""
+    timeline = timeline_of(artefact)
+    return () if timeline is None else timeline.words[-1:]
+
+
 def needed_timeline(artefact: Artefact, asked: str) -> Timeline:
     """The times of a run.
 
@@ -116,3 +123,10 @@ def needed_timeline(artefact: Artefact, asked: str) -> Timeline:
             remedy="Train with --time-key COLUMN for a flow through the times of a data set.",
         )
     return timeline
+
+
+def of_last_time(artefact: Artefact, table: Table, rows: np.ndarray) -> Table:
+    """The rows of these indices; of a run with times those of the last time."""
+    chosen, timeline = take_rows(table, rows), timeline_of(artefact)
+    times = None if timeline is None else timeline.read(chosen)
+    return chosen if timeline is None or times is None else take_rows(chosen, times == timeline.times[-1])
