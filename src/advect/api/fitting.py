@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.api.model import Model, refuse_other_length
+from advect.api.model import Model, refuse_other_length, several
 from advect.data import read_table
 from advect.errors import ConfigError, RunFolderError
 from advect.methods import Parts
-from advect.records import Progress
+from advect.records import Progress, Table
 from advect.workflows.fit import train
 from advect.workflows.fit_density import DEFAULT_METHOD, DensityRequest, fit_density
 from advect.workflows.listen import Silence
 from advect.workflows.request import TrainRequest, sort_settings
 
 _GIVEN = "condition"  # the name of a condition that came as an array beside the rows
+_TIME = "time"  # likewise
 
 
 def fit(
@@ -31,6 +32,8 @@ def fit(
     condition: Any = None,
     source: Any = None,
     weights: str | None = None,
+    time_key: Any = None,
+    leave_out: Any = (),
     steps: int | None = None,
     budget: float | None = None,
     batch_size: int | None = None,
@@ -58,6 +61,8 @@ def fit(
         condition: Columns that are given rather than modelled (a name or several), or an array with one value per row.
         source: Rows to start from in place of Gaussian noise; any kind of data with the same columns.
         weights: Column of row weights.
+        time_key: Column of times, or an array with one time per row: the model leads from each time to the next.
+        leave_out: A time, or several, whose rows are kept for the figures.
         steps: Optimiser steps (5000 when neither steps nor budget are given).
         budget: Seconds for everything, in place of steps.
         batch_size: Rows per step.
@@ -99,6 +104,8 @@ def fit(
         "out": None if out is None else Path(out),
     }
     rows |= {"flip": True} if flip else {}
+    rows |= {"time_key": time_key} if time_key is not None else {}
+    rows |= {"leave_out": several(leave_out)} if several(leave_out) else {}
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:
@@ -114,6 +121,8 @@ def fit(
             remedy="Give rows, or target=log_density with event_shape=(d,).",
         )
     table, names = with_given(data, condition)
+    if time_key is not None and not isinstance(time_key, str):
+        table, rows["time_key"] = with_times(read_table(table), time_key)
     listener = Silence() if progress is None else OnProgress(progress)
     result = train(
         TrainRequest(data=table, condition=names, parts=parts, **rows, **common), listener=listener, evaluate=evaluate
@@ -121,6 +130,16 @@ def fit(
     if result.artefact is None:
         raise RunFolderError("training was interrupted", where=str(out), remedy="Call fit again to continue.")
     return Model(result.artefact)
+
+
+def with_times(table: Table, times: Any) -> tuple[Table, str]:
+    """The table with an array of times beside its rows, and the array's name."""
+    values = np.asarray(times)
+    if values.shape != (table.num_rows,):
+        raise ConfigError(f"times of shape {values.shape} were given for {table.num_rows} rows", where="time_key")
+    if values.dtype.kind in "US":
+        values = values.astype(object)
+    return replace(table, sides={**table.sides, _TIME: values}), _TIME
 
 
 def _target_request(

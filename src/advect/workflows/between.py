@@ -93,7 +93,11 @@ def followed(
     places = torch.tensor([timeline.position(one) for one in asked], dtype=torch.float32)
     generator = generator_for(seed, SAMPLE)
     rows = start if isinstance(start, int) else to_latent(artefact, start, generator)
-    flow = artefact.flow.with_options(interval=(timeline.position(first), 1.0))
+    assert artefact.flow.ode is not None  # a run with times is trained on an ODE
+    # Given rows are followed exactly, not sampled.
+    flow = artefact.flow.with_options(
+        interval=(timeline.position(first), 1.0), solver=artefact.flow.ode.likelihood_solver
+    )
     return flow.trajectory(rows, places, generator=generator).double().cpu().numpy()
 
 

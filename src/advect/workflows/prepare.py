@@ -37,6 +37,9 @@ from advect.workflows.snapshots import Timed, make_snapshots, timed
 FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE = 11, 12, 13, 14, 15, 16
 
 
+TIMED_TOLERANCE = 1e-4  # of sampling through several times
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A training ready to start.
@@ -265,6 +268,10 @@ def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | 
         num_rows=num_rows,
         settings=request.settings,
     )
+    if request.time_key is not None:
+        # The field turns sharply at every snapshot: fixed steps that are enough elsewhere are too long there. What is
+        # enough is measured after training where there is a run folder.
+        blueprint = replace(blueprint, solver="dopri5", steps=None, tolerance=TIMED_TOLERANCE)
     own = request.parts.network
     return blueprint if own is None else replace(blueprint, network=f"{type(own).__module__}:{type(own).__qualname__}")
 

@@ -28,10 +28,11 @@ from advect.report import (
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
+from advect.workflows.course import course
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
-from advect.workflows.snapshots import of_last_time
+from advect.workflows.snapshots import of_last_time, timeline_of
 
 SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
 TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
@@ -92,6 +93,8 @@ def _content(
         samples=samples,
         real=real,
         trajectories=_trajectories(artefact),
+        ends=_ends(artefact),
+        course=course(artefact, table, split),
         error_curves=_error_curves(artefact),
         configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
         command=command_line(folder, artefact),
@@ -236,8 +239,21 @@ def _trajectories(artefact: Artefact) -> np.ndarray | None:
     return states.double().cpu().numpy()
 
 
+def _ends(artefact: Artefact) -> tuple[str, str]:
+    """What stands at the two ends of the flow."""
+    timeline = timeline_of(artefact)
+    if timeline is not None:
+        return f"{timeline.key} {timeline.words[0]}", f"{timeline.key} {timeline.words[-1]}"
+    return "source rows" if "source" in artefact.config["data"] else "noise", "data"
+
+
 def _notes(artefact: Artefact) -> tuple[str, ...]:
-    notes = []
+    notes, timeline = [], timeline_of(artefact)
+    if timeline is not None:
+        notes.append(
+            f"Samples and scores are those of the last time, {timeline.key} {timeline.words[-1]}, unless they are told "
+            "time by time."
+        )
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
