@@ -268,7 +268,7 @@ def test_the_preflight_names_the_times():
         ({"time_key": "day", "condition": ("a",)}, "--condition cannot be used with times"),
         ({"time_key": "day", "weights": "a"}, "--weights cannot be used with times"),
         ({"leave_out": ("d1",)}, "no times to leave out"),
-        ({"time_key": "day", "options": {"predict": "x1"}}, "between snapshots"),
+        ({"time_key": "day", "options": {"predict": "x1"}}, "only the velocity can be predicted"),
         ({"time_key": "hour"}, "no column 'hour'"),
     ],
 )

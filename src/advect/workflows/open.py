@@ -87,6 +87,7 @@ def blueprint_from(config: Mapping) -> Blueprint:
             tolerance=sampling.get("tolerance"),
             likelihood_solver=likelihood.get("solver"),
             likelihood_tolerance=likelihood.get("tolerance"),
+            piecewise="time_key" in config.get("data", {}),
         )
     except KeyError as error:
         raise RunFolderError(f"the configuration lacks {error}", remedy="The run folder is damaged.") from error

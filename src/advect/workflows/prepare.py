@@ -271,7 +271,7 @@ def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | 
     if request.time_key is not None:
         # The field turns sharply at every snapshot: fixed steps that are enough elsewhere are too long there. What is
         # enough is measured after training where there is a run folder.
-        blueprint = replace(blueprint, solver="dopri5", steps=None, tolerance=TIMED_TOLERANCE)
+        blueprint = replace(blueprint, solver="dopri5", steps=None, tolerance=TIMED_TOLERANCE, piecewise=True)
     own = request.parts.network
     return blueprint if own is None else replace(blueprint, network=f"{type(own).__module__}:{type(own).__qualname__}")
 
