@@ -63,12 +63,13 @@ class Schema:
 
     Attributes:
         columns: The columns that are modelled, in the user's order.
-        container: ``csv``, ``tsv``, ``parquet``, ``npy``, ``npz``, ``numpy``, ``torch``, ``pandas``, ``polars``.
+        container: ``csv``, ``tsv``, ``parquet``, ``npy``, ``npz``, ``h5ad``, ``numpy``, ``torch``, ``pandas``,
+            ``polars``.
         event_shape: Shape of one row of an array: ``(d,)``, ``()`` for scalars, ``(c, height, width)`` for pictures.
             The number of columns is its product.
         image: Whether the columns are the pixels of a picture.
         condition: The columns that are given, not modelled.
-        key: The array inside an ``.npz``, where one was read.
+        key: The array inside an ``.npz``, or the representation of cells, where one was read.
     """
 
     columns: tuple[Column, ...]
@@ -132,7 +133,8 @@ class Coordinate:
         column: Index of the column in the schema.
         role: ``value`` or ``indicator``.
         scaling: How `transforms.preprocess` brings it to unit scale: ``standardise``, ``asinh`` (heavy tails),
-            ``cumulative`` (discrete levels 0..cells-1 with uniform noise in [0, 1) on top) or ``pixel``.
+            ``cumulative`` (discrete levels 0..cells-1 with uniform noise in [0, 1) on top), ``pixel``, or ``common``
+            (one scale for all columns of a representation).
         cells: Number of levels of a ``cumulative`` coordinate, else 0.
     """
 

@@ -134,8 +134,8 @@ def test_the_ends_have_names(trained):
         move(trained, plain, to="target").table.columns[0],
         between(trained, plain, start="d0", end="d4").table.columns[0],
     )
-    assert goal(trained) == "day d4"
-    assert goal(trained, "source") == "day d0"
+    assert goal(trained) == "d4"
+    assert goal(trained, "source") == "d0"
     with pytest.raises(ConfigError, match="which time these rows are of"):
         between(trained, plain, end="d2")
 
@@ -203,8 +203,8 @@ def test_no_row_of_it_trains(left_out):
 
 def test_figures_are_lines(left_out):
     lines = dict(figures(left_out.evaluation))
-    assert "OT interpolation" in lines["W1 at day d2, left out"]
-    assert "floor" in lines["W1 at day d4"]
+    assert "OT interpolation" in lines["W1 at d2, left out"]
+    assert "floor" in lines["W1 at d4"]
     assert "the source is a data set" in lines["log-likelihood"]
 
 

@@ -34,6 +34,7 @@ def fit(
     weights: str | None = None,
     time_key: Any = None,
     leave_out: Any = (),
+    rep: str | None = None,
     steps: int | None = None,
     budget: float | None = None,
     batch_size: int | None = None,
@@ -52,7 +53,7 @@ def fit(
     """Learn a distribution from rows, or from an unnormalised log-density.
 
     Args:
-        data: Array or tensor ``(rows, *event)``, frame, file, or built-in name.
+        data: Array or tensor ``(rows, *event)``, frame, AnnData, file, or built-in name.
         target: In place of rows: ``target(x) -> (batch,)``, log p̃ in nats at rows ``(batch, *event)``, differentiable
             by torch. Trained by reverse KL; ``model.evaluation["target"]`` holds log Z with its error and the effective
             sample size.
@@ -63,6 +64,7 @@ def fit(
         weights: Column of row weights.
         time_key: Column of times, or an array with one time per row: the model leads from each time to the next.
         leave_out: A time, or several, whose rows are kept for the figures.
+        rep: Representation of an AnnData or ``.h5ad`` file: a key of ``obsm``, or ``X``; ``X_pca`` by default.
         steps: Optimiser steps (5000 when neither steps nor budget are given).
         budget: Seconds for everything, in place of steps.
         batch_size: Rows per step.
@@ -109,7 +111,7 @@ def fit(
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:
-        given = rows | vars(parts) | {"data": data, "condition": condition, "evaluate": evaluate or None}
+        given = rows | vars(parts) | {"rep": rep, "data": data, "condition": condition, "evaluate": evaluate or None}
         request = _target_request(target, event_shape, given, common)
         return Model(fit_density(request, progress=progress))
     if data is None or event_shape is not None:
@@ -120,6 +122,7 @@ def fit(
             where="data" if data is None else "event_shape",
             remedy="Give rows, or target=log_density with event_shape=(d,).",
         )
+    data = data if rep is None else read_table(data, key=rep)
     table, names = with_given(data, condition)
     if time_key is not None and not isinstance(time_key, str):
         table, rows["time_key"] = with_times(read_table(table), time_key)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.data import read_table, to_container
+from advect.data import read_like, read_table, to_container
 from advect.errors import ConfigError, RunFolderError, UnsupportedError
 from advect.files import write_text
 from advect.methods import Parts
@@ -28,6 +28,7 @@ from advect.workflows.score import score
 from advect.workflows.snapshots import timeline_of
 from advect.workflows.solver_error import solver_error
 from advect.workflows.transport import transport
+from advect.workflows.velocity import annotate, velocities
 
 
 class Model:
@@ -223,6 +224,25 @@ class Model:
         states = self.artefact.flow.trajectory(start, grid, vectors, generator=generator)
         return states.double().cpu().numpy()
 
+    def velocity(self, data: Any, *, at: Any = None) -> np.ndarray:
+        """Velocity ``(rows, columns)`` of rows at their time, in the units of the data per unit of its times.
+
+        Args:
+            data: Rows, with their column of times where ``at`` is not given.
+            at: The time of all of them.
+        """
+        return velocities(self.artefact, self._rows(data, None), at=at).values
+
+    def annotate(self, cells: Any, *, at: Any = None, genes: bool = True) -> None:
+        """Put velocities into an AnnData: ``obsm["velocity_pca"]``, and ``layers["velocity"]`` through the loadings.
+
+        Args:
+            cells: An AnnData with the representation that the model was trained on.
+            at: The time of all cells; by default the column of times in ``obs`` tells it.
+            genes: Whether the layer is wanted.
+        """
+        annotate(self.artefact, cells, at=at, genes=genes)
+
     @property
     def times(self) -> tuple[float, ...] | None:
         """The times of the data, in the user's units, left-out ones too; None for a model without times."""
@@ -268,7 +288,7 @@ class Model:
         return {column.name for column in self.artefact.schema.condition}
 
     def _rows(self, data: Any, condition: Any) -> Table:
-        return self._given(read_table(data, min_rows=1), condition)
+        return self._given(read_like(data, self.artefact.schema), condition)
 
     def _given(self, table: Table, condition: Any) -> Table:
         if condition is None:

@@ -20,6 +20,15 @@ Given = Annotated[
         "are unknown: each row is completed given what is there, in place of -n new rows."
     ),
 ]
+At = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Time of a run that was trained with --time-key, seen or not; may be repeated: the same rows on their "
+        "way.",
+        negative="",
+        show_default=False,
+    ),
+]
 Solver = Annotated[
     str | None,
     Parameter(
@@ -42,15 +51,7 @@ def sample(
     rows: Annotated[
         int | None, Parameter(name=["--rows", "-n"], help="Number of rows; 1000 by default."), Count
     ] = None,
-    at: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Time of a run that was trained with --time-key, seen or not; may be repeated: the same rows on their "
-            "way.",
-            negative="",
-            show_default=False,
-        ),
-    ] = (),
+    at: At = (),
     given: Given = None,
     draws: Annotated[int | None, Parameter(help="Completions of each row of --given; 1 by default."), Count] = None,
     observed_noise: Annotated[
@@ -81,8 +82,8 @@ def sample(
     out: Annotated[
         Path | None,
         Parameter(
-            help="File to write, by its ending: csv, tsv, parquet, npy, npz; for pictures also png (a grid), or a new "
-            "folder."
+            help="File to write, by its ending: csv, tsv, parquet, npy, npz, h5ad; for pictures also png (a grid), or "
+            "a new folder."
         ),
     ] = None,
     json: Json = False,

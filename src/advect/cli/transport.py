@@ -30,7 +30,7 @@ def transport(
     json: Json = False,
 ) -> int:
     """Move rows along the flow: from data to its source, from source to data, or between times."""
-    from advect.data import read_table, write_table
+    from advect.data import read_like, write_table
     from advect.workflows.between import goal, move
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination
@@ -38,7 +38,7 @@ def transport(
     if out is not None:
         check_destination(out, pictures=False)
     artefact = open_run(run)
-    moved = move(artefact, read_table(data, min_rows=1), start=start, to=to, seed=seed)
+    moved = move(artefact, read_like(data, artefact.schema), start=start, to=to, seed=seed)
     to = goal(artefact, to)
     if out is not None:
         write_table(moved.table, out)

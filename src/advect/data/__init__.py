@@ -7,7 +7,7 @@ from advect.data.condition import ConditionCodec
 from advect.data.containers import to_container
 from advect.data.partial import PartialRows, read_partial
 from advect.data.prepared import PreparedRows
-from advect.data.read import read_table, split_key
+from advect.data.read import read_like, read_table, split_key
 from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
 from advect.data.select import beside, joined, set_aside, some_rows, take_rows, with_condition
 from advect.data.split import Split, split_rows, split_within
@@ -27,6 +27,7 @@ __all__ = [
     "find_array",
     "infer_schema",
     "joined",
+    "read_like",
     "read_partial",
     "read_table",
     "read_timeline",

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data.align import column_levels
+from advect.data.align import ARRAYS, column_levels
+from advect.data.annotated import CONTAINER
 from advect.data.condition import ConditionCodec, _is_label
 from advect.records import Column, Table
 
@@ -42,7 +43,7 @@ def with_condition(table: Table, codec: ConditionCodec, vectors: Tensor) -> Tabl
 
 def beside(table: Table, given: Mapping[str, np.ndarray], dtypes: Sequence[str]) -> Table:
     """A table with more columns, which become side arrays where rows have no names."""
-    if table.image or table.container in ("npy", "npz", "numpy", "torch"):
+    if table.image or table.container in (*ARRAYS, CONTAINER):
         return replace(table, sides={**table.sides, **given})
     return replace(
         table,

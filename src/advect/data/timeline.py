@@ -79,6 +79,10 @@ class Timeline:
                 return word
         return self.pattern.format(f"{time:g}")
 
+    def phrase(self, time: float) -> str:
+        """A time as a sentence can take it: ``day4``, or ``t 4`` where the data hold numbers."""
+        return timed_phrase(self.key, self.word(time))
+
     def parse(self, given: Any, *, where: str = "time") -> float:
         """A time as a user states it: a number, or text as in the data; it need not be one of the data's.
 
@@ -162,6 +166,15 @@ class Timeline:
         except ConfigError as error:
             raise DataError(error.what, where=where, remedy=error.remedy) from error
         return np.array([known[str(word)] for word in values.tolist()])
+
+
+def timed_phrase(key: str, word: str) -> str:
+    """The word of a time, with the name of its column where it is a bare number.
+
+    >>> timed_phrase("day", "4"), timed_phrase("day", "day4")
+    ('day 4', 'day4')
+    """
+    return word if any(letter.isalpha() for letter in word) else f"{key} {word}"
 
 
 def read_timeline(table: Table, key: str) -> tuple[Timeline, np.ndarray]:

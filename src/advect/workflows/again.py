@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advect.data import Split, check_table, read_table, split_rows
+from advect.data import Split, check_table, read_like, read_table, split_rows
 from advect.errors import AdvectError, DataError
 from advect.records import Table
 from advect.run import EVALUATION, Artefact, RunFolder
@@ -70,7 +70,7 @@ def evaluate_run(path: Path, data: Any = None, *, seed: int = 0) -> dict[str, An
         with folder.locked():
             folder.write_json(EVALUATION, evaluation)
         return evaluation
-    rows = read_table(data)
+    rows = read_like(data, artefact.schema, min_rows=2)
     try:
         table, split = find_data(artefact)
     except DataError:

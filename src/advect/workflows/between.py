@@ -45,7 +45,7 @@ def goal(artefact: Artefact, to: Any = None) -> str:
     timeline = timeline_of(artefact)
     if timeline is None:
         return f"the {'source' if to is None else to}"
-    return f"{timeline.key} {timeline.word(_time(timeline, 'target' if to is None else to, '--to'))}"
+    return timeline.phrase(_time(timeline, "target" if to is None else to, "--to"))
 
 
 @torch.no_grad()

@@ -291,7 +291,7 @@ def _evaluated(
 def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
     """Three commands worth trying after a training."""
     run, source = shlex.quote(str(path)), shlex.quote(str(prepared.sections["data"]["origin"].value))
-    ending = {"csv": "csv", "tsv": "tsv", "parquet": "parquet"}.get(prepared.schema.container, "npz")
+    ending = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "h5ad": "h5ad"}.get(prepared.schema.container, "npz")
     ending = "png" if prepared.schema.image else ending
     timeline = stored_timeline(values(prepared.sections).get("data", {}))
     if timeline is not None:
@@ -300,7 +300,7 @@ def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
         return (
             f"advect sample {run} -n 1000 --at {between} --out new.{ending}",
             f"advect transport {run} {source} --to {last} --out moved.{ending}",
-            f"advect animate {run}",
+            f"advect velocity {run} {source} --out velocity.{ending}",
         )
     return (
         f"advect sample {run} -n 1000 --out new.{ending}",

@@ -87,7 +87,7 @@ def _caption(timeline: Timeline | None, position: float) -> str:
     if timeline is None:
         return f"t = {position:.2f}"
     digits = max(0, 2 - math.floor(math.log10(timeline.duration)))
-    return f"{timeline.key} {timeline.word(round(timeline.time(position), digits))}"
+    return timeline.phrase(round(timeline.time(position), digits))
 
 
 def _between(stops: Tensor, frames: int, count: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -243,7 +243,7 @@ def _ends(artefact: Artefact) -> tuple[str, str]:
     """What stands at the two ends of the flow."""
     timeline = timeline_of(artefact)
     if timeline is not None:
-        return f"{timeline.key} {timeline.words[0]}", f"{timeline.key} {timeline.words[-1]}"
+        return timeline.phrase(timeline.times[0]), timeline.phrase(timeline.times[-1])
     return "source rows" if "source" in artefact.config["data"] else "noise", "data"
 
 
@@ -251,8 +251,8 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
     notes, timeline = [], timeline_of(artefact)
     if timeline is not None:
         notes.append(
-            f"Samples and scores are those of the last time, {timeline.key} {timeline.words[-1]}, unless they are told "
-            "time by time."
+            f"Samples and scores are those of the last time, {timeline.phrase(timeline.times[-1])}, unless they are "
+            "told time by time."
         )
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
@@ -269,7 +269,7 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
     return tuple(notes)
 
 
-WRITABLE = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".csv.gz", ".tsv.gz")
+WRITABLE = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5ad", ".csv.gz", ".tsv.gz")
 
 
 def check_destination(destination: Path, *, pictures: bool = True) -> None:

@@ -42,7 +42,7 @@ class TrainRequest:
         settings: Settings of the model by name, see `methods.Blueprint`.
         validation: Share of rows for choosing the best weights.
         test: Share of rows held out for the figures.
-        key: The array inside an ``.npz``.
+        key: The array inside an ``.npz``, or the representation of cells.
         flip: Train on pictures of which half, drawn anew in every step, are mirrored left to right.
         continuous: Give every number column a density, whole-valued ones too: nothing is dequantised, and
             log-probabilities are densities throughout.

@@ -83,7 +83,7 @@ def _data(request: TrainRequest, table: Table, schema: Schema, split: Split) -> 
     return {
         "origin": Setting(table.origin, "where the rows came from", "given"),
         "path": Setting(None if path is None else str(path.resolve()), "the file that was read", "given"),
-        "key": Setting(table.key, "the array inside the .npz", "given"),
+        "key": Setting(table.key, "the array inside the .npz, or the representation of cells", "given"),
         "sha256": Setting(
             fingerprint(request.data, table), "of the file" if path else "of names and values", "derived"
         ),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from advect.data import Split, Timeline
+from advect.data.timeline import timed_phrase
 from advect.evaluation.snapshots import Distance, interpolated, snapshot_distances
 from advect.flows import ContinuousMap
 from advect.records import Table
@@ -107,9 +108,9 @@ def snapshot_lines(facts: list[dict[str, Any]], key: str) -> list[tuple[str, str
             text += (
                 f", OT interpolation {_plus_minus(one, 'interpolation')}, standing still {_plus_minus(one, 'still')})"
             )
-            lines.append((f"W1 at {key} {one['word']}, left out", text))
+            lines.append((f"W1 at {timed_phrase(key, one['word'])}, left out", text))
         else:
-            lines.append((f"W1 at {key} {one['word']}", text + ")"))
+            lines.append((f"W1 at {timed_phrase(key, one['word'])}", text + ")"))
     return lines
 
 
