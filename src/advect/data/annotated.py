@@ -105,7 +105,7 @@ def from_annotated(annotated: Any, key: str | None = None, *, origin: str = "Ann
 
 
 def _chosen(annotated: Any, key: str | None, origin: str) -> str:
-    known = [*map(str, annotated.obsm.keys()), *([GENES] if annotated.X is not None else [])]
+    known = [*map(str, annotated.obsm.keys()), *([GENES] if _has_matrix(annotated) else [])]
     if key is not None:
         if key not in known:
             raise unknown_name("representation", key, known, where=origin)
@@ -120,6 +120,14 @@ def _chosen(annotated: Any, key: str | None, origin: str) -> str:
         where=origin,
         remedy=f"Name one, such as --rep {known[0]}." if known and known != [GENES] else "scanpy.pp.pca makes X_pca.",
     )
+
+
+def _has_matrix(annotated: Any) -> bool:
+    """Whether there is an ``X``; of a file that is left on the disk the question may fail."""
+    try:
+        return annotated.X is not None
+    except KeyError:
+        return False
 
 
 def _matrix(annotated: Any, key: str, where: str) -> np.ndarray:
