@@ -1,10 +1,10 @@
 """Single-cell snapshots with one time left out: Wasserstein-1 there (Tong et al. 2302.00482 and 2307.03672, table 4).
 
-Each inner time k is removed in turn, a flow through the other times is trained, all cells of time k − 1 are pushed to k
-(100 Euler steps), and compared with the true cells of k. Methods: advect's ot-cfm, i-cfm, sb-cfm and sf2m (its ODE), and
-torchcfm's own matchers with the same network, rows, loop and optimiser. Beside them what needs no training: cells on the
-straight lines of the exact optimal plan between k − 1 and k + 1, the cells of k − 1 where they are, and real against
-real.
+Each inner time k is removed in turn, a flow through the other times is trained, all cells of time k − 1 are pushed to
+k (100 Euler steps), and compared with the true cells of k. Methods: advect's ot-cfm, i-cfm, sb-cfm and sf2m (its ODE),
+and torchcfm's own matchers with the same network, rows, loop and optimiser. Beside them what needs no training: cells
+on the straight lines of the exact optimal plan between k − 1 and k + 1, the cells of k − 1 where they are, and real
+against real.
 
 Run ``python -m benchmarks.single_cell``; what is finished is not run again.
 """
