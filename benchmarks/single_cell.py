@@ -131,7 +131,7 @@ def _trained(settings: Mapping[str, Any], request: TrainRequest) -> Prepared:
     import torchcfm.conditional_flow_matching as peers
 
     name, sigma = PEERS[settings["method"]]
-    np.random.seed(settings["seed"])  # torchcfm draws pairs from NumPy's global generator
+    np.random.seed(settings["seed"])  # noqa: NPY002  torchcfm draws pairs from NumPy's global generator
     built = replace(prepared.built, objective=Matcher(getattr(peers, name)(sigma=sigma)))
     assert isinstance(prepared.train, Snapshots)
     alone = (Independent(),) * len(prepared.train.couplings)

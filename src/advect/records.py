@@ -206,6 +206,8 @@ class Batch:
         condition: ``(batch, *condition)`` or None.
         weight: ``(batch,)`` or None.
         interval: ``(batch, 2)`` times of the flow at which x0 and x1 stand; None for 0 and 1.
+        slopes: ``(batch, 2, *event)`` slopes at x0 and x1, per unit of the path's own time, of a curve that the path is
+            bent onto; None for none.
     """
 
     x1: Float[Tensor, "batch *event"]
@@ -213,6 +215,7 @@ class Batch:
     condition: Float[Tensor, "batch *condition"] | None = None
     weight: Float[Tensor, " batch"] | None = None
     interval: Float[Tensor, "batch 2"] | None = None
+    slopes: Float[Tensor, "batch 2 *event"] | None = None
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,33 @@ def test_a_run_without_times_says_so():
     assert goal(plain) == "the source"
 
 
+# Smooth curves
+
+
+def test_on_splines_the_law_between_times_is_that_of_the_spline(spline):
+    """Chains of optimal plans keep ranks, so mean and spread run on the natural splines of means and spreads."""
+    from scipy.interpolate import CubicSpline
+
+    days = (0, 1, 2, 4)
+    for day in (0.5, 1, 3, 4):
+        a = column(generate(spline, 1500, at=(day,)).table, "a")
+        mean, spread = (float(CubicSpline(days, v, bc_type="natural")(day)) for v in (MEANS, SPREADS))
+        assert a.mean() == pytest.approx(mean, abs=0.35)
+        assert a.std() == pytest.approx(spread, abs=0.3)
+    assert spline.config["data"]["spline"] is True
+
+
+@pytest.fixture(scope="module")
+def spline():
+    return run(cells(), **HOW | {"spline": True}).artefact
+
+
+@pytest.mark.parametrize("method", ["i-cfm", "sb-cfm", "sf2m"])
+def test_every_method_can_be_bent(method):
+    model = run(cells(), method=method, time_key="day", spline=True, steps=12).artefact
+    assert np.isfinite(np.stack(generate(model, 9, at=("d0", "d3")).table.columns[:2])).all()
+
+
 # A time left out
 
 
@@ -267,7 +294,8 @@ def test_the_preflight_names_the_times():
         ({"time_key": "day", "source": "moons"}, "--source cannot be used with times"),
         ({"time_key": "day", "condition": ("a",)}, "--condition cannot be used with times"),
         ({"time_key": "day", "weights": "a"}, "--weights cannot be used with times"),
-        ({"leave_out": ("d1",)}, "no times to leave out"),
+        ({"leave_out": ("d1",)}, "--leave-out: this is for data with times"),
+        ({"spline": True}, "--spline: this is for data with times"),
         ({"time_key": "day", "options": {"predict": "x1"}}, "only the velocity can be predicted"),
         ({"time_key": "hour"}, "no column 'hour'"),
     ],

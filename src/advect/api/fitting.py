@@ -34,6 +34,7 @@ def fit(
     weights: str | None = None,
     time_key: Any = None,
     leave_out: Any = (),
+    spline: bool = False,
     rep: str | None = None,
     steps: int | None = None,
     budget: float | None = None,
@@ -64,6 +65,7 @@ def fit(
         weights: Column of row weights.
         time_key: Column of times, or an array with one time per row: the model leads from each time to the next.
         leave_out: A time, or several, whose rows are kept for the figures.
+        spline: Train on smooth curves through all times instead of straight lines between two.
         rep: Representation of an AnnData or ``.h5ad`` file: a key of ``obsm``, or ``X``; ``X_pca`` by default.
         steps: Optimiser steps (5000 when neither steps nor budget are given).
         budget: Seconds for everything, in place of steps.
@@ -108,6 +110,7 @@ def fit(
     rows |= {"flip": True} if flip else {}
     rows |= {"time_key": time_key} if time_key is not None else {}
     rows |= {"leave_out": several(leave_out)} if several(leave_out) else {}
+    rows |= {"spline": True} if spline else {}
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:

@@ -29,6 +29,7 @@ LeaveOut = Annotated[
     ),
 ]
 
+Spline = Annotated[bool, flag("Paths are smooth curves through all times, not straight lines between two.")]
 Representation = Annotated[
     str | None,
     Parameter(name="--rep", help="Representation of cells (.h5ad): a key of obsm, or X; by default X_pca."),
@@ -52,6 +53,7 @@ def train(
     rep: Representation = None,
     time_key: TimeKey = None,
     leave_out: LeaveOut = (),
+    spline: Spline = False,
     steps: Annotated[int | None, Parameter(help="Optimiser steps; 5000 when no budget is given."), Count] = None,
     budget: Annotated[
         str | None, Parameter(help="Wall time for everything, such as 90s, 2m or 1h30m, in place of steps.")
@@ -102,6 +104,7 @@ def train(
         key=rep,
         time_key=time_key,
         leave_out=leave_out,
+        spline=spline,
         steps=steps,
         budget_seconds=None if budget is None else seconds(budget),
         batch_size=batch_size,

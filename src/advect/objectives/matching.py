@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from advect.errors import ConfigError
 from advect.objectives.times import TimeSampler, UniformTimes, uniform
 from advect.objectives.weights import UniformWeight, Weight
+from advect.paths import curved
 from advect.records import Batch, Bridge
 from advect.typing import Field, Path, Rows, Scalars, Times, expand_time, sum_event
 
@@ -54,7 +55,7 @@ class VelocityMatching:
 
     A batch whose ends stand at times a < b of the flow (`records.Batch.interval`) has its path run between them: with s
     the path's own time and t = a + s(b − a), the loss is that of the displacement, |(b − a) v_t(x) − u_s(x|x0, x1)|²,
-    so that short and long intervals count alike.
+    so that short and long intervals count alike. A batch with slopes has its path bent onto them (`paths.curved`).
 
     Args:
         path: Where points and targets come from. The x0 it mixes is the x0 of its target: one record carries both.
@@ -96,7 +97,8 @@ class VelocityMatching:
             )
         x1 = batch.x1
         t: Times = self.times(x1.shape[0], generator=generator, device=x1.device, dtype=x1.dtype)
-        return self.path.sample(t, batch.x0, x1, generator=generator)
+        bridge = self.path.sample(t, batch.x0, x1, generator=generator)
+        return bridge if batch.slopes is None else curved(bridge, *batch.slopes.unbind(1))
 
     def __call__(self, flow: torch.nn.Module, batch: Batch, *, generator: Generator | None = None) -> Scalars:
         """Loss ``(batch,)``: w(t) times the squared error of the velocity, averaged over the event.

@@ -6,6 +6,7 @@ checkpoints leave through a `Sink`.
 
 from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Epochs
+from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
 from advect.training.loop import Outcome, Trainer
 from advect.training.schedule import learning_rate
@@ -16,6 +17,7 @@ from advect.training.state import TrainingState
 __all__ = [
     "BatchSource",
     "Batches",
+    "ChainBatches",
     "DataRows",
     "Epochs",
     "Outcome",

@@ -26,11 +26,13 @@ class Snapshots:
         rows: Those of each time, in order.
         positions: Each time on the flow's axis: rising from 0 to 1.
         couplings: Of each of the K neighbouring pairs.
+        smooth: Whether paths are splines through all times rather than straight between two, see `chains`.
     """
 
     rows: tuple[DataRows, ...]
     positions: tuple[float, ...]
     couplings: tuple[Coupling, ...]
+    smooth: bool = False
 
 
 class SnapshotBatches:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,10 +149,11 @@ def _for_the_loop(
 ) -> tuple[Built, DataRows | Snapshots, DataRows | Snapshots | None]:
     """Training and validation rows, and the couplings prepared for them."""
     if times is not None:
-        train = make_snapshots(times, split.train, built, partial(rows_of, flip=request.flip), request.seed)
+        how: dict[str, Any] = {"seed": request.seed, "smooth": request.spline}
+        train = make_snapshots(times, split.train, built, partial(rows_of, flip=request.flip), **how)
         if not len(split.validation):
             return built, train, None
-        validate = make_snapshots(times, split.validation, built, rows_of, request.seed)
+        validate = make_snapshots(times, split.validation, built, rows_of, **how)
         return built, train, replace(validate, couplings=train.couplings)
     points = source.points if isinstance(source, EmpiricalBase) else None
     coupling = None if built.coupling is None else built.coupling.prepare(points, latent)

@@ -124,6 +124,7 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
         words = dict(zip(data["times"], data["time_words"], strict=True))
         for time in data.get("leave_out", ()):
             parts += ["--leave-out", words[time]]
+        parts += ["--spline"] if data.get("spline") else []
     if "split_seed" in data:
         parts += ["--split-seed", str(data["split_seed"])]
     parts += ["--flip"] if data.get("flip") else []

@@ -49,6 +49,7 @@ class TrainRequest:
         parts: The user's own objects.
         time_key: Column, or side array, of times: the model then leads from each time to the next.
         leave_out: Times whose rows are kept for the figures.
+        spline: Train on smooth curves through all times instead of straight lines between two.
     """
 
     data: Any
@@ -76,6 +77,7 @@ class TrainRequest:
     parts: Parts = field(default_factory=Parts)
     time_key: str | None = None
     leave_out: tuple[str | float, ...] = ()
+    spline: bool = False
 
     def __post_init__(self) -> None:
         get_method(self.method)
@@ -102,12 +104,11 @@ class TrainRequest:
 
     def _check_times(self) -> None:
         if self.time_key is None:
-            if self.leave_out:
-                raise ConfigError(
-                    "there are no times to leave out",
-                    where="--leave-out",
-                    remedy="Name their column: --time-key COLUMN.",
-                )
+            for option, given in (("--leave-out", self.leave_out), ("--spline", self.spline)):
+                if given:
+                    raise ConfigError(
+                        "this is for data with times", where=option, remedy="Name their column: --time-key COLUMN."
+                    )
             return
         given = {"--source": self.source is not None, "--condition": self.condition, "--weights": self.weights}
         for option in (name for name, value in given.items() if value):

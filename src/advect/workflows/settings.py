@@ -49,7 +49,7 @@ def resolved(
             "method": Setting(request.method, method.title, "given"),
             "seed": Setting(request.seed, "of every draw", "given"),
         },
-        "data": _data(request, table, schema, split) | _source(request, source) | _times(times),
+        "data": _data(request, table, schema, split) | _source(request, source) | _times(times, request.spline),
         "options": {
             name: Setting(value, method.options[name].meaning, "given" if name in request.options else "default")
             for name, value in blueprint.options.items()
@@ -111,7 +111,7 @@ def _source(request: TrainRequest, source: Table | None) -> dict[str, Setting]:
     }
 
 
-def _times(found: Timed | None) -> dict[str, Setting]:
+def _times(found: Timed | None, spline: bool) -> dict[str, Setting]:
     if found is None:
         return {}
     line = found.timeline
@@ -123,6 +123,9 @@ def _times(found: Timed | None) -> dict[str, Setting]:
         "time_words": Setting(list(line.words), "as the data write them", "derived"),
         "time_pattern": Setting(line.pattern, "how others are written", "derived"),
         "time_text": Setting(line.text, "whether the data hold text", "derived"),
+        "spline": Setting(
+            spline or None, "paths are splines through all times; not set: straight between two", "given"
+        ),
         "leave_out": Setting(list(line.left_out) or None, "times kept for the figures", "given"),
     }
 

@@ -53,7 +53,13 @@ def timed(table: Table, key: str, leave_out: Sequence[Any] = ()) -> Timed:
 
 
 def make_snapshots(
-    found: Timed, rows: np.ndarray, built: Built, rows_of: Callable[[np.ndarray], DataRows], seed: int
+    found: Timed,
+    rows: np.ndarray,
+    built: Built,
+    rows_of: Callable[[np.ndarray], DataRows],
+    *,
+    seed: int,
+    smooth: bool = False,
 ) -> Snapshots:
     """Some rows as snapshots in latent coordinates.
 
@@ -63,6 +69,7 @@ def make_snapshots(
         built: Whose coupling pairs neighbouring snapshots; it is prepared for each pair.
         rows_of: From indices to rows as the loop wants them.
         seed: Of the noise inside discrete cells, where a coupling looks at whole snapshots.
+        smooth: See `Snapshots`.
 
     Raises:
         ConfigError: A method that is not trained between two populations.
@@ -77,7 +84,7 @@ def make_snapshots(
     each = tuple(rows_of(found.at(rows, time)) for time in times)
     whole = [_all(part, seed) for part in each]
     couplings = tuple(built.coupling.prepare(x0, x1) for x0, x1 in pairwise(whole))
-    return Snapshots(each, tuple(found.timeline.position(time) for time in times), couplings)
+    return Snapshots(each, tuple(found.timeline.position(time) for time in times), couplings, smooth)
 
 
 def _all(rows: DataRows, seed: int) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
 from advect.run.card import Setting
-from advect.training import Batches, BatchSource, DataRows, SnapshotBatches, Snapshots, Trainer
+from advect.training import Batches, BatchSource, ChainBatches, DataRows, SnapshotBatches, Snapshots, Trainer
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
@@ -25,7 +25,7 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
 
     def batches(rows: DataRows | Snapshots, seed: int) -> BatchSource:
         if isinstance(rows, Snapshots):
-            return SnapshotBatches(rows, config.batch_size, seed)
+            return (ChainBatches if rows.smooth else SnapshotBatches)(rows, config.batch_size, seed)
         return Batches(rows, config.batch_size, seed, source, coupling)
 
     validation = None if prepared.validate is None else batches(prepared.validate, config.seed + 1)
