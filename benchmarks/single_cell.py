@@ -244,9 +244,10 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         f"Written by `{COMMAND}`; do not edit. Exact Wasserstein-1 between the cells of a time that was not trained on "
         "and the cells of the time before pushed there (100 Euler steps), in standard deviations of the training rows; "
         f"at most {MOST_ROWS} cells of either. Mean over the inner times, each left out in turn (how many, beside the "
-        "set); ± is the spread of this mean over seeds, nothing for a single one. Every method: MLP 3 × 64, batches of 128 of one pair of times per step, AdamW at 1e-3 "
-        "with a cosine to zero, averaged weights of the best validation loss. The rows of torchcfm are its own "
-        "matchers (pairs, times, points, targets) inside that loop. σ: 0.1, of bridges 0.5.",
+        "set); ± is the spread of this mean over seeds, nothing for a single one. Every method: MLP 3 × 64, batches of "
+        "128 of one pair of times per step, AdamW at 1e-3 with a cosine to zero, averaged weights of the best "
+        "validation loss. The rows of torchcfm are its own matchers (pairs, times, points, targets) inside that loop; "
+        "sf2m is its ODE, which is that of sb-cfm. σ: 0.1, of bridges 0.5.",
         "",
         "| | " + " | ".join(f"{name} ({_times(records, name)})" for name in SETS) + " | seeds | steps |",
         "|" + " --- |" * (len(SETS) + 3),

@@ -15,7 +15,7 @@ def made(tmp_path_factory):
     random = np.random.default_rng(0)
     lines = ["a,b,day"]
     for day, mean in ((0, 0.0), (1, 2.0), (3, 1.0)):
-        lines += [f"{a!r},{b!r},day{day}" for a, b in (random.standard_normal((60, 2)) + [mean, 0]).tolist()]
+        lines += [f"{mean + a!r},{b!r},day{day}" for a, b in random.standard_normal((60, 2)).tolist()]
     (folder / "cells.csv").write_text("\n".join(lines) + "\n")
     return folder
 
