@@ -28,7 +28,7 @@ from advect.errors import AdvectError, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PACKAGES = ("advect", "torch", "numpy", "scipy", "POT")
+PACKAGES = ("advect", "torch", "numpy", "scipy", "POT", "torchcfm")
 RECORD_KEYS = frozenset(
     {"cell", "command", "seed", "date", "seconds", "cpu_seconds", "versions", "machine", "settings", "figures"}
 )

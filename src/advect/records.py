@@ -63,12 +63,13 @@ class Schema:
 
     Attributes:
         columns: The columns that are modelled, in the user's order.
-        container: ``csv``, ``tsv``, ``parquet``, ``npy``, ``npz``, ``numpy``, ``torch``, ``pandas``, ``polars``.
+        container: ``csv``, ``tsv``, ``parquet``, ``npy``, ``npz``, ``h5ad``, ``numpy``, ``torch``, ``pandas``,
+            ``polars``.
         event_shape: Shape of one row of an array: ``(d,)``, ``()`` for scalars, ``(c, height, width)`` for pictures.
             The number of columns is its product.
         image: Whether the columns are the pixels of a picture.
         condition: The columns that are given, not modelled.
-        key: The array inside an ``.npz``, where one was read.
+        key: The array inside an ``.npz``, or the representation of cells, where one was read.
     """
 
     columns: tuple[Column, ...]
@@ -99,7 +100,8 @@ class Table:
         key: The array inside an ``.npz``.
         sides: Named per-row arrays that came along (labels, times, weights) and are not modelled unless asked for.
         dtypes: The dtype of each column to give back, as text.
-        categories: Column name to its values in order, for the columns whose frame declared an order.
+        categories: Column name to its values, for the columns whose frame declared them.
+        ordered: Which of those columns declared their values to be in order.
         notes: What reading decided that the user may want to know (semicolons between cells, renamed columns).
     """
 
@@ -114,6 +116,7 @@ class Table:
     sides: Mapping[str, np.ndarray] = field(default_factory=dict)
     categories: Mapping[str, tuple[str | int | float | bool, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ordered: frozenset[str] = frozenset()
 
     @property
     def num_rows(self) -> int:
@@ -130,7 +133,8 @@ class Coordinate:
         column: Index of the column in the schema.
         role: ``value`` or ``indicator``.
         scaling: How `transforms.preprocess` brings it to unit scale: ``standardise``, ``asinh`` (heavy tails),
-            ``cumulative`` (discrete levels 0..cells-1 with uniform noise in [0, 1) on top) or ``pixel``.
+            ``cumulative`` (discrete levels 0..cells-1 with uniform noise in [0, 1) on top), ``pixel``, or ``common``
+            (one scale for all columns of a representation).
         cells: Number of levels of a ``cumulative`` coordinate, else 0.
     """
 
@@ -201,12 +205,17 @@ class Batch:
         x0: ``(batch, *event)`` source, or None for objectives that need none.
         condition: ``(batch, *condition)`` or None.
         weight: ``(batch,)`` or None.
+        interval: ``(batch, 2)`` times of the flow at which x0 and x1 stand; None for 0 and 1.
+        slopes: ``(batch, 2, *event)`` slopes at x0 and x1, per unit of the path's own time, of a curve that the path is
+            bent onto; None for none.
     """
 
     x1: Float[Tensor, "batch *event"]
     x0: Float[Tensor, "batch *event"] | None = None
     condition: Float[Tensor, "batch *condition"] | None = None
     weight: Float[Tensor, " batch"] | None = None
+    interval: Float[Tensor, "batch 2"] | None = None
+    slopes: Float[Tensor, "batch 2 *event"] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.api.model import Model, refuse_other_length
+from advect.api.model import Model, refuse_other_length, several
 from advect.data import read_table
 from advect.errors import ConfigError, RunFolderError
 from advect.methods import Parts
-from advect.records import Progress
+from advect.records import Progress, Table
 from advect.workflows.fit import train
 from advect.workflows.fit_density import DEFAULT_METHOD, DensityRequest, fit_density
 from advect.workflows.listen import Silence
 from advect.workflows.request import TrainRequest, sort_settings
 
 _GIVEN = "condition"  # the name of a condition that came as an array beside the rows
+_TIME = "time"  # likewise
 
 
 def fit(
@@ -31,6 +32,10 @@ def fit(
     condition: Any = None,
     source: Any = None,
     weights: str | None = None,
+    time_key: Any = None,
+    leave_out: Any = (),
+    spline: bool = False,
+    rep: str | None = None,
     steps: int | None = None,
     budget: float | None = None,
     batch_size: int | None = None,
@@ -49,7 +54,7 @@ def fit(
     """Learn a distribution from rows, or from an unnormalised log-density.
 
     Args:
-        data: Array or tensor ``(rows, *event)``, frame, file, or built-in name.
+        data: Array or tensor ``(rows, *event)``, frame, AnnData, file, or built-in name.
         target: In place of rows: ``target(x) -> (batch,)``, log p̃ in nats at rows ``(batch, *event)``, differentiable
             by torch. Trained by reverse KL; ``model.evaluation["target"]`` holds log Z with its error and the effective
             sample size.
@@ -58,6 +63,10 @@ def fit(
         condition: Columns that are given rather than modelled (a name or several), or an array with one value per row.
         source: Rows to start from in place of Gaussian noise; any kind of data with the same columns.
         weights: Column of row weights.
+        time_key: Column of times, or an array with one time per row: the model leads from each time to the next.
+        leave_out: A time, or several, whose rows are kept for the figures.
+        spline: Train on smooth curves through all times instead of straight lines between two.
+        rep: Representation of an AnnData or ``.h5ad`` file: a key of ``obsm``, or ``X``; ``X_pca`` by default.
         steps: Optimiser steps (5000 when neither steps nor budget are given).
         budget: Seconds for everything, in place of steps.
         batch_size: Rows per step.
@@ -99,10 +108,13 @@ def fit(
         "out": None if out is None else Path(out),
     }
     rows |= {"flip": True} if flip else {}
+    rows |= {"time_key": time_key} if time_key is not None else {}
+    rows |= {"leave_out": several(leave_out)} if several(leave_out) else {}
+    rows |= {"spline": True} if spline else {}
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:
-        given = rows | vars(parts) | {"data": data, "condition": condition, "evaluate": evaluate or None}
+        given = rows | vars(parts) | {"rep": rep, "data": data, "condition": condition, "evaluate": evaluate or None}
         request = _target_request(target, event_shape, given, common)
         return Model(fit_density(request, progress=progress))
     if data is None or event_shape is not None:
@@ -113,7 +125,10 @@ def fit(
             where="data" if data is None else "event_shape",
             remedy="Give rows, or target=log_density with event_shape=(d,).",
         )
+    data = data if rep is None else read_table(data, key=rep)
     table, names = with_given(data, condition)
+    if time_key is not None and not isinstance(time_key, str):
+        table, rows["time_key"] = with_times(read_table(table), time_key)
     listener = Silence() if progress is None else OnProgress(progress)
     result = train(
         TrainRequest(data=table, condition=names, parts=parts, **rows, **common), listener=listener, evaluate=evaluate
@@ -121,6 +136,16 @@ def fit(
     if result.artefact is None:
         raise RunFolderError("training was interrupted", where=str(out), remedy="Call fit again to continue.")
     return Model(result.artefact)
+
+
+def with_times(table: Table, times: Any) -> tuple[Table, str]:
+    """The table with an array of times beside its rows, and the array's name."""
+    values = np.asarray(times)
+    if values.shape != (table.num_rows,):
+        raise ConfigError(f"times of shape {values.shape} were given for {table.num_rows} rows", where="time_key")
+    if values.dtype.kind in "US":
+        values = values.astype(object)
+    return replace(table, sides={**table.sides, _TIME: values}), _TIME
 
 
 def _target_request(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.data import read_table, to_container
+from advect.data import read_like, read_table, to_container
 from advect.errors import ConfigError, RunFolderError, UnsupportedError
 from advect.files import write_text
 from advect.methods import Parts
@@ -18,14 +18,17 @@ from advect.run import CONFIG, EVALUATION, METRICS, MODEL, Artefact, RunFolder, 
 from advect.run.card import render_values
 from advect.run.sink import render_history
 from advect.training import generator_for
+from advect.workflows.between import followed, move
 from advect.workflows.complete import complete
 from advect.workflows.evaluate import evaluate_table
 from advect.workflows.generate import SolverChoice, condition_vectors, generate
 from advect.workflows.open import open_run
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.score import score
+from advect.workflows.snapshots import timeline_of
 from advect.workflows.solver_error import solver_error
 from advect.workflows.transport import transport
+from advect.workflows.velocity import annotate, velocities
 
 
 class Model:
@@ -66,11 +69,12 @@ class Model:
         noise: float | None = None,
         schedule: str | None = None,
         seed: int = 0,
+        at: Any = None,
     ) -> Any:
         """Draw rows, as the kind of data the model was trained on.
 
         Args:
-            num_rows: How many.
+            num_rows: How many; with several times so many at each, time after time: the same rows on their way.
             condition: One value for all rows (``7``, ``"label=7"``), an array or frame with one per row, or None to
                 draw conditions as they occurred in training.
             guidance: Weight w of classifier-free guidance, (1 + w)·conditional − w·unconditional.
@@ -81,6 +85,7 @@ class Model:
             noise: Strength of its noise (stochastic solvers).
             schedule: Name of another schedule to run the model on, see `paths.SCHEDULES`.
             seed: Of the draw.
+            at: A time of a model with times, seen or not, or several; frames then have the column of times.
 
         Raises:
             ConfigError: Settings that contradict one another, or that this model cannot use.
@@ -89,7 +94,8 @@ class Model:
         choice = SolverChoice(
             solver, steps, tolerance, guidance, guidance_interval=guidance_interval, schedule=schedule, noise=noise
         )
-        drawn = generate(self.artefact, num_rows, condition=self._condition(condition), choice=choice, seed=seed)
+        given, times = self._condition(condition), () if at is None else several(at)
+        drawn = generate(self.artefact, num_rows, condition=given, choice=choice, seed=seed, at=times)
         return _given_back(drawn.table, self.artefact.schema.container)
 
     def complete(
@@ -173,26 +179,75 @@ class Model:
         moved = transport(self.artefact, self._given(table, condition), to="target")
         return _given_back(moved.table, self.artefact.schema.container)
 
-    def transport(self, data: Any, *, to: str = "target", condition: Any = None, seed: int = 0) -> Any:
-        """Move rows of one population onto the other, for models trained with a source data set."""
-        moved = transport(self.artefact, self._rows(data, condition), to=to, seed=seed)
+    def transport(
+        self, data: Any, *, to: Any = "target", start: Any = None, condition: Any = None, seed: int = 0
+    ) -> Any:
+        """Move rows of one population onto the other, for models trained with a source data set, or between times.
+
+        Args:
+            data: Rows.
+            to: ``source`` or ``target``; of a model with times also one of them, seen or not.
+            start: The time the rows are of; None for the times in their own column, or the end opposite to ``to``.
+            condition: One value per row, where the condition is not among the columns.
+            seed: Of the noise inside discrete cells.
+        """
+        moved = move(self.artefact, self._rows(data, condition), start=start, to=to, seed=seed)
         return _given_back(moved.table, self.artefact.schema.container)
 
     @torch.no_grad()
     def trajectory(
         self,
-        num_rows: int,
-        times: Sequence[float] | torch.Tensor = (0, 0.25, 0.5, 0.75, 1),
+        start: Any,
+        times: Sequence[Any] | torch.Tensor | None = None,
         *,
+        origin: Any = None,
         condition: Any = None,
         seed: int = 0,
     ) -> np.ndarray:
-        """Rows on their way from source to data: ``(times, num_rows, *coordinates)`` in the units of the data."""
+        """Rows on their way from source to data: ``(times, rows, *coordinates)`` in the units of the data.
+
+        Args:
+            start: How many rows to draw at the source; for a model with times also rows to start from.
+            times: Rising: from 0 (source) to 1 (data) in quarters, or for a model with times in the user's units, all
+                times of the data by default.
+            origin: The time of the rows to start from; by default the first.
+            condition: As in `sample`.
+            seed: Of the draw.
+        """
+        if self.times is not None:
+            rows = start if isinstance(start, int) else self._rows(start, None)
+            asked = None if times is None else [float(t) if not isinstance(t, str) else t for t in times]
+            return followed(self.artefact, rows, asked, origin=origin, seed=seed)
         generator = generator_for(seed, SAMPLE)
-        vectors = condition_vectors(self.artefact, num_rows, self._condition(condition), generator)
-        grid = torch.as_tensor(times, dtype=torch.float32)
-        states = self.artefact.flow.trajectory(num_rows, grid, vectors, generator=generator)
+        vectors = condition_vectors(self.artefact, start, self._condition(condition), generator)
+        grid = torch.as_tensor((0, 0.25, 0.5, 0.75, 1) if times is None else times, dtype=torch.float32)
+        states = self.artefact.flow.trajectory(start, grid, vectors, generator=generator)
         return states.double().cpu().numpy()
+
+    def velocity(self, data: Any, *, at: Any = None) -> np.ndarray:
+        """Velocity ``(rows, columns)`` of rows at their time, in the units of the data per unit of its times.
+
+        Args:
+            data: Rows, with their column of times where ``at`` is not given.
+            at: The time of all of them.
+        """
+        return velocities(self.artefact, self._rows(data, None), at=at).values
+
+    def annotate(self, cells: Any, *, at: Any = None, genes: bool = True) -> None:
+        """Put velocities into an AnnData: ``obsm["velocity_pca"]``, and ``layers["velocity"]`` through the loadings.
+
+        Args:
+            cells: An AnnData with the representation that the model was trained on.
+            at: The time of all cells; by default the column of times in ``obs`` tells it.
+            genes: Whether the layer is wanted.
+        """
+        annotate(self.artefact, cells, at=at, genes=genes)
+
+    @property
+    def times(self) -> tuple[float, ...] | None:
+        """The times of the data, in the user's units, left-out ones too; None for a model without times."""
+        timeline = timeline_of(self.artefact)
+        return None if timeline is None else timeline.times
 
     def evaluate(self, data: Any, reference: Any, condition: Any = None, *, seed: int = 0) -> Mapping:
         """Figures on held-out rows, with training rows as reference for floor and Gaussian fit.
@@ -233,7 +288,7 @@ class Model:
         return {column.name for column in self.artefact.schema.condition}
 
     def _rows(self, data: Any, condition: Any) -> Table:
-        return self._given(read_table(data, min_rows=1), condition)
+        return self._given(read_like(data, self.artefact.schema), condition)
 
     def _given(self, table: Table, condition: Any) -> Table:
         if condition is None:
@@ -289,6 +344,11 @@ def refuse_other_length(found: int, num_rows: int) -> None:
     """Raise `ConfigError` unless there is one condition per row."""
     if found != num_rows:
         raise ConfigError(f"{found} conditions were given for {num_rows} rows", where="condition")
+
+
+def several(given: Any) -> tuple[Any, ...]:
+    """One value or several as a tuple."""
+    return (given,) if isinstance(given, str) or np.ndim(given) == 0 else tuple(given)
 
 
 def _given_back(table: Table, container: str) -> Any:

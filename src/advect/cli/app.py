@@ -6,7 +6,20 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
-from advect.cli import animate, compare, evaluate, explain, look, report, sample, score, train, transport, verify
+from advect.cli import (
+    animate,
+    compare,
+    evaluate,
+    explain,
+    look,
+    report,
+    sample,
+    score,
+    train,
+    transport,
+    velocity,
+    verify,
+)
 from advect.cli.codes import DONE, FAULT, INTERRUPTED, REFUSED
 from advect.cli.console import say_error
 from advect.cli.usage import refusal
@@ -25,6 +38,7 @@ VERBS = (
     sample.sample,
     score.score,
     transport.transport,
+    velocity.velocity,
     evaluate.evaluate,
     compare.compare,
     report.report,

@@ -18,6 +18,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from advect.records import Table
 
 SHOWN_ROWS = 10
@@ -112,10 +114,12 @@ def show_pairs(pairs: Iterable[tuple[str, str]], *, indent: int = 2) -> None:
 def show_rows(table: "Table") -> None:
     """The first rows of a table, on a terminal the first columns that fit, and how many more rows there are."""
     shown = min(SHOWN_ROWS, table.num_rows)
-    cells = [[_cell(column[i]) for column in table.columns] for i in range(shown)]
-    fit = _columns_that_fit([table.names, *cells])
-    more = len(table.names) - fit
-    heads = [*table.names[:fit], *([f"and {more} more columns"] if more else [])]
+    columns = _all_columns(table)
+    names = tuple(columns)
+    cells = [[_cell(column[i]) for column in columns.values()] for i in range(shown)]
+    fit = _columns_that_fit([names, *cells])
+    more = len(names) - fit
+    heads = [*names[:fit], *([f"and {more} more columns"] if more else [])]
     show_table(heads, [[*row[:fit], *([""] if more else [])] for row in cells])
     if table.num_rows > shown:
         say(f"The first {shown} of {table.num_rows} rows; --out FILE writes them all.")
@@ -133,7 +137,13 @@ def _columns_that_fit(rows: Sequence[Sequence[str]]) -> int:
 
 def columns_json(table: "Table") -> dict[str, list]:
     """The columns of a table as plain lists by name; a gap is null."""
-    return {name: column.tolist() for name, column in zip(table.names, table.columns, strict=True)}
+    return {name: column.tolist() for name, column in _all_columns(table).items()}
+
+
+def _all_columns(table: "Table") -> "dict[str, np.ndarray]":
+    """The columns and the side arrays of one value per row, by name."""
+    sides = {name: side for name, side in table.sides.items() if side.ndim == 1}
+    return sides | dict(zip(table.names, table.columns, strict=True))
 
 
 def _cell(value: Any) -> str:

@@ -97,7 +97,7 @@ Json = Annotated[bool, Parameter(name="--json"), flag("Print one JSON object on 
 Seed = Annotated[int, Parameter(help="Seed of every draw.", converter=whole(0))]
 Run = Annotated[Path, Parameter(help="A folder that `advect train` made.")]
 Out = Annotated[
-    Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz, csv.gz, tsv.gz.")
+    Path | None, Parameter(help="File to write, by its ending: csv, tsv, parquet, npy, npz, h5ad, csv.gz, tsv.gz.")
 ]
 Condition = Annotated[str | None, Parameter(help="Condition of all rows: a value, or NAME=VALUE,NAME=VALUE.")]
 Count = Parameter(converter=whole(1))

@@ -20,6 +20,15 @@ Given = Annotated[
         "are unknown: each row is completed given what is there, in place of -n new rows."
     ),
 ]
+At = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Time of a run that was trained with --time-key, seen or not; may be repeated: the same rows on their "
+        "way.",
+        negative="",
+        show_default=False,
+    ),
+]
 Solver = Annotated[
     str | None,
     Parameter(
@@ -42,6 +51,7 @@ def sample(
     rows: Annotated[
         int | None, Parameter(name=["--rows", "-n"], help="Number of rows; 1000 by default."), Count
     ] = None,
+    at: At = (),
     given: Given = None,
     draws: Annotated[int | None, Parameter(help="Completions of each row of --given; 1 by default."), Count] = None,
     observed_noise: Annotated[
@@ -72,8 +82,8 @@ def sample(
     out: Annotated[
         Path | None,
         Parameter(
-            help="File to write, by its ending: csv, tsv, parquet, npy, npz; for pictures also png (a grid), or a new "
-            "folder."
+            help="File to write, by its ending: csv, tsv, parquet, npy, npz, h5ad; for pictures also png (a grid), or "
+            "a new folder."
         ),
     ] = None,
     json: Json = False,
@@ -83,6 +93,7 @@ def sample(
     from advect.workflows.generate import SolverChoice, generate
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination, write_samples
+    from advect.workflows.snapshots import last_time
 
     artefact = open_run(run)
     if out is not None:
@@ -93,10 +104,13 @@ def sample(
     choice = SolverChoice(solver, steps, tol, weight, between, schedule, noise, weak)
     if given is None:
         _refuse_unused(draws, observed_noise)
-        drawn = generate(artefact, 1000 if rows is None else rows, condition=condition, choice=choice, seed=seed)
+        count = 1000 if rows is None else rows
+        drawn = generate(artefact, count, condition=condition, choice=choice, seed=seed, at=at or last_time(artefact))
     else:
         if rows is not None:
             raise ConfigError("-n and --given contradict one another", where="-n", remedy="Say how often with --draws.")
+        if at:
+            raise ConfigError("--at and --given contradict one another", where="--at", remedy="Give one of them.")
         drawn = complete(
             artefact,
             str(given),

@@ -30,7 +30,7 @@ def score(
     json: Json = False,
 ) -> int:
     """Log-probability of each row in nats, in the units of the data, with its standard error."""
-    from advect.data import read_table, write_table
+    from advect.data import read_like, write_table
     from advect.workflows.held_out import summary
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination
@@ -40,7 +40,8 @@ def score(
 
     if out is not None:
         check_destination(out, pictures=False)
-    artefact, rows = open_run(run), read_table(data, min_rows=1)
+    artefact = open_run(run)
+    rows = read_like(data, artefact.schema)
     if tol is not None:
         artefact = at_tolerance(artefact, tol)
     scored = run_score(artefact, rows, importance_samples=samples, seed=seed)

@@ -16,9 +16,30 @@ if TYPE_CHECKING:
     from advect.workflows.fit import TrainResult
     from advect.workflows.request import TrainRequest
 
+TimeKey = Annotated[
+    str | None,
+    Parameter(help="Column or array of times: learn a flow from each time to the next (numbers, or day4, 4h, …)."),
+]
+LeaveOut = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Time that is not trained on but told by the model, for the figures; may be repeated.",
+        negative="",
+        show_default=False,
+    ),
+]
+
+Spline = Annotated[bool, flag("Paths are smooth curves through all times, not straight lines between two.")]
+Representation = Annotated[
+    str | None,
+    Parameter(name="--rep", help="Representation of cells (.h5ad): a key of obsm, or X; by default X_pca."),
+]
+
 
 def train(
-    data: Annotated[str, Parameter(help="A file (csv, tsv, parquet, npy, npz, also .gz) or a name of `advect data`.")],
+    data: Annotated[
+        str, Parameter(help="A file (csv, tsv, parquet, npy, npz, h5ad, also .gz) or a name of `advect data`.")
+    ],
     /,
     *,
     method: Annotated[str, Parameter(help="A row of `advect methods`.")] = "ot-cfm",
@@ -29,6 +50,10 @@ def train(
     ] = (),
     source: Annotated[str | None, Parameter(help="Rows to start from in place of Gaussian noise.")] = None,
     weights: Annotated[str | None, Parameter(help="Column of row weights.")] = None,
+    rep: Representation = None,
+    time_key: TimeKey = None,
+    leave_out: LeaveOut = (),
+    spline: Spline = False,
     steps: Annotated[int | None, Parameter(help="Optimiser steps; 5000 when no budget is given."), Count] = None,
     budget: Annotated[
         str | None, Parameter(help="Wall time for everything, such as 90s, 2m or 1h30m, in place of steps.")
@@ -76,6 +101,10 @@ def train(
         condition=condition,
         weights=weights,
         source=source,
+        key=rep,
+        time_key=time_key,
+        leave_out=leave_out,
+        spline=spline,
         steps=steps,
         budget_seconds=None if budget is None else seconds(budget),
         batch_size=batch_size,
@@ -166,6 +195,6 @@ def default_folder(data: str, method: str) -> Path:
     >>> default_folder("cells.npz:pca", "fm").as_posix()
     'runs/cells-pca-fm'
     """
-    file, _, key = data.partition(".npz:")
+    file, _, key = data.replace(".h5ad:", ".npz:").partition(".npz:")
     name = Path(file).name.split(".")[0] or "data"
     return Path("runs") / "-".join(part for part in (name, key, method) if part)

@@ -14,24 +14,36 @@ def transport(
     data: Annotated[str, Parameter(help="Rows to move: a file or a built-in name.")],
     /,
     *,
-    to: Annotated[str, Parameter(help="source (data to noise or source rows) or target (the other way).")] = "source",
+    start: Annotated[
+        str | None,
+        Parameter(name="--from", help="Time the rows are of; by default their own column of times tells it."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        Parameter(
+            help="source (data to noise or source rows), target (the other way), or a time of a run that has some, "
+            "earlier or later; by default source, or the last time."
+        ),
+    ] = None,
     out: Out = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> int:
-    """Move rows along the flow: from data to its source, or from source to data."""
-    from advect.data import read_table, write_table
+    """Move rows along the flow: from data to its source, from source to data, or between times."""
+    from advect.data import read_like, write_table
+    from advect.workflows.between import goal, move
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination
-    from advect.workflows.transport import transport as run_transport
 
     if out is not None:
         check_destination(out, pictures=False)
-    moved = run_transport(open_run(run), read_table(data, min_rows=1), to=to, seed=seed)
+    artefact = open_run(run)
+    moved = move(artefact, read_like(data, artefact.schema), start=start, to=to, seed=seed)
+    to = goal(artefact, to)
     if out is not None:
         write_table(moved.table, out)
     rows, failed = moved.table.num_rows, int((moved.status >= 3).sum())
-    words = f"{rows} rows to the {to}, {moved.nfe:.0f} network evaluations each"
+    words = f"{rows} rows to {to}, {moved.nfe:.0f} network evaluations each"
     say(words + (f"; {failed} failed and have no value" if failed else "") + (f": {out}" if out else ""))
     if json:
         facts = {"rows": rows, "nfe": moved.nfe, "failed_rows": failed, "to": to}

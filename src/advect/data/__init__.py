@@ -7,10 +7,11 @@ from advect.data.condition import ConditionCodec
 from advect.data.containers import to_container
 from advect.data.partial import PartialRows, read_partial
 from advect.data.prepared import PreparedRows
-from advect.data.read import read_table, split_key
+from advect.data.read import read_like, read_table, split_key
 from advect.data.schema import find_array, infer_schema, schema_from_dict, schema_to_dict
-from advect.data.select import some_rows, take_rows, with_condition
-from advect.data.split import Split, split_rows
+from advect.data.select import beside, joined, set_aside, some_rows, take_rows, with_condition
+from advect.data.split import Split, split_rows, split_within
+from advect.data.timeline import Timeline, read_timeline
 from advect.data.write import write_table
 
 __all__ = [
@@ -20,17 +21,24 @@ __all__ = [
     "PartialRows",
     "PreparedRows",
     "Split",
+    "Timeline",
+    "beside",
     "check_table",
     "find_array",
     "infer_schema",
+    "joined",
+    "read_like",
     "read_partial",
     "read_table",
+    "read_timeline",
     "refuse_unusable",
     "schema_from_dict",
     "schema_to_dict",
+    "set_aside",
     "some_rows",
     "split_key",
     "split_rows",
+    "split_within",
     "take_rows",
     "to_container",
     "with_condition",

@@ -15,7 +15,7 @@ from q by the little mass q has outside those bounds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from advect.data.align import align, bounds, is_plain_array
+from advect.data.annotated import CONTAINER
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import stack_numbers
 from advect.data.levels import ColumnCode, cast, fit_code, read_column, restore_column, smoothed
@@ -62,7 +63,11 @@ class Codec:
         codes = []
         for column, values in zip(schema.columns, columns, strict=True):
             numbers, outside = read_column(values, column, table.origin)
-            codes.append(fit_code(column, numbers[~outside]))
+            code = fit_code(column, numbers[~outside])
+            # The columns of a representation are of one unit, and what is near and far is what all of them say.
+            codes.append(
+                replace(code, scaling="common") if schema.container == CONTAINER and code.form == "real" else code
+            )
         return Codec(schema, tuple(codes))
 
     @cached_property

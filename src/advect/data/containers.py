@@ -40,6 +40,7 @@ def to_container(table: Table, container: str) -> Any:
         "polars": _as_polars,
         "npy": as_array,
         "npz": as_array,
+        "h5ad": as_array,
         "csv": _as_structured,
         "tsv": _as_structured,
         "parquet": _as_structured,

@@ -37,7 +37,7 @@ def from_frame(frame: Any, *, origin: str = "data frame") -> Table:
         frame = frame.to_frame()
     if hasattr(frame, "iloc"):
         labels = list(frame.columns)
-        columns = [_pandas_column(frame.iloc[:, j], f"{origin}, column {n!r}") for j, n in enumerate(labels)]
+        columns = [series_column(frame.iloc[:, j], f"{origin}, column {n!r}") for j, n in enumerate(labels)]
         return _table(labels, columns, "pandas", origin)
     if hasattr(frame, "get_columns"):
         columns = [_polars_column(c, f"{origin}, column {c.name!r}") for c in frame.get_columns()]
@@ -74,14 +74,17 @@ def read_parquet(path: Path) -> Table:
     return _from_arrow(arrow, "parquet", str(path))
 
 
-class _Column:
-    """One converted column: its values, the frame's word for its dtype, its declared categories."""
+class Converted:
+    """One converted column: its values, the frame's word for its dtype, its declared categories and whether they are in
+    order."""
 
-    def __init__(self, values: np.ndarray, dtype: str, categories: Sequence[Any] | None = None) -> None:
-        self.values, self.dtype, self.categories = values, dtype, categories
+    def __init__(
+        self, values: np.ndarray, dtype: str, categories: Sequence[Any] | None = None, ordered: bool = False
+    ) -> None:
+        self.values, self.dtype, self.categories, self.ordered = values, dtype, categories, ordered
 
 
-def _table(labels: Sequence[Any], columns: Sequence[_Column], container: str, origin: str) -> Table:
+def _table(labels: Sequence[Any], columns: Sequence[Converted], container: str, origin: str) -> Table:
     """Check the names and put the columns together."""
     notes = []
     names = []
@@ -119,28 +122,35 @@ def _table(labels: Sequence[Any], columns: Sequence[_Column], container: str, or
         origin=origin,
         categories=declared,
         notes=tuple(notes),
+        ordered=frozenset(name for name, column in zip(names, columns, strict=True) if column.ordered),
     )
 
 
-def _pandas_column(series: Any, where: str) -> _Column:
+def series_column(series: Any, where: str) -> Converted:
+    """A pandas series.
+
+    Raises:
+        DataError: Dates, complex numbers, lists or mixed text.
+    """
     dtype = series.dtype
     word = str(dtype)
     gaps = series.isna().to_numpy(dtype=bool)
     if hasattr(dtype, "categories"):
-        return _Column(_objects(series.astype(object).tolist(), gaps, where), "category", list(dtype.categories))
+        values = _objects(series.astype(object).tolist(), gaps, where)
+        return Converted(values, "category", list(dtype.categories), bool(getattr(dtype, "ordered", False)))
     if word.startswith("Sparse"):
         series = series.sparse.to_dense()
         dtype, word = series.dtype, str(series.dtype)
     kind = getattr(dtype, "kind", "O")
     if kind in "iuf" and not word.startswith(("date", "time", "period", "duration")):
         if isinstance(dtype, np.dtype):
-            return _Column(series.to_numpy(), word)
+            return Converted(series.to_numpy(), word)
         values = series.to_numpy(dtype=np.float64, na_value=math.nan)
         if not gaps.any() and kind in "iu":
             values = series.to_numpy(dtype=np.int64 if kind == "i" else np.uint64)
-        return _Column(values.astype(_numpy_name(word, values.dtype), copy=False), word)
+        return Converted(values.astype(_numpy_name(word, values.dtype), copy=False), word)
     if kind == "b" and not gaps.any():
-        return _Column(series.to_numpy(dtype=bool), word)
+        return Converted(series.to_numpy(dtype=bool), word)
     if isinstance(dtype, np.dtype) and kind != "O" and kind != "b":
         refuse_dtype(dtype, where)
     if kind in "Mm" or word.startswith(("datetime", "period", "timestamp", "date", "duration")):
@@ -156,7 +166,7 @@ def _numpy_name(word: str, values: np.dtype) -> np.dtype:
     return np.dtype({"double": "float64", "float": "float32", "halffloat": "float16"}.get(name, name))
 
 
-def _polars_column(series: Any, where: str) -> _Column:
+def _polars_column(series: Any, where: str) -> Converted:
     word = str(series.dtype)
     gaps = series.is_null().to_numpy()
     if word.startswith(("Categorical", "Enum")):
@@ -164,13 +174,13 @@ def _polars_column(series: Any, where: str) -> _Column:
             declared = series.dtype.categories.to_list()
         else:  # no order was declared; polars shares one list of categories between all columns
             declared = series.drop_nulls().unique(maintain_order=True).to_list()
-        return _Column(_objects(series.to_list(), gaps, where), "category", declared)
+        return Converted(_objects(series.to_list(), gaps, where), "category", declared, word.startswith("Enum"))
     if word.startswith("Decimal"):
-        return _Column(series.cast(_like(series, "Float64")).to_numpy(), "float64")
+        return Converted(series.cast(_like(series, "Float64")).to_numpy(), "float64")
     if series.dtype.is_float() or (series.dtype.is_integer() and not word.endswith("128")):
-        return _Column(np.asarray(series.to_numpy()), word.lower())
+        return Converted(np.asarray(series.to_numpy()), word.lower())
     if word == "Boolean" and not gaps.any():
-        return _Column(series.to_numpy(), "bool")
+        return Converted(series.to_numpy(), "bool")
     if series.dtype.is_temporal():
         refuse_dtype(np.dtype("M8[us]"), where)
     return _from_objects(series.to_list(), gaps, "bool" if word == "Boolean" else "str", where)
@@ -187,44 +197,45 @@ def _from_arrow(arrow: Any, container: str, origin: str) -> Table:
     return _table(names, columns, container, origin)
 
 
-def _arrow_column(chunked: Any, where: str) -> _Column:
+def _arrow_column(chunked: Any, where: str) -> Converted:
     word = str(chunked.type)
     gaps = chunked.is_null().to_numpy()
     if word.startswith("dictionary"):
         chunked = chunked.unify_dictionaries()
         declared = chunked.chunk(0).dictionary.to_pylist() if chunked.num_chunks else []
-        return _Column(_objects(chunked.to_pylist(), gaps, where), "category", declared)
+        ordered = bool(chunked.type.ordered)
+        return Converted(_objects(chunked.to_pylist(), gaps, where), "category", declared, ordered)
     if word.startswith("decimal"):
         values = [math.nan if v is None else float(v) for v in chunked.to_pylist()]
-        return _Column(np.array(values, dtype=np.float64), "float64")
+        return Converted(np.array(values, dtype=np.float64), "float64")
     numbers = {"double": "float64", "float": "float32", "halffloat": "float16"}
     name = numbers.get(word, word)
     if name.startswith(("int", "uint", "float")):
-        return _Column(chunked.to_numpy(), name)
+        return Converted(chunked.to_numpy(), name)
     if word == "bool" and not gaps.any():
-        return _Column(chunked.to_numpy(), "bool")
+        return Converted(chunked.to_numpy(), "bool")
     if word.startswith(("timestamp", "date", "time", "duration")):
         refuse_dtype(np.dtype("M8[us]"), where)
     return _from_objects(chunked.to_pylist(), gaps, "bool" if word == "bool" else "str", where)
 
 
-def _from_objects(values: Sequence[Any], gaps: np.ndarray, word: str, where: str) -> _Column:
+def _from_objects(values: Sequence[Any], gaps: np.ndarray, word: str, where: str) -> Converted:
     """A column of Python objects: all text, all booleans or all numbers; anything else is refused."""
     kinds = {_kind(v) for v, gap in zip(values, gaps.tolist(), strict=True) if not gap}
     if kinds <= {"text"}:
         if not kinds and gaps.all():
-            return _Column(np.full(len(gaps), math.nan), "float64")
-        return _Column(_objects(values, gaps, where), word)
+            return Converted(np.full(len(gaps), math.nan), "float64")
+        return Converted(_objects(values, gaps, where), word)
     if kinds == {"truth"}:
         column = _objects(values, gaps, where)
-        return _Column(column if gaps.any() else column.astype(bool), word if word != "object" else "bool")
+        return Converted(column if gaps.any() else column.astype(bool), word if word != "object" else "bool")
     if kinds <= {"whole", "number"}:
         floats = [math.nan if gap else float(v) for v, gap in zip(values, gaps.tolist(), strict=True)]
         whole = kinds == {"whole"} and max((abs(f) for f in floats if not math.isnan(f)), default=0) < 2**53
         column = np.array(floats, dtype=np.float64)
         if whole and not gaps.any():
             column = column.astype(np.int64)
-        return _Column(column, "int64" if whole else "float64")
+        return Converted(column, "int64" if whole else "float64")
     _refuse_objects(values, gaps, kinds, where)
     raise AssertionError("a column of unknown kinds is always refused")
 

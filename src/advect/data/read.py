@@ -1,10 +1,11 @@
 """The door of the room: whatever the user hands over becomes a `Table`.
 
     file      .csv .tsv .parquet .npy .npz and idx, all but parquet also with .gz; FILE.npz:KEY picks an array
+    cells     .h5ad; FILE.h5ad:KEY picks a representation (`annotated`)
     picture   .png .jpg …: points whose density is its darkness (`silhouette`)
     folder    of pictures (`folders`); FOLDER:64 brings them to 64 × 64
     name      moons, 8gaussians, …, digits, iris, … (`builtin.BUILTINS`)
-    object    NumPy array, tensor, pandas or polars frame, `Table`
+    object    NumPy array, tensor, pandas or polars frame, AnnData, `Table`
 
 Text that names an existing file, or looks like a path (a separator, a known ending), is a path; other text is the name
 of a built-in data set.
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from advect.data.annotated import CONTAINER, from_annotated, is_annotated, read_h5ad
 from advect.data.archives import read_npy, read_npz
 from advect.data.arrays import from_array, from_tensor
 from advect.data.builtin import BUILTINS, read_builtin
@@ -29,9 +31,9 @@ from advect.data.idx import ENDINGS as IDX_ENDINGS
 from advect.data.idx import read_idx
 from advect.data.silhouette import read_silhouette
 from advect.errors import DataError
-from advect.records import Table
+from advect.records import Schema, Table
 
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5ad")
 ENDINGS = (*TABLE_ENDINGS, *IDX_ENDINGS, *PICTURE_ENDINGS)
 LARGEST_ASKED = 4096
 PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz", *(f"{ending}.gz" for ending in IDX_ENDINGS))
@@ -41,8 +43,10 @@ def read_table(source: Any, *, key: str | None = None, min_rows: int = 2, gaps: 
     """Read rows from a file, a name or an object.
 
     Args:
-        source: A path, ``FILE.npz:KEY``, ``FOLDER:SIDE``, a built-in name, an array, a tensor, a frame or a `Table`.
-        key: The array inside an ``.npz``, the side of the pictures of a folder; the same as after the colon.
+        source: A path, ``FILE.npz:KEY``, ``FILE.h5ad:KEY``, ``FOLDER:SIDE``, a built-in name, an array, a tensor, a
+            frame, an AnnData or a `Table`.
+        key: The array inside an ``.npz``, the representation of cells, the side of the pictures of a folder; the same
+            as after the colon.
         min_rows: Fewer rows are refused: a distribution cannot be learned from one. Give 1 to score a single row.
         gaps: Let NaN in arrays and tensors pass, where it stands for what is to be completed.
 
@@ -66,6 +70,17 @@ def read_table(source: Any, *, key: str | None = None, min_rows: int = 2, gaps: 
     return table
 
 
+def read_like(source: Any, schema: Schema, *, min_rows: int = 1) -> Table:
+    """Rows for a model: as `read_table`, and of cells the representation that the model knows, unless one is named."""
+    if isinstance(source, str | os.PathLike):
+        path, inner = split_key(os.fspath(source))
+        cells = inner is None and ending_of(Path(path)) == ".h5ad"
+    else:
+        cells = is_annotated(source)
+    key = schema.key if cells and schema.container == CONTAINER else None
+    return read_table(source, key=key, min_rows=min_rows)
+
+
 def _read(source: Any, key: str | None, gaps: bool) -> Table:
     """Dispatch by kind."""
     if isinstance(source, str | os.PathLike):
@@ -79,6 +94,8 @@ def _read(source: Any, key: str | None, gaps: bool) -> Table:
             return read_builtin(source)
         return _read_file(Path(path).expanduser(), key if key is not None else inner, gaps)
 
+    if is_annotated(source):
+        return from_annotated(source, key)
     if key is not None:
         raise DataError(
             f"a key ({key!r}) picks an array of an .npz file, but a {type(source).__name__} was given",
@@ -105,9 +122,10 @@ def ending_of(path: Path) -> str | None:
 
 
 def split_key(text: str) -> tuple[str, str | None]:
-    """``FILE.npz:KEY`` or ``FOLDER:SIDE`` into its parts; what exists under the whole name wins."""
+    """``FILE.npz:KEY``, ``FILE.h5ad:KEY`` or ``FOLDER:SIDE`` into its parts; what exists under the whole name wins."""
     head, colon, key = text.rpartition(":")
-    if colon and not os.path.exists(text) and (head.lower().endswith((".npz", ".npz.gz")) or os.path.isdir(head)):
+    several = head.lower().endswith((".npz", ".npz.gz", ".h5ad"))
+    if colon and not os.path.exists(text) and (several or os.path.isdir(head)):
         return head, key
     return text, None
 
@@ -137,9 +155,11 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
             remedy=f"Known endings: {_listed_endings()}. Rename the file if it is one of these.",
         )
     kind = ending.removesuffix(".gz").removeprefix(".")
-    if key is not None and kind != "npz":
-        raise DataError(f"only .npz files hold several arrays, so there is no {key!r}", where=str(path))
+    if key is not None and kind not in ("npz", "h5ad"):
+        raise DataError(f"only .npz and .h5ad files hold several arrays, so there is no {key!r}", where=str(path))
     _refuse_unreadable(path)
+    if kind == "h5ad":
+        return read_h5ad(path, key)
     if kind == "npz":
         return read_npz(path, key, gaps=gaps)
     if kind == "npy":

@@ -1,12 +1,14 @@
 """Parts of tables: some of the rows, and given columns put back beside modelled ones."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data.align import column_levels
+from advect.data.align import ARRAYS, column_levels
+from advect.data.annotated import CONTAINER
 from advect.data.condition import ConditionCodec, _is_label
 from advect.records import Column, Table
 
@@ -34,15 +36,46 @@ def with_condition(table: Table, codec: ConditionCodec, vectors: Tensor) -> Tabl
         vectors: ``(rows, condition)``; the all-zero vector (no condition) gives gaps.
     """
     given = dict(zip((c.name for c in codec.columns), _values(codec, vectors), strict=True))
-    if table.image or table.container in ("npy", "npz", "numpy", "torch"):
+    result = beside(table, given, tuple(c.dtype for c in codec.columns))
+    declared = {c.name: c.categories for c in codec.columns if c.kind == "categorical" and c.name in result.names}
+    return replace(result, categories={**table.categories, **declared})
+
+
+def beside(table: Table, given: Mapping[str, np.ndarray], dtypes: Sequence[str]) -> Table:
+    """A table with more columns, which become side arrays where rows have no names."""
+    if table.image or table.container in (*ARRAYS, CONTAINER):
         return replace(table, sides={**table.sides, **given})
     return replace(
         table,
         names=(*table.names, *given),
         columns=(*table.columns, *given.values()),
-        dtypes=(*table.dtypes, *(c.dtype for c in codec.columns)),
+        dtypes=(*table.dtypes, *dtypes),
         event_shape=(len(table.names) + len(given),),
-        categories={**table.categories, **{c.name: c.categories for c in codec.columns if c.kind == "categorical"}},
+    )
+
+
+def set_aside(table: Table, name: str | None) -> Table:
+    """The table with one of its columns as a side array: it is used, not modelled."""
+    if name is None or name not in table.names or table.image:
+        return table
+    kept = [i for i, other in enumerate(table.names) if other != name]
+    return replace(
+        table,
+        names=tuple(table.names[i] for i in kept),
+        columns=tuple(table.columns[i] for i in kept),
+        dtypes=tuple(table.dtypes[i] for i in kept),
+        event_shape=(len(kept),),
+        sides={**table.sides, name: table.columns[table.names.index(name)]},
+    )
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Tables of the same columns and side arrays, one below the other."""
+    first = tables[0]
+    return replace(
+        first,
+        columns=tuple(np.concatenate(parts) for parts in zip(*(t.columns for t in tables), strict=True)),
+        sides={name: np.concatenate([t.sides[name] for t in tables]) for name in first.sides},
     )
 
 

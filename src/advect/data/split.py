@@ -6,6 +6,7 @@ of location data, up to 78 % do) and the held-out likelihood flatters.
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,39 @@ def split_rows(
     if groups.shape != (num_rows,):
         raise ShapeError(f"groups of shape {groups.shape} for {num_rows} rows", remedy="Give one label per row.")
     return _split_groups(groups, generator, validation, test)
+
+
+def split_within(
+    labels: np.ndarray,
+    *,
+    seed: int,
+    validation: float = 0.1,
+    test: float = 0.1,
+    held_out: Collection[int] = (),
+) -> Split:
+    """Split the rows of each label on their own, so that every label has its share of every part.
+
+    Args:
+        labels: ``(num_rows,)`` whole numbers; each occurs at least twice.
+        seed: Of the permutations.
+        validation: Share of the rows of each label.
+        test: Likewise.
+        held_out: Labels whose rows all go to the test part.
+
+    Raises:
+        ConfigError, DataError: As for `split_rows`.
+    """
+    parts: list[tuple[np.ndarray, ...]] = []
+    for label in np.unique(labels).tolist():
+        rows = np.flatnonzero(labels == label).astype(np.int64)
+        if label in held_out:
+            parts.append((rows[:0], rows[:0], rows))
+            continue
+        # A seed of its own per label: labels of equal size would otherwise be split alike.
+        own = int(np.random.SeedSequence([seed, label]).generate_state(1, np.uint64)[0] >> 1)
+        inner = split_rows(len(rows), seed=own, validation=validation, test=test)
+        parts.append((rows[inner.train], rows[inner.validation], rows[inner.test]))
+    return Split(*(np.sort(np.concatenate(part)) for part in zip(*parts, strict=True)))
 
 
 def _split_groups(groups: np.ndarray, generator: np.random.Generator, validation: float, test: float) -> Split:

@@ -20,19 +20,20 @@ from typing import Any, cast
 
 import numpy as np
 
+from advect.data.annotated import write_h5ad
 from advect.data.cells import GAPS, is_number
 from advect.data.containers import as_array, numpy_dtype, to_container
 from advect.errors import DataError, missing_extra
 from advect.files import atomic_path
 from advect.records import Table
 
-WRITABLE = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npy", ".npz", ".parquet")
+WRITABLE = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npy", ".npz", ".parquet", ".h5ad")
 ROWS_PER_BLOCK = 1 << 14
 _QUOTED = re.compile(r"[\",;\t\n\r\ufeff]|^\s|\s$|^#")
 
 
 def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
-    """Write a table to a ``.csv``, ``.tsv`` (also ``.gz``), ``.npy``, ``.npz`` or ``.parquet`` file.
+    """Write a table to a ``.csv``, ``.tsv`` (also ``.gz``), ``.npy``, ``.npz``, ``.parquet`` or ``.h5ad`` file.
 
     Args:
         table: What to write; its side columns too (all of them where the file is no ``.npy``).
@@ -44,7 +45,7 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
     Raises:
         DataError: Unknown ending, a folder that is missing or not writable, or a column that the kind of file
             cannot hold; an existing file is left as it was.
-        MissingExtraError: ``.parquet`` without pyarrow.
+        MissingExtraError: ``.parquet`` without pyarrow, ``.h5ad`` without anndata.
     """
     path = Path(path).expanduser()
     ending = next((e for e in sorted(WRITABLE, key=len, reverse=True) if path.name.lower().endswith(e)), None)
@@ -61,9 +62,13 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
             where=str(path),
             remedy=f"Known endings: {' '.join(WRITABLE)}.",
         )
-    writer = writers[ending.removesuffix(".gz").removeprefix(".")]
     if path.is_dir():
         raise DataError("this is a folder, not a file", where=str(path), remedy="Give the name of a file.")
+    if ending == ".h5ad":  # written by its own library, to a name
+        with atomic_path(path) as temporary:
+            write_h5ad(table, temporary)
+        return path
+    writer = writers[ending.removesuffix(".gz").removeprefix(".")]
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         if ending.endswith(".gz"):
             with gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0) as packed:

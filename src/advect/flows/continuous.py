@@ -54,6 +54,8 @@ class ContinuousMap(Bijection):
             accepted there, and their error is not in the ``standard_error`` then. None for ``likelihood_solver``.
         training_divergence: Trace in training mode; None for ``divergence``.
         condition_shape: Shape of one condition, None for none; by default whatever the field takes.
+        interval: First and last time of the integration, inside the field's own; None for all of it. The map is then
+            that between the rows of the flow at these two times.
     """
 
     def __init__(
@@ -69,8 +71,13 @@ class ContinuousMap(Bijection):
         training_solver: Solver | None = None,
         training_divergence: Divergence | None = None,
         condition_shape: tuple[int, ...] | Literal["any"] | None = ANY_CONDITION,
+        interval: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(event_shape, condition_shape)
+        if interval is not None and not 0 <= interval[0] <= interval[1] <= 1:
+            raise ConfigError(
+                f"The interval is {interval}", where="interval", remedy="Give two rising times in [0, 1]."
+            )
         if round_trip is not None and not round_trip > 0:
             raise ConfigError(
                 f"The round-trip tolerance is {round_trip}", where="round_trip", remedy="Give a positive number."
@@ -84,11 +91,16 @@ class ContinuousMap(Bijection):
         )
         self.divergence, self.round_trip, self.coarse = divergence, round_trip, coarse
         self.training_solver, self.training_divergence = training_solver, training_divergence
+        self.asked_interval = interval
 
     @property
     def interval(self) -> tuple[float, float]:
         """First and last time of the integration."""
-        return getattr(self.field, "interval", (0.0, 1.0))
+        first, last = getattr(self.field, "interval", (0.0, 1.0))
+        if self.asked_interval is None:
+            return first, last
+        low, high = (min(max(time, first), last) for time in self.asked_interval)
+        return low, high
 
     def with_options(
         self,
@@ -101,6 +113,7 @@ class ContinuousMap(Bijection):
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         round_trip: float | None = None,
         coarse: bool | None = None,
+        interval: tuple[float, float] | None = None,
     ) -> "ContinuousMap":
         """A copy that shares the field; what is None stays as it is. ``guidance`` replaces a guidance already there."""
         field = self.field if field is None else field
@@ -118,6 +131,7 @@ class ContinuousMap(Bijection):
             training_solver=self.training_solver,
             training_divergence=self.training_divergence,
             condition_shape=self.condition_shape,
+            interval=self.asked_interval if interval is None else interval,
         )
         copy.training = self.training
         return copy

@@ -41,6 +41,8 @@ class Blueprint:
         tolerance: Its tolerance (adaptive solvers).
         likelihood_solver: Name of the solver of likelihoods, encoding and transport; None for maps without an ODE.
         likelihood_tolerance: Its tolerance.
+        piecewise: Whether the flow leads through several snapshots: its path is then that of the method between
+            neighbours only, and no affine path as a whole.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Blueprint:
     tolerance: float | None = None
     likelihood_solver: str | None = "dopri5"
     likelihood_tolerance: float | None = 1e-5
+    piecewise: bool = False
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,12 @@ class Matching:
         path, prediction = self._path(blueprint, parts), blueprint.options.get("predict", "velocity")
         weighting = blueprint.options.get("weighting", "velocity")
         if not prediction == weighting == "velocity" and self._schedule(blueprint, parts) is None:
+            if blueprint.piecewise:
+                return (
+                    f"predict={prediction}, weighting={weighting} need one path from source to data, and through "
+                    "several times there is one between every two: only the velocity can be predicted, with its own "
+                    "weight"
+                )
             return (
                 f"predict={prediction}, weighting={weighting} need points that are α x1 + σ x0 and nothing else, and "
                 "this path adds noise of its own; with it only the velocity can be predicted, with its own weight"
@@ -124,7 +130,7 @@ class Matching:
         )
 
     def _schedule(self, blueprint: Blueprint, parts: Parts) -> Schedule | None:
-        return None if parts.path is not None else self.make_schedule(blueprint.options)
+        return None if parts.path is not None or blueprint.piecewise else self.make_schedule(blueprint.options)
 
     def _path(self, blueprint: Blueprint, parts: Parts) -> Path:
         return parts.path if parts.path is not None else self.make_path(blueprint.options)

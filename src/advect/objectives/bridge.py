@@ -19,7 +19,7 @@ import torch
 from torch import Generator
 
 from advect.errors import ConfigError
-from advect.objectives.matching import VelocityMatching, drop_condition, mean_event
+from advect.objectives.matching import VelocityMatching, drop_condition, mean_event, on_interval
 from advect.paths import BrownianBridge
 from advect.records import Batch
 from advect.typing import Field, Scalars, expand_time
@@ -63,8 +63,10 @@ class BridgeMatching(VelocityMatching):
         condition = batch.condition
         if condition is not None:
             condition = drop_condition(condition, self.condition_dropout, generator=generator)
-        velocity = cast(Field, flow.velocity)(bridge.t, bridge.x, condition)  # a module's attributes have no types
-        score = cast(Field, flow.marginal_score)(bridge.t, bridge.x, condition)
+        time, length = on_interval(bridge.t, batch.interval)
+        velocity = cast(Field, flow.velocity)(time, bridge.x, condition)  # a module's attributes have no types
+        velocity = expand_time(length, bridge.x) * velocity
+        score = cast(Field, flow.marginal_score)(time, bridge.x, condition)  # a density knows no speed of time
         spread = expand_time(cast(BrownianBridge, self.path).spread(bridge.t), bridge.x)
         of_velocity = mean_event((velocity - bridge.velocity).square()) * self.time_weight(bridge.t)
         return of_velocity + self.score_weight * mean_event((spread * (score - bridge.score)).square())

@@ -6,16 +6,17 @@ u_t(x) = E[u_t(x|x0, x1)|x] and exceeds it by the variance of the conditional fi
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from advect.errors import ConfigError
 from advect.objectives.times import TimeSampler, UniformTimes, uniform
 from advect.objectives.weights import UniformWeight, Weight
+from advect.paths import curved
 from advect.records import Batch, Bridge
-from advect.typing import Field, Path, Rows, Scalars, Times, sum_event
+from advect.typing import Field, Path, Rows, Scalars, Times, expand_time, sum_event
 
 
 def drop_condition(condition: Rows, probability: float, *, generator: Generator | None = None) -> Rows:
@@ -34,9 +35,27 @@ def mean_event(x: Rows) -> Scalars:
     return sum_event(x) / max(x.shape[1:].numel(), 1)
 
 
+def on_interval(s: Times, interval: Tensor | None) -> tuple[Times, Times | float]:
+    """Times of the flow at the times ``s`` in [0, 1] of a path between rows that stand at ``interval`` of the flow, and
+    the length of that interval: dx/ds = length · dx/dt.
+
+    Args:
+        s: ``(batch,)``.
+        interval: ``(batch, 2)``; None for the whole of the flow's time.
+    """
+    if interval is None:
+        return s, 1.0
+    start, end = interval.unbind(1)
+    return torch.lerp(start, end, s), end - start
+
+
 @dataclass(frozen=True)
 class VelocityMatching:
     """The regression of ``flow.velocity(t, x, condition)`` on the velocity of a path.
+
+    A batch whose ends stand at times a < b of the flow (`records.Batch.interval`) has its path run between them: with s
+    the path's own time and t = a + s(b − a), the loss is that of the displacement, |(b − a) v_t(x) − u_s(x|x0, x1)|²,
+    so that short and long intervals count alike. A batch with slopes has its path bent onto them (`paths.curved`).
 
     Args:
         path: Where points and targets come from. The x0 it mixes is the x0 of its target: one record carries both.
@@ -51,6 +70,9 @@ class VelocityMatching:
     times: TimeSampler = UniformTimes()  # noqa: RUF009  frozen, without state
     weight: Weight | None = None
     condition_dropout: float = 0.0
+
+    takes_intervals: ClassVar[bool] = True
+    """Whether batches with an interval are understood; without this mark an objective is for the whole time."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.condition_dropout <= 1:
@@ -75,7 +97,8 @@ class VelocityMatching:
             )
         x1 = batch.x1
         t: Times = self.times(x1.shape[0], generator=generator, device=x1.device, dtype=x1.dtype)
-        return self.path.sample(t, batch.x0, x1, generator=generator)
+        bridge = self.path.sample(t, batch.x0, x1, generator=generator)
+        return bridge if batch.slopes is None else curved(bridge, *batch.slopes.unbind(1))
 
     def __call__(self, flow: torch.nn.Module, batch: Batch, *, generator: Generator | None = None) -> Scalars:
         """Loss ``(batch,)``: w(t) times the squared error of the velocity, averaged over the event.
@@ -90,5 +113,6 @@ class VelocityMatching:
         if condition is not None:
             condition = drop_condition(condition, self.condition_dropout, generator=generator)
         velocity = cast(Field, flow.velocity)  # a module's attributes have no types
-        prediction = velocity(bridge.t, bridge.x, condition)
+        time, length = on_interval(bridge.t, batch.interval)
+        prediction = expand_time(length, bridge.x) * velocity(time, bridge.x, condition)
         return mean_event((prediction - bridge.velocity).square()) * self.time_weight(bridge.t)

@@ -10,6 +10,7 @@ from advect.paths.affine import AffinePath, linear
 from advect.paths.bridge import BrownianBridge
 from advect.paths.clock import Affine, Clock, Shortened, Widened
 from advect.paths.convert import PREDICTIONS, coefficients, convert, error_factor, target
+from advect.paths.curved import CurvedPath, bend, curved
 from advect.paths.fields import (
     NoisyDynamics,
     PullField,
@@ -59,6 +60,7 @@ __all__ = [
     "CallablePull",
     "Clock",
     "ConstantPull",
+    "CurvedPath",
     "DiscreteVariancePreserving",
     "EndWeights",
     "GaussianPath",
@@ -84,10 +86,12 @@ __all__ = [
     "WeightedPull",
     "Widened",
     "arrival_report",
+    "bend",
     "blurred_data",
     "clocking",
     "coefficients",
     "convert",
+    "curved",
     "end_weights",
     "error_factor",
     "linear",

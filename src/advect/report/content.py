@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from advect.records import Column, Finding, Metric, Table
+from advect.report.times import Course
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class ReportContent:
         samples: Rows drawn from the model, of the user's kind.
         real: Held-out rows to look at beside them.
         trajectories: ``(times, n, 2)`` paths of samples from t = 0 to t = 1, for two columns.
+        ends: What stands at t = 0 and at t = 1.
+        course: The times of a run that leads through several.
         error_curves: Error against network evaluations, one per solver.
         configuration: The resolved configuration as TOML.
         command: The command line that makes this run again.
@@ -148,6 +151,8 @@ class ReportContent:
     samples: Table | None = None
     real: Table | None = None
     trajectories: np.ndarray | None = None
+    ends: tuple[str, str] = ("noise", "data")
+    course: Course | None = None
     error_curves: tuple[ErrorCurve, ...] = ()
     configuration: str = ""
     command: str = ""

@@ -201,8 +201,10 @@ def _pair(axes: "matplotlib.axes.Axes", x: Numbers, y: Numbers, which: str, colo
 
 
 @house_style()
-def trajectory_figure(trajectories: np.ndarray, names: tuple[str, str] = ("x0", "x1")) -> "matplotlib.figure.Figure":
-    """Paths ``(times, n, 2)`` from noise (grey rings) to samples (vermillion dots)."""
+def trajectory_figure(
+    trajectories: np.ndarray, names: tuple[str, str] = ("x0", "x1"), *, start: str = "noise"
+) -> "matplotlib.figure.Figure":
+    """Paths ``(times, n, 2)`` from their start (grey rings) to samples (vermillion dots)."""
     figure = new_figure(5.6, 4.1)
     axes = figure.subplots()
     if trajectories.ndim != 3 or trajectories.shape[2] != 2:
@@ -216,7 +218,9 @@ def trajectory_figure(trajectories: np.ndarray, names: tuple[str, str] = ("x0", 
     from matplotlib.collections import LineCollection
 
     axes.add_collection(LineCollection(list(paths), colors=ink.FAINT, linewidths=0.5, alpha=0.55, rasterized=True))
-    axes.plot(*paths[:, 0].T, "o", ms=3, mfc="none", mec="#5b6472", mew=0.7, label="t = 0, noise", rasterized=True)
+    axes.plot(
+        *paths[:, 0].T, "o", ms=3, mfc="none", mec="#5b6472", mew=0.7, label=f"t = 0, {label(start)}", rasterized=True
+    )
     axes.plot(*paths[:, -1].T, "o", ms=3, color=SAMPLES, label="t = 1, samples", rasterized=True)
     axes.set(xlabel=label(names[0]), ylabel=label(names[1]))
     axes.autoscale_view()

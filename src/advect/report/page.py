@@ -15,6 +15,7 @@ from advect.report.content import ReportContent
 from advect.report.ink import clean
 from advect.report.numerals import grouped
 from advect.report.parts import column_row, score_row
+from advect.report.times import HEADS, course_card, course_rows
 
 if TYPE_CHECKING:
     import jinja2
@@ -48,6 +49,9 @@ def render_report(content: ReportContent) -> str:
             paths=sections.paths(content),
             data_words=sections.data_words(content.data),
             columns=[column_row(one) for one in content.data.columns],
+            course=None if content.course is None else course_card(content.course),
+            course_heads=HEADS,
+            course_rows=() if content.course is None else course_rows(content.course),
             open_rows=sections.OPEN_ROWS,
         )
     )

@@ -279,9 +279,11 @@ def paths(content: ReportContent) -> Card | None:
         return None
     names = names_of(content.real, content.samples)
     pair = (names[0], names[1]) if len(names) > 1 else ("x0", "x1")
-    alt = "Paths of samples from noise at t = 0 (grey rings) to data at t = 1 (filled dots)."
+    start, end = (clean(word) for word in content.ends)
+    alt = f"Paths of samples from {start} at t = 0 (grey rings) to {end} at t = 1 (filled dots)."
     caption = "Straighter paths need fewer solver steps."
-    return figure_card(trajectory_figure(content.trajectories, pair), alt, caption=caption)
+    figure = trajectory_figure(content.trajectories, pair, start=content.ends[0])
+    return figure_card(figure, alt, caption=caption)
 
 
 def data_words(data: DataSummary) -> str:

@@ -5,20 +5,26 @@ checkpoints leave through a `Sink`.
 """
 
 from advect.training.average import WeightAverage
-from advect.training.batches import Batches, DataRows, Epochs
+from advect.training.batches import Batches, BatchSource, DataRows, Epochs
+from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
 from advect.training.loop import Outcome, Trainer
 from advect.training.pool import Pool
 from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
+from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
 
 __all__ = [
+    "BatchSource",
     "Batches",
+    "ChainBatches",
     "DataRows",
     "Epochs",
     "Outcome",
     "Pool",
+    "SnapshotBatches",
+    "Snapshots",
     "Trainer",
     "TrainingConfig",
     "TrainingState",

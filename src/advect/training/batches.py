@@ -7,11 +7,12 @@ s·batch_size on. A batch never holds a row twice unless it straddles two epochs
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
-from advect.records import Batch
+from advect.records import Batch, Pairs
 from advect.training.seeding import SHUFFLE, generator_for
 from advect.typing import Base, Coupling, SetCoupling
 
@@ -63,6 +64,25 @@ class Epochs:
             self._epoch = epoch
             self._order = torch.randperm(self.num_rows, generator=generator_for(self.seed, SHUFFLE, epoch))
         return self._order
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Where the loop gets its batches from: a function of the step alone.
+
+    Attributes:
+        report: What the coupling said of its last plan.
+    """
+
+    report: dict[str, float]
+
+    def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
+        """The paired rows of a step; ``phase`` keeps the time of ``data`` and ``coupling``."""
+        ...
+
+    def seconds_per_step(self) -> float:
+        """What the preparation of a step costs beside the step, on another thread."""
+        ...
 
 
 class Batches:
@@ -119,9 +139,7 @@ class Batches:
         with phase("coupling"):
             pairs = self.coupling.draw(x0, x1, condition=condition, generator=generator)
             self.report = dict(pairs.report)
-            condition = None if condition is None else condition[pairs.index1]
-            weight = _weighed(None if weight is None else weight[pairs.index1], pairs.weight)
-            return Batch(x1=x1[pairs.index1], x0=x0[pairs.index0], condition=condition, weight=weight)
+            return paired(Batch(x1=x1, x0=x0, condition=condition, weight=weight), pairs)
 
     def _chosen(self, rows: Tensor, generator: Generator, phase: Phase) -> Batch:
         """Source rows first; the coupling finds the data row of each, in the class of the row whose turn it is."""
@@ -143,6 +161,20 @@ class Batches:
         condition = None if self.data.condition is None else self.data.condition[rows]
         weight = None if self.data.weight is None else self.data.weight[rows]
         return condition, weight
+
+
+def paired(batch: Batch, pairs: Pairs) -> Batch:
+    """The batch with its rows as the pairs say: one index permutes every tensor of its side."""
+    assert batch.x0 is not None
+    own = (batch.condition, batch.weight, batch.interval)
+    condition, weight, interval = (None if tensor is None else tensor[pairs.index1] for tensor in own)
+    return Batch(
+        x1=batch.x1[pairs.index1],
+        x0=batch.x0[pairs.index0],
+        condition=condition,
+        weight=_weighed(weight, pairs.weight),
+        interval=interval,
+    )
 
 
 def _weighed(own: Tensor | None, pairs: Tensor | None) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from advect.errors import AdvectError, DataError, TrainingError
 from advect.records import Batch
 from advect.training.average import WeightAverage
-from advect.training.batches import Batches
+from advect.training.batches import BatchSource
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.pool import pooled
@@ -55,16 +55,17 @@ class Trainer:
         validation: Validation batches, or None to keep the last averaged weights.
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
+        validation_batches: How many batches a validation takes.
     """
 
     def __init__(
         self,
         flow: nn.Module,
         objective: Objective,
-        batches: Batches,
+        batches: BatchSource,
         config: TrainingConfig,
         sink: Sink,
-        validation: Batches | None = None,
+        validation: BatchSource | None = None,
         validation_batches: int = 4,
     ) -> None:
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
@@ -244,7 +245,7 @@ class Trainer:
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
 
-    def _validation_batches(self, validation: Batches) -> list[Batch]:
+    def _validation_batches(self, validation: BatchSource) -> list[Batch]:
         result = []
         for index in range(self.validation_batches):
             generator = generator_for(self.config.seed, VALIDATION, 0, index)

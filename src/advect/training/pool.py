@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from advect.records import Batch
-from advect.training.batches import Batches, Phase, untimed
+from advect.training.batches import Batches, BatchSource, Phase, untimed
 from advect.training.seeding import POOL, generator_for
 
 
@@ -35,15 +35,11 @@ class Pool:
 
     def __init__(self, batches: Batches, size: int, seed: int, steps: int, uses: int = 1) -> None:
         self.batches, self.size, self.seed, self.steps, self.uses = batches, size, seed, steps, uses
+        self.report = batches.report
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="advect-pool")
         self._coming: dict[int, Future[Batch]] = {}
         self._held: tuple[int, Batch] | None = None
         self._seconds: list[float] = []
-
-    @property
-    def report(self) -> dict[str, float]:
-        """What the coupling said of the last pool."""
-        return self.batches.report
 
     def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
         """The batch of a step; ``generator`` is not used, as the pool has its own."""
@@ -53,6 +49,7 @@ class Pool:
             if self._held is None or self._held[0] != block:
                 self._held = (block, self._ahead(block).result())
                 self._coming.pop(block)
+                self.report = self.batches.report
                 if (block + 1) * self.uses * self.size < self.steps:
                     self._ahead(block + 1)
             pool = self._held[1]
@@ -86,12 +83,14 @@ class Pool:
         return pool
 
 
-def pooled(batches: Batches, size: int, uses: int, seed: int, steps: int) -> Batches | Pool:
+def pooled(batches: BatchSource, size: int, uses: int, seed: int, steps: int) -> BatchSource:
     """``batches`` in pools of ``size``, or of the whole set where that is 0; as they are where nothing is paired.
 
     ``uses`` 0 pairs once for all steps.
     """
+    if not isinstance(batches, Batches) or batches.coupling is None:
+        return batches
     size = size or math.ceil(batches.data.num_rows / batches.batch_size)
-    if batches.coupling is None or size * uses == 1:
+    if size * uses == 1:
         return batches
     return Pool(batches, size, seed, steps, uses or math.ceil(steps / size))

@@ -9,6 +9,8 @@ user's units: log p(x) = log p(z) + log |det ∂z/∂x|. `records.Coordinate.sca
                   logarithmic in heavy tails
     cumulative    Φ⁻¹(F(x)) for levels with uniform noise on top, see `transforms.cumulative`
     pixel         one mean and one standard deviation for all pixels
+    common        each its own mean, one scale for all of them (the root mean square of their standard deviations):
+                  distances between rows keep their proportions
 """
 
 import math
@@ -210,6 +212,13 @@ def _fit_pixel(columns: Tensor) -> Bijection:
     return Standardise(shift.to(columns.dtype), scale.to(columns.dtype), (columns.shape[1],))
 
 
+def _fit_common(columns: Tensor) -> Bijection:
+    wide = columns.double()
+    shift = wide.mean(0)
+    scale = _safe((wide - shift).square().mean().sqrt(), _rounding(shift.abs().amax(), columns.dtype))
+    return Standardise(shift.to(columns.dtype), scale.to(columns.dtype).expand(columns.shape[1]))
+
+
 def _fit_asinh(columns: Tensor) -> Bijection:
     wide = columns.double()
     location = wide.median(0).values
@@ -243,4 +252,5 @@ _FITS: dict[str, Callable[[Tensor], Bijection]] = {
     "standardise": _fit_standardise,
     "asinh": _fit_asinh,
     "pixel": _fit_pixel,
+    "common": _fit_common,
 }

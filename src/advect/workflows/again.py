@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advect.data import Split, check_table, read_table, split_rows
+from advect.data import Split, check_table, read_like, read_table, split_rows
 from advect.errors import AdvectError, DataError
 from advect.records import Table
 from advect.run import EVALUATION, Artefact, RunFolder
@@ -12,6 +12,7 @@ from advect.workflows.evaluate import evaluate_rows, evaluate_table
 from advect.workflows.open import open_run
 from advect.workflows.origin import fingerprint
 from advect.workflows.report import write_run_report
+from advect.workflows.snapshots import timed
 
 
 def find_data(artefact: Artefact) -> tuple[Table, Split]:
@@ -45,8 +46,11 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
             where=str(known),
             remedy="Name held-out rows: advect evaluate RUN DATA, or train again with --restart.",
         )
-    split = split_rows(table.num_rows, seed=seed, validation=data["validation"], test=data["test"])
-    return table, split
+    shares = {"seed": seed, "validation": data["validation"], "test": data["test"]}
+    if "time_key" in data:
+        found = timed(table, data["time_key"], data.get("leave_out", ()))
+        return found.table, found.split(**shares)
+    return table, split_rows(table.num_rows, **shares)
 
 
 def evaluate_run(path: Path, data: Any = None, *, seed: int = 0) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def evaluate_run(path: Path, data: Any = None, *, seed: int = 0) -> dict[str, An
         with folder.locked():
             folder.write_json(EVALUATION, evaluation)
         return evaluation
-    rows = read_table(data)
+    rows = read_like(data, artefact.schema, min_rows=2)
     try:
         table, split = find_data(artefact)
     except DataError:

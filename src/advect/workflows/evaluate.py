@@ -28,6 +28,8 @@ from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.regression_gap import regression_facts, regression_line
+from advect.workflows.snapshot_scores import snapshot_facts, snapshot_lines
+from advect.workflows.snapshots import of_last_time, timeline_of
 
 MAX_ROWS = 2000
 DRAWN_SHARE, PATH_SHARE = 0.4, 0.15  # of the time until a deadline; the rest is for likelihoods
@@ -45,18 +47,26 @@ def evaluate_rows(
     deadline: float | None = None,
     scores: HeldOutScores | None = None,
 ) -> dict[str, Any]:
-    """Figures on the test rows of a split, with the training rows as reference."""
-    held_out = take_rows(table, split.test)
-    return evaluate_table(
+    """Figures on the test rows of a split, with the training rows as reference.
+
+    Of a run with times those of its last time, to which its samples belong, and `snapshot_facts` of all.
+    """
+    timeline = timeline_of(artefact)
+    held_out, reference = (of_last_time(artefact, table, part) for part in (split.test, split.train))
+    evaluation = evaluate_table(
         artefact,
         held_out,
-        take_rows(table, split.train),
+        reference,
         seed=seed,
         max_rows=max_rows,
         likelihood_rows=likelihood_rows,
         deadline=deadline,
         scores=scores,
     )
+    if timeline is None:
+        return evaluation
+    facts = snapshot_facts(artefact, timeline, table, split, seed=seed, deadline=deadline)
+    return evaluation | {"snapshots": finite(facts), "time_key": timeline.key}
 
 
 def evaluate_table(
@@ -194,6 +204,7 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
         lines.append(
             ("path energy", f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight)")
         )
+    lines += snapshot_lines(evaluation.get("snapshots", []), evaluation.get("time_key", ""))
     gap = regression_line(evaluation.get("regression", {}))
     if gap is not None:
         lines.append(("regression gap", gap))

@@ -37,6 +37,7 @@ from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
+from advect.workflows.snapshots import stored_timeline
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
 
 # Seconds of a budget that the report takes, and the share of what is kept for figures that measuring solvers may take.
@@ -290,8 +291,17 @@ def _evaluated(
 def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
     """Three commands worth trying after a training."""
     run, source = shlex.quote(str(path)), shlex.quote(str(prepared.sections["data"]["origin"].value))
-    ending = {"csv": "csv", "tsv": "tsv", "parquet": "parquet"}.get(prepared.schema.container, "npz")
+    ending = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "h5ad": "h5ad"}.get(prepared.schema.container, "npz")
     ending = "png" if prepared.schema.image else ending
+    timeline = stored_timeline(values(prepared.sections).get("data", {}))
+    if timeline is not None:
+        last = shlex.quote(timeline.words[-1])
+        between = shlex.quote(timeline.word(sum(timeline.times[-2:]) / 2))
+        return (
+            f"advect sample {run} -n 1000 --at {between} --out new.{ending}",
+            f"advect transport {run} {source} --to {last} --out moved.{ending}",
+            f"advect velocity {run} {source} --out velocity.{ending}",
+        )
     return (
         f"advect sample {run} -n 1000 --out new.{ending}",
         f"advect score {run} {source} --out scores.csv",

@@ -1,6 +1,7 @@
 """Drawing new rows from a model, as the same kind of table it was trained on."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from advect.data import with_condition
+from advect.data import beside, joined, with_condition
 from advect.errors import ConfigError
 from advect.flows import Flow, on_schedule
 from advect.paths import make_schedule
@@ -19,6 +20,7 @@ from advect.training import generator_for
 from advect.typing import Solver
 from advect.workflows.autoguide import autoguided
 from advect.workflows.prepare import SAMPLE
+from advect.workflows.snapshots import needed_timeline
 
 ROWS_AT_ONCE = 8192
 NOTABLE_NOISE = 1e-3  # of the data's standard deviation; the same as in the preflight
@@ -152,18 +154,21 @@ def generate(
     condition: Any = None,
     choice: SolverChoice = SolverChoice(),
     seed: int = 0,
+    at: Sequence[Any] = (),
 ) -> Generated:
     """Draw rows.
 
     Args:
         artefact: The model.
-        num_rows: How many.
+        num_rows: How many; with times so many at each, the same rows of the first time on their way.
         condition: Text or value for all rows, a table with one row each, or None (drawn as in training).
         choice: Solver and guidance.
         seed: Of every draw.
+        at: Times of a run that has some; they need not be those of the data. They are told in the rows' column of
+            times. By default the rows are those of the last time, and no time is told.
 
     Raises:
-        AdvectError: A negative count, an unknown condition, a solver that does not exist.
+        AdvectError: A negative count, an unknown condition, a solver that does not exist, times for a run without any.
     """
     if num_rows < 1:
         raise ConfigError(f"the number of rows must be at least 1, not {num_rows}", where="-n")
@@ -171,12 +176,33 @@ def generate(
     flow = choice.applied(artefact)
     vectors = condition_vectors(artefact, num_rows, condition, generator)
     started = time.perf_counter()
+    if at:
+        return _at_times(artefact, flow, num_rows, at, generator, choice)
     values, nfe = _draw(flow, num_rows, vectors, generator)
     usable = torch.isfinite(values).reshape(num_rows, -1).all(1).numpy()
     table = artefact.codec.decode(values)
     if artefact.condition is not None and vectors is not None:
         table = with_condition(table, artefact.condition, vectors)
     return Generated(table, nfe, time.perf_counter() - started, usable, choice.told(artefact))
+
+
+@torch.no_grad()
+def _at_times(
+    artefact: Artefact, flow: Flow, num_rows: int, at: Sequence[Any], generator: Generator, choice: SolverChoice
+) -> Generated:
+    """The same rows of the first time at each of some times, time after time."""
+    timeline = needed_timeline(artefact, "--at")
+    asked = [timeline.parse(one, where="--at") for one in at]
+    places = [timeline.position(one) for one in asked]
+    started = time.perf_counter()
+    start = flow.base.sample(num_rows, generator=generator)
+    drawn = [flow.with_options(interval=(0.0, place)).decode(start, generator=generator) for place in places]
+    usable = [torch.isfinite(one.value).reshape(num_rows, -1).all(1) for one in drawn]
+    column = timeline.column(np.repeat(np.array(asked), num_rows))
+    dtype = "str" if column.dtype.kind == "O" else str(column.dtype)
+    table = beside(joined([artefact.codec.decode(one.value) for one in drawn]), {timeline.key: column}, (dtype,))
+    nfe = sum(float(one.nfe.double().mean()) for one in drawn if one.nfe is not None) / len(drawn)
+    return Generated(table, nfe, time.perf_counter() - started, torch.cat(usable).numpy(), choice.told(artefact))
 
 
 @torch.no_grad()

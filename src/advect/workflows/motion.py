@@ -4,6 +4,7 @@ An ODE has a state at every time. A discrete flow has one after every layer; bet
 straight, which the layers do not say, so that an eye can follow. What is no flow has nothing between its two sides.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advect.data import Timeline
 from advect.errors import ConfigError, UnsupportedError, unknown_name
 from advect.flows import layers, stages
 from advect.records import Table
@@ -20,6 +22,7 @@ from advect.transforms.compose import members
 from advect.workflows.generate import condition_vectors
 from advect.workflows.held_out import flat_latent
 from advect.workflows.prepare import SAMPLE
+from advect.workflows.snapshots import timeline_of
 from advect.workflows.transport import preprocessing
 
 _STREAM = 4  # below SAMPLE
@@ -69,7 +72,7 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
     if flow.ode is not None:
         times = torch.linspace(0.0, 1.0, frames)
         states = flow.trajectory(rows, times, given, generator=generator)
-        captions = tuple(f"t = {float(time):.2f}" for time in times)
+        captions = tuple(_caption(timeline_of(artefact), float(time)) for time in times)
     else:
         source = flow.base.sample(rows, given, generator=generator)
         before = sum(1 for part in preprocessing(artefact) for _ in members(part))
@@ -77,6 +80,14 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
         states, captions = _between(stops, frames, len(layers(flow)) - before)
     names = () if artefact.schema.image else tuple(c.name for c in artefact.codec.coordinates)
     return Motion(states.double().cpu().numpy(), captions, names)
+
+
+def _caption(timeline: Timeline | None, position: float) -> str:
+    """A place on the axis of the flow, in the user's times where there are some."""
+    if timeline is None:
+        return f"t = {position:.2f}"
+    digits = max(0, 2 - math.floor(math.log10(timeline.duration)))
+    return timeline.phrase(round(timeline.time(position), digits))
 
 
 def _between(stops: Tensor, frames: int, count: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -55,7 +55,7 @@ def rebuild(
             remedy="Give it: advect.load(path, network=module). It is never imported from the folder.",
         )
     source = None
-    if "source" in config.get("data", {}):
+    if not {"source", "time_key"}.isdisjoint(config.get("data", {})):
         source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
     core = build_flow(blueprint, source=source, parts=parts)
     preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
@@ -87,6 +87,7 @@ def blueprint_from(config: Mapping) -> Blueprint:
             tolerance=sampling.get("tolerance"),
             likelihood_solver=likelihood.get("solver"),
             likelihood_tolerance=likelihood.get("tolerance"),
+            piecewise="time_key" in config.get("data", {}),
         )
     except KeyError as error:
         raise RunFolderError(f"the configuration lacks {error}", remedy="The run folder is damaged.") from error

@@ -7,9 +7,10 @@ from advect.couplings import CONTINUOUS_NOTICE
 from advect.flows import IsotropicNormal, data_moments, start_law
 from advect.methods import Built, get_method
 from advect.records import Finding
-from advect.run import MemorySink, render
+from advect.run import MemorySink, render, values
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
+from advect.workflows.snapshots import stored_timeline
 from advect.workflows.trainer import make_trainer, steps_for_budget
 
 TIMED_STEPS = 2
@@ -65,7 +66,7 @@ def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
     given = f"; given {', '.join(c.name for c in schema.condition)}" if schema.condition else ""
     parameters = sum(p.numel() for p in prepared.built.core.parameters())
     return Preflight(
-        data=f"{prepared.table.origin}: {prepared.table.num_rows} rows, {shape}{given}; "
+        data=f"{prepared.table.origin}: {prepared.table.num_rows} rows, {shape}{given}{_times(prepared)}; "
         f"{len(split.train)} train, {len(split.validation)} validate, {len(split.test)} held out",
         model=f"{method.title} ({method.name}), network {prepared.blueprint.network} with {parameters:,} parameters, "
         f"{len(prepared.codec.coordinates)} coordinates, on {prepared.device}",
@@ -80,6 +81,16 @@ def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
         seconds=per_step * prepared.training.steps,
         config=render(prepared.sections, head="What this run would be trained with."),
     )
+
+
+def _times(prepared: Prepared) -> str:
+    """The times in words; empty where there are none."""
+    timeline = stored_timeline(values(prepared.sections)["data"])
+    if timeline is None:
+        return ""
+    left_out = ", ".join(timeline.word(time) for time in timeline.left_out)
+    told = f"; {len(timeline.times)} times {timeline.key} from {timeline.words[0]} to {timeline.words[-1]}"
+    return told + (f", {left_out} left out" if left_out else "")
 
 
 def _path_findings(objective: object) -> tuple[Finding, ...]:

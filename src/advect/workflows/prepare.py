@@ -1,6 +1,9 @@
 """From a request to everything training needs: rows read, checked and split, settings resolved, the model built."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from advect.data import (
     infer_schema,
     read_table,
     refuse_unusable,
+    set_aside,
     split_rows,
     take_rows,
 )
@@ -23,14 +27,18 @@ from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
-from advect.training import DataRows, TrainingConfig, generator_for
+from advect.training import DataRows, Snapshots, TrainingConfig, generator_for
 from advect.transforms import Bijection, Precision, fit_preprocess
 from advect.typing import Base
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
+from advect.workflows.snapshots import Timed, make_snapshots, timed
 
 # Streams of `generator_for` used outside the loop; the loop's own are below 10.
 FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE, PAIR = 11, 12, 13, 14, 15, 16, 17
+
+
+TIMED_TOLERANCE = 1e-4  # of sampling through several times
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Prepared:
         condition: Between condition columns and vectors, or None.
         built: Core flow, objective and coupling, on the device.
         flow: The flow in the user's coordinates, sharing the core's weights.
-        train: Training rows in latent coordinates.
+        train: Training rows in latent coordinates, time by time where they have times.
         validate: Validation rows, or None when the split has none.
         training: Settings of the loop.
         blueprint: Settings of the model.
@@ -63,8 +71,8 @@ class Prepared:
     condition: ConditionCodec | None
     built: Built
     flow: Flow
-    train: DataRows
-    validate: DataRows | None
+    train: DataRows | Snapshots
+    validate: DataRows | Snapshots | None
     training: TrainingConfig
     blueprint: Blueprint
     sections: Sections
@@ -79,13 +87,16 @@ def prepare(request: TrainRequest) -> Prepared:
     """
     resolve_options(get_method(request.method), request.options)  # a misspelt option is told before the rows are read
     device = choose_device(request.device)
-    table = _without(read_table(request.data, key=request.key), request.weights)
+    table = set_aside(read_table(request.data, key=request.key), request.weights)
+    times = None if request.time_key is None else timed(table, request.time_key, request.leave_out)
+    table = table if times is None else times.table
     schema = infer_schema(table, condition=request.condition)
     schema = _as_continuous(schema) if request.continuous else schema
     refuse_unusable(table, schema)
     if request.flip and not schema.image:
         raise ConfigError("only pictures can be mirrored", where="--flip", remedy="Leave it out for tables.")
-    split = split_rows(table.num_rows, seed=request.splits_by, validation=request.validation, test=request.test)
+    shares = {"seed": request.splits_by, "validation": request.validation, "test": request.test}
+    split = split_rows(table.num_rows, **shares) if times is None else times.split(**shares)
     findings = check_table(table, schema, split)
 
     rows = take_rows(table, split.train)
@@ -93,20 +104,28 @@ def prepare(request: TrainRequest) -> Prepared:
     condition = ConditionCodec.fit(rows, schema) if schema.condition else None
     preprocess, latent = _fit_scaling(codec, rows, request.seed)
     source_table = None if request.source is None else read_table(request.source)
-    source = None if source_table is None else _source(source_table, codec, preprocess, request.seed)
+    start = source_table if times is None else take_rows(table, times.at(split.train, times.timeline.times[0]))
+    source = None if start is None else _source(start, codec, preprocess, request.seed)
 
     blueprint = _blueprint(request, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
-    start = source.points if isinstance(source, EmpiricalBase) else None
-    given = None if condition is None else condition.encode(rows).float()
-    coupling = built.coupling
-    if coupling is not None:
-        coupling = coupling.prepare(start, latent, condition=given, generator=generator_for(request.seed, PAIR))
-    built = replace(built, core=built.core.to(device), coupling=coupling)
+    built = replace(built, core=built.core.to(device))
     flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
     training = training_config(
         request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
     )
+
+    if times is not None and (training.pool, training.pool_uses) != (1, 1):
+        raise ConfigError(
+            "batches of snapshots are not pooled",
+            where="--time-key",
+            remedy="Leave out pool and pool_uses, or raise the batch size.",
+        )
+
+    def rows_of(indices: np.ndarray, flip: bool = False) -> DataRows:
+        return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
+
+    built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
     return Prepared(
         request=request,
         table=table,
@@ -117,19 +136,42 @@ def prepare(request: TrainRequest) -> Prepared:
         condition=condition,
         built=built,
         flow=flow,
-        train=_training_rows(
-            data_rows(table, split.train, codec, condition, preprocess, request, device, flip=request.flip),
-            request.weights,
-        ),
-        validate=_validation(
-            data_rows(table, split.validation, codec, condition, preprocess, request, device)
-            if len(split.validation)
-            else None
-        ),
+        train=train,
+        validate=validate,
         training=training,
         blueprint=blueprint,
-        sections=resolved(request, table, schema, split, source_table, blueprint, training, device),
+        sections=resolved(request, table, schema, split, source_table, blueprint, training, device, times),
         device=device,
+    )
+
+
+def _for_the_loop(
+    request: TrainRequest,
+    times: Timed | None,
+    split: Split,
+    built: Built,
+    source: Base | None,
+    latent: Tensor,
+    rows_of: Callable[..., DataRows],
+) -> tuple[Built, DataRows | Snapshots, DataRows | Snapshots | None]:
+    """Training and validation rows, and the couplings prepared for them."""
+    if times is not None:
+        how: dict[str, Any] = {"seed": request.seed, "smooth": request.spline}
+        train = make_snapshots(times, split.train, built, partial(rows_of, flip=request.flip), **how)
+        if not len(split.validation):
+            return built, train, None
+        validate = make_snapshots(times, split.validation, built, rows_of, **how)
+        return built, train, replace(validate, couplings=train.couplings)
+    points = source.points if isinstance(source, EmpiricalBase) else None
+    train = _training_rows(rows_of(split.train, flip=request.flip), request.weights)
+    coupling = built.coupling
+    if coupling is not None:
+        generator = generator_for(request.seed, PAIR)
+        coupling = coupling.prepare(points, latent, condition=train.condition, generator=generator)
+    return (
+        replace(built, coupling=coupling),
+        train,
+        _validation(rows_of(split.validation) if len(split.validation) else None),
     )
 
 
@@ -214,21 +256,6 @@ def _has_weight(rows: DataRows) -> bool:
     return rows.weight is None or float(rows.weight.sum()) > 0
 
 
-def _without(table: Table, weights: str | None) -> Table:
-    """The table with its column of row weights set aside: weights are used, not modelled."""
-    if weights is None or weights not in table.names or table.image:
-        return table
-    kept = [i for i, name in enumerate(table.names) if name != weights]
-    return replace(
-        table,
-        names=tuple(table.names[i] for i in kept),
-        columns=tuple(table.columns[i] for i in kept),
-        dtypes=tuple(table.dtypes[i] for i in kept),
-        event_shape=(len(kept),),
-        sides={**table.sides, weights: table.columns[table.names.index(weights)]},
-    )
-
-
 def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | None:
     if name is None:
         return None
@@ -254,6 +281,10 @@ def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | 
         num_rows=num_rows,
         settings=request.settings,
     )
+    if request.time_key is not None:
+        # The field turns sharply at every snapshot: fixed steps that are enough elsewhere are too long there. What is
+        # enough is measured after training where there is a run folder.
+        blueprint = replace(blueprint, solver="dopri5", steps=None, tolerance=TIMED_TOLERANCE, piecewise=True)
     own = request.parts.network
     return blueprint if own is None else replace(blueprint, network=f"{type(own).__module__}:{type(own).__qualname__}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from advect.data import BUILTINS, Split, some_rows, take_rows, write_table
+from advect.data import BUILTINS, Split, some_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_new_folder, check_writable
 from advect.methods import Blueprint, get_method
@@ -28,9 +28,11 @@ from advect.report import (
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
+from advect.workflows.course import course
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
+from advect.workflows.snapshots import of_last_time, timeline_of
 
 SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
 TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
@@ -40,7 +42,7 @@ def write_run_report(
     folder: RunFolder, artefact: Artefact, table: Table, split: Split, findings: tuple[Finding, ...]
 ) -> dict[str, Path]:
     """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name."""
-    real = take_rows(table, split.test if len(split.test) else split.train)
+    real = of_last_time(artefact, table, split.test if len(split.test) else split.train)
     shown = SHOWN_PICTURES if artefact.schema.image else SHOWN_ROWS  # a U-Net on a processor takes a tenth of a second
     real = some_rows(real, shown, generator_for(int(artefact.config["seed"]), SAMPLE, 2))
     rows = real.num_rows
@@ -91,6 +93,8 @@ def _content(
         samples=samples,
         real=real,
         trajectories=_trajectories(artefact),
+        ends=_ends(artefact),
+        course=course(artefact, table, split),
         error_curves=_error_curves(artefact),
         configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
         command=command_line(folder, artefact),
@@ -115,6 +119,12 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
         parts += [f"--{name.replace('_', '-')}", str(training[name])]
     for name, value in _unusual(config).items():
         parts += ["--set", f"{name}={json.dumps(value)}"]
+    if "time_key" in data:
+        parts += ["--time-key", data["time_key"]]
+        words = dict(zip(data["times"], data["time_words"], strict=True))
+        for time in data.get("leave_out", ()):
+            parts += ["--leave-out", words[time]]
+        parts += ["--spline"] if data.get("spline") else []
     if "split_seed" in data:
         parts += ["--split-seed", str(data["split_seed"])]
     parts += ["--flip"] if data.get("flip") else []
@@ -230,8 +240,21 @@ def _trajectories(artefact: Artefact) -> np.ndarray | None:
     return states.double().cpu().numpy()
 
 
+def _ends(artefact: Artefact) -> tuple[str, str]:
+    """What stands at the two ends of the flow."""
+    timeline = timeline_of(artefact)
+    if timeline is not None:
+        return timeline.phrase(timeline.times[0]), timeline.phrase(timeline.times[-1])
+    return "source rows" if "source" in artefact.config["data"] else "noise", "data"
+
+
 def _notes(artefact: Artefact) -> tuple[str, ...]:
-    notes = []
+    notes, timeline = [], timeline_of(artefact)
+    if timeline is not None:
+        notes.append(
+            f"Samples and scores are those of the last time, {timeline.phrase(timeline.times[-1])}, unless they are "
+            "told time by time."
+        )
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
@@ -247,7 +270,7 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
     return tuple(notes)
 
 
-WRITABLE = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".csv.gz", ".tsv.gz")
+WRITABLE = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5ad", ".csv.gz", ".tsv.gz")
 
 
 def check_destination(destination: Path, *, pictures: bool = True) -> None:

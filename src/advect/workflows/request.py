@@ -42,11 +42,14 @@ class TrainRequest:
         settings: Settings of the model by name, see `methods.Blueprint`.
         validation: Share of rows for choosing the best weights.
         test: Share of rows held out for the figures.
-        key: The array inside an ``.npz``.
+        key: The array inside an ``.npz``, or the representation of cells.
         flip: Train on pictures of which half, drawn anew in every step, are mirrored left to right.
         continuous: Give every number column a density, whole-valued ones too: nothing is dequantised, and
             log-probabilities are densities throughout.
         parts: The user's own objects.
+        time_key: Column, or side array, of times: the model then leads from each time to the next.
+        leave_out: Times whose rows are kept for the figures.
+        spline: Train on smooth curves through all times instead of straight lines between two.
     """
 
     data: Any
@@ -72,9 +75,13 @@ class TrainRequest:
     flip: bool = False
     continuous: bool = False
     parts: Parts = field(default_factory=Parts)
+    time_key: str | None = None
+    leave_out: tuple[str | float, ...] = ()
+    spline: bool = False
 
     def __post_init__(self) -> None:
         get_method(self.method)
+        self._check_times()
         if self.steps is not None and self.budget_seconds is not None:
             raise ConfigError(
                 "steps and a time budget contradict each other", where="--steps, --budget", remedy="Give one of them."
@@ -94,6 +101,30 @@ class TrainRequest:
         for name in self.training:
             if name not in TrainingConfig.__dataclass_fields__:
                 raise unknown_name("training setting", name, TrainingConfig.__dataclass_fields__)
+
+    def _check_times(self) -> None:
+        if self.time_key is None:
+            for option, given in (("--leave-out", self.leave_out), ("--spline", self.spline)):
+                if given:
+                    raise ConfigError(
+                        "this is for data with times", where=option, remedy="Name their column: --time-key COLUMN."
+                    )
+            return
+        given = {"--source": self.source is not None, "--condition": self.condition, "--weights": self.weights}
+        for option in (name for name, value in given.items() if value):
+            raise ConfigError(
+                f"{option} cannot be used with times yet",
+                where="--time-key",
+                remedy="The first time is the source."
+                if option == "--source"
+                else f"Leave {option} out, or train on a part of the rows.",
+            )
+        if not get_method(self.method).any_source:
+            raise ConfigError(
+                f"{self.method} starts from Gaussian noise, and the rows of the first time are none",
+                where="--time-key",
+                remedy="Use ot-cfm, i-cfm, rf, sb-cfm or sf2m.",
+            )
 
     @property
     def splits_by(self) -> int:

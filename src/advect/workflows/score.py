@@ -79,7 +79,7 @@ def score(
     if isinstance(artefact.flow.base, EmpiricalBase):
         raise UnsupportedError(
             "this model's source is a data set, which has no density, so rows cannot be scored",
-            remedy="Move rows with transport, or train without a source to score them.",
+            remedy="Move rows with transport, or train without --source and --time-key to score them.",
         )
     codec = artefact.codec
     draws = importance_samples or default_draws(artefact)

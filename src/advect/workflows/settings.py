@@ -13,6 +13,7 @@ from advect.run.card import Sections, Setting
 from advect.training import TrainingConfig
 from advect.workflows.origin import data_file, data_name, fingerprint
 from advect.workflows.request import TrainRequest
+from advect.workflows.snapshots import Timed
 
 _TRAINING_WORDS = {
     "steps": "optimiser steps",
@@ -41,6 +42,7 @@ def resolved(
     blueprint: Blueprint,
     training: TrainingConfig,
     device: torch.device,
+    times: Timed | None = None,
 ) -> Sections:
     """All sections of ``config.toml``."""
     method = get_method(request.method)
@@ -49,7 +51,7 @@ def resolved(
             "method": Setting(request.method, method.title, "given"),
             "seed": Setting(request.seed, "of every draw", "given"),
         },
-        "data": _data(request, table, schema, split) | _source(request, source),
+        "data": _data(request, table, schema, split) | _source(request, source) | _times(times, request.spline),
         "options": {
             name: Setting(value, method.options[name].meaning, "given" if name in request.options else "default")
             for name, value in blueprint.options.items()
@@ -83,7 +85,7 @@ def _data(request: TrainRequest, table: Table, schema: Schema, split: Split) -> 
     return {
         "origin": Setting(table.origin, "where the rows came from", "given"),
         "path": Setting(None if path is None else str(path.resolve()), "the file that was read", "given"),
-        "key": Setting(table.key, "the array inside the .npz", "given"),
+        "key": Setting(table.key, "the array inside the .npz, or the representation of cells", "given"),
         "sha256": Setting(
             fingerprint(request.data, table), "of the file" if path else "of names and values", "derived"
         ),
@@ -108,6 +110,25 @@ def _source(request: TrainRequest, source: Table | None) -> dict[str, Setting]:
     return {
         "source": Setting(data_name(request.source, source), "rows to start from", "given"),
         "source_sha256": Setting(fingerprint(request.source, source), "of those rows", "derived"),
+    }
+
+
+def _times(found: Timed | None, spline: bool) -> dict[str, Setting]:
+    if found is None:
+        return {}
+    line = found.timeline
+    return {
+        "time_key": Setting(line.key, "column of times; the model leads from each to the next", "given"),
+        "times": Setting(
+            list(line.times), "in the user's units; 0 and 1 of the flow are the first and the last", "derived"
+        ),
+        "time_words": Setting(list(line.words), "as the data write them", "derived"),
+        "time_pattern": Setting(line.pattern, "how others are written", "derived"),
+        "time_text": Setting(line.text, "whether the data hold text", "derived"),
+        "spline": Setting(
+            spline or None, "paths are splines through all times; not set: straight between two", "given"
+        ),
+        "leave_out": Setting(list(line.left_out) or None, "times kept for the figures", "given"),
     }
 
 

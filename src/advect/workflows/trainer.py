@@ -1,11 +1,12 @@
 """The loop over prepared rows, and how many steps fit into a time budget."""
 
+import math
 import time
 from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
 from advect.run.card import Setting
-from advect.training import Batches, Trainer
+from advect.training import Batches, BatchSource, ChainBatches, DataRows, SnapshotBatches, Snapshots, Trainer
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
@@ -14,6 +15,7 @@ RESERVE_SHARE, RESERVE_SECONDS = 0.2, 3.0
 TIMED_STEPS, TIMED_SHARE = 30, 0.03
 # The timed steps run without interruptions; real ones also wait for validations and checkpoints.
 BUDGET_MARGIN = 0.9
+VALIDATION_BATCHES = 4
 
 
 def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
@@ -21,12 +23,22 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
-    rows, size = prepared.train, config.batch_size
-    batches = Batches(rows, size, config.seed, source, coupling, prepared=True)
-    validation = (
-        None if prepared.validate is None else Batches(prepared.validate, size, config.seed + 1, source, coupling)
+    def batches(rows: DataRows | Snapshots, seed: int, *, prepared: bool) -> BatchSource:
+        if isinstance(rows, Snapshots):
+            return (ChainBatches if rows.smooth else SnapshotBatches)(rows, config.batch_size, seed)
+        return Batches(rows, config.batch_size, seed, source, coupling, prepared=prepared)
+
+    validate, seed = prepared.validate, config.seed
+    turns = len(prepared.train.couplings) if isinstance(prepared.train, Snapshots) else 1
+    return Trainer(
+        core,
+        prepared.built.objective,
+        batches(prepared.train, seed, prepared=True),
+        config,
+        sink,
+        validation=None if validate is None else batches(validate, seed + 1, prepared=False),
+        validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
     )
-    return Trainer(core, prepared.built.objective, batches, config, sink, validation=validation)
 
 
 def with_steps(prepared: Prepared, steps: int) -> Prepared:

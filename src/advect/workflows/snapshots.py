@@ -1,0 +1,146 @@
+"""Rows at several times, from a request or a stored configuration to the snapshots that training takes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advect.data import Split, Timeline, read_timeline, set_aside, split_within, take_rows
+from advect.errors import ConfigError
+from advect.methods import Built
+from advect.records import Table
+from advect.run import Artefact
+from advect.training import DataRows, Snapshots, generator_for
+from advect.typing import SetCoupling
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Rows with their times.
+
+    Attributes:
+        table: The rows, the times set aside beside them.
+        timeline: The times.
+        snapshot: ``(rows,)`` index of each row's time.
+    """
+
+    table: Table
+    timeline: Timeline
+    snapshot: np.ndarray
+
+    def split(self, *, seed: int, validation: float, test: float) -> Split:
+        """Each time has its share of every part; the rows of a time that is left out are all held out."""
+        times = self.timeline.times
+        left_out = [times.index(time) for time in self.timeline.left_out]
+        return split_within(self.snapshot, seed=seed, validation=validation, test=test, held_out=left_out)
+
+    def at(self, rows: np.ndarray, time: float) -> np.ndarray:
+        """Those of some row indices that are of this time."""
+        return rows[self.snapshot[rows] == self.timeline.times.index(time)]
+
+
+def timed(table: Table, key: str, leave_out: Sequence[Any] = ()) -> Timed:
+    """A table with its times.
+
+    Raises:
+        AdvectError: Times that cannot be used, see `data.read_timeline` and `Timeline.without`.
+    """
+    timeline, snapshot = read_timeline(table, key)
+    return Timed(set_aside(table, key), timeline.without(leave_out), snapshot)
+
+
+def make_snapshots(
+    found: Timed,
+    rows: np.ndarray,
+    built: Built,
+    rows_of: Callable[[np.ndarray], DataRows],
+    *,
+    seed: int,
+    smooth: bool = False,
+) -> Snapshots:
+    """Some rows as snapshots in latent coordinates.
+
+    Args:
+        found: All rows.
+        rows: Indices of those that are wanted.
+        built: Whose coupling pairs neighbouring snapshots; it is prepared for each pair.
+        rows_of: From indices to rows as the loop wants them.
+        seed: Of the noise inside discrete cells, where a coupling looks at whole snapshots.
+        smooth: See `Snapshots`.
+
+    Raises:
+        ConfigError: A method that is not trained between two populations.
+    """
+    if built.coupling is None or not getattr(built.objective, "takes_intervals", False):
+        raise ConfigError(
+            "this method is not trained on paths between snapshots",
+            where="--time-key",
+            remedy="Use ot-cfm, i-cfm, rf, sb-cfm or sf2m, and let them predict the velocity.",
+        )
+    if isinstance(built.coupling, SetCoupling):
+        raise ConfigError(
+            "a plan from a distribution to a data set does not pair one snapshot with the next",
+            where="--time-key",
+            remedy="Leave out plan=semidiscrete.",
+        )
+    times = found.timeline.trained
+    each = tuple(rows_of(found.at(rows, time)) for time in times)
+    whole = [_all(part, seed) for part in each]
+    couplings = tuple(built.coupling.prepare(x0, x1, generator=generator_for(seed)) for x0, x1 in pairwise(whole))
+    return Snapshots(each, tuple(found.timeline.position(time) for time in times), couplings, smooth)
+
+
+def _all(rows: DataRows, seed: int) -> Tensor:
+    return rows.draw(torch.arange(rows.num_rows), generator_for(seed))
+
+
+def timeline_of(artefact: Artefact) -> Timeline | None:
+    """The times of a run; None for a run without any."""
+    return stored_timeline(artefact.config.get("data", {}))
+
+
+def stored_timeline(data: Mapping[str, Any]) -> Timeline | None:
+    """The times in the data section of a configuration."""
+    if "time_key" not in data:
+        return None
+    return Timeline(
+        key=data["time_key"],
+        times=tuple(float(time) for time in data["times"]),
+        words=tuple(data["time_words"]),
+        pattern=data["time_pattern"],
+        text=data["time_text"],
+        left_out=tuple(float(time) for time in data.get("leave_out", ())),
+    )
+
+
+def last_time(artefact: Artefact) -> tuple[str, ...]:
+    """The last time of a run as its data write it; nothing for a run without times."""
+    timeline = timeline_of(artefact)
+    return () if timeline is None else timeline.words[-1:]
+
+
+def needed_timeline(artefact: Artefact, asked: str) -> Timeline:
+    """The times of a run.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    timeline = timeline_of(artefact)
+    if timeline is None:
+        raise ConfigError(
+            "this run knows no times: it leads from a source to its data",
+            where=asked,
+            remedy="Train with --time-key COLUMN for a flow through the times of a data set.",
+        )
+    return timeline
+
+
+def of_last_time(artefact: Artefact, table: Table, rows: np.ndarray) -> Table:
+    """The rows of these indices; of a run with times those of the last time."""
+    chosen, timeline = take_rows(table, rows), timeline_of(artefact)
+    times = None if timeline is None else timeline.read(chosen)
+    return chosen if timeline is None or times is None else take_rows(chosen, times == timeline.times[-1])
