@@ -11,9 +11,10 @@ from advect.evaluation import ClosestRecord, TrainedOn
 from advect.records import Metric
 from advect.report.comparison import ComparisonContent, MethodRow, render_comparison
 from advect.report.comparison.content import CurvePoint, LikelihoodCell, MetricCell, Ruler, Spread
-from advect.report.comparison.figures import pair_to_draw, style_of
+from advect.report.comparison.figures import style_of
 from advect.report.comparison.table import blocks
 from advect.report.comparison.verdict import verdict, winner
+from advect.report.values import pair_to_draw
 from tests.faces.made_runs import advect, houses, only_json, refuse, succeed
 from tests.faces.test_report_page import ATTACKS, Page, table
 from tests.workflows.tiny import moons

@@ -1,6 +1,8 @@
 """The page: one file that loads nothing, escapes everything, and says honestly how good the samples are."""
 
+import base64
 import dataclasses
+import hashlib
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -15,15 +17,18 @@ from advect.report import (
     ErrorCurve,
     History,
     Likelihood,
+    Motion,
     ReportContent,
     judge,
     render_report,
     verdict,
     write_report,
 )
+from advect.report.page import script
 from advect.report.parts import strip
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "rect", "circle", "path"}
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 ATTACKS = [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
     "</style><script>1</script>",
@@ -57,7 +62,7 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     def find(self, tag):
@@ -105,7 +110,7 @@ def content_of(words="plain", width=2, rows=60):
         history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0),
         samples=rows_of(),
         real=rows_of(),
-        trajectories=rng.normal(size=(5, 20, 2)),
+        motion=motion_of(words),
         error_curves=(ErrorCurve(words, (1, 2, 4), (0.3, 0.2, 0.1), words, 2),),
         configuration=f'name = "{words}"\nsteps = 5\n',
         command=f"advect train {words}",
@@ -115,11 +120,16 @@ def content_of(words="plain", width=2, rows=60):
     )
 
 
+def motion_of(words="plain", columns=2, **more):
+    states = np.random.default_rng(1).normal(size=(5, 20, columns))
+    names = tuple(f"{words}{i}" for i in range(columns))
+    captions = tuple(f"t = {i / 4:.2f}" for i in range(5))
+    return Motion(states, captions, names, real=states[-1], note=words, why_stored=words, **more)
+
+
 def text_of(words):
     """The same without figures, which take most of the time."""
-    return dataclasses.replace(
-        content_of(words), samples=None, real=None, history=None, trajectories=None, error_curves=()
-    )
+    return dataclasses.replace(content_of(words), samples=None, real=None, history=None, motion=None, error_curves=())
 
 
 def images_of(event_shape, high=16):
@@ -133,17 +143,18 @@ def images_of(event_shape, high=16):
 
 
 def require_harmless(text):
-    """No script, no handler, no address but data: and anchors, no element that loads anything."""
+    """No script but ours, no handler, no address but data: and anchors, no element that loads anything."""
     page = Page(text)
+    scripts = SCRIPT.findall(text)
+    assert scripts == [script()] * len(page.find("script"))
+    assert len(scripts) == len(page.find("canvas")) <= 1
     names = {name for name, _ in page.elements}
     assert not names & {
-        "script",
         "iframe",
         "object",
         "embed",
         "base",
         "form",
-        "input",
         "video",
         "audio",
         "use",
@@ -152,6 +163,8 @@ def require_harmless(text):
     for tag, attributes in page.elements:
         for key, value in attributes.items():
             assert not key.lower().startswith("on"), (tag, key)
+            assert tag != "script"
+            assert tag != "input" or attributes["type"] == "range"
             assert key != "style", tag
             if key in ("src", "href", "srcset", "xlink:href", "action", "data", "poster"):
                 assert re.match(r"data:(image/(png|svg\+xml);base64,[A-Za-z0-9+/=]*)?,?$|#[a-z]+$", value), (tag, key)
@@ -161,7 +174,11 @@ def require_harmless(text):
     assert "//" not in style
     policies = [a["content"] for a in page.find("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert len(policies) == 1
-    assert policies[0].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+    assert policies[0] == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return page
 
 
@@ -175,8 +192,6 @@ def test_nothing_a_stranger_writes_becomes_markup(words):
 
 
 def test_names_and_categories_around_and_inside_figures_are_letters_too():
-    import base64
-
     rng = np.random.default_rng(0)
     words = np.array([*ATTACKS, None], object)
     rows = table([*rng.normal(size=(len(ATTACKS), 40)), rng.choice(words, 40)], [*ATTACKS, "kinds"])
@@ -203,7 +218,7 @@ def test_the_page_can_be_read_by_everyone():
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in page.find("svg"))
     assert len(page.find("h1")) == 1
     anchors = {a["href"] for a in page.find("a")}
-    assert anchors == {f"#{a['id']}" for _, a in page.elements if "id" in a}
+    assert anchors == {f"#{a['id']}" for a in page.find("section")}
     levels = [int(name[1]) for name, _ in page.elements if re.fullmatch(r"h[1-6]", name)]
     assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
 
@@ -276,7 +291,7 @@ def test_the_file_is_written_whole_or_not_at_all(tmp_path):
     path = write_report(content, tmp_path / "report.html")
     assert path.read_text("utf-8") == render_report(content)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    broken = dataclasses.replace(content, trajectories=np.array([["a"]], object)[None].repeat(2, 2))
+    broken = dataclasses.replace(content, motion=dataclasses.replace(motion_of(), states=np.full((5, 3, 2), "a")))
     with pytest.raises(ValueError, match="could not convert"):
         write_report(broken, path)
     assert "ü" in path.read_text("utf-8")

@@ -7,6 +7,7 @@ HTML file. `verdict` puts scores into words. The figures of the page are in `fig
 
 from advect.report.content import DataSummary, ErrorCurve, History, Likelihood, ReportContent
 from advect.report.images import picture_grid, write_pictures, write_png_grid
+from advect.report.motion import Motion
 from advect.report.page import render_report, write_report
 from advect.report.verdict import judge, verdict
 
@@ -15,6 +16,7 @@ __all__ = [
     "ErrorCurve",
     "History",
     "Likelihood",
+    "Motion",
     "ReportContent",
     "judge",
     "picture_grid",

@@ -6,9 +6,8 @@ Every text in it may come from a stranger's file (column names, categories, path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from advect.records import Column, Finding, Metric, Table
+from advect.report.motion import Motion
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class ReportContent:
         history: Training curves.
         samples: Rows drawn from the model, of the user's kind.
         real: Held-out rows to look at beside them.
-        trajectories: ``(times, n, 2)`` paths of samples from t = 0 to t = 1, for two columns.
+        motion: Rows on their way from source to data.
         error_curves: Error against network evaluations, one per solver.
         configuration: The resolved configuration as TOML.
         command: The command line that makes this run again.
@@ -147,7 +146,7 @@ class ReportContent:
     history: History | None = None
     samples: Table | None = None
     real: Table | None = None
-    trajectories: np.ndarray | None = None
+    motion: Motion | None = None
     error_curves: tuple[ErrorCurve, ...] = ()
     configuration: str = ""
     command: str = ""

@@ -27,6 +27,7 @@ from advect.report.verdict import judge
 # So many columns and scores stand open on the page; the rest is one click away, and on paper open as well.
 OPEN_COLUMNS, OPEN_ROWS = 12, 16
 _PICTURES = 64
+_PATHS = 60
 
 
 @dataclass(frozen=True)
@@ -275,13 +276,13 @@ def cost(content: ReportContent) -> Card | None:
 
 def paths(content: ReportContent) -> Card | None:
     """Paths from noise to samples, in two dimensions."""
-    if content.trajectories is None or content.trajectories.ndim != 3 or content.trajectories.shape[2] != 2:
+    motion = content.motion
+    if motion is None or motion.image or motion.layered or len(motion.names) != 2:
         return None
-    names = names_of(content.real, content.samples)
-    pair = (names[0], names[1]) if len(names) > 1 else ("x0", "x1")
-    alt = "Paths of samples from noise at t = 0 (grey rings) to data at t = 1 (filled dots)."
+    alt = "Paths of samples from the source at t = 0 (grey rings) to data at t = 1 (filled dots)."
     caption = "Straighter paths need fewer solver steps."
-    return figure_card(trajectory_figure(content.trajectories, pair), alt, caption=caption)
+    figure = trajectory_figure(motion.states[::2, :_PATHS], (motion.names[0], motion.names[1]))
+    return figure_card(figure, alt, caption=caption)
 
 
 def data_words(data: DataSummary) -> str:

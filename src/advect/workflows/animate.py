@@ -14,7 +14,7 @@ from advect.run import Artefact
 from advect.workflows.again import find_data
 from advect.workflows.motion import chosen_columns, motion, real_points
 from advect.workflows.open import open_run
-from advect.workflows.report import pixel_bounds
+from advect.workflows.shown_motion import pixel_bounds
 
 ENDINGS = (".gif", ".mp4")
 NAME = "animation.gif"

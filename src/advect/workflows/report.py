@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from advect.data import BUILTINS, Split, some_rows, take_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_new_folder, check_writable
@@ -31,9 +28,9 @@ from advect.training import TrainingConfig, generator_for
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
+from advect.workflows.shown_motion import pixel_bounds, shown_motion
 
 SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
-TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
 
 
 def write_run_report(
@@ -90,7 +87,7 @@ def _content(
         history=_history(artefact),
         samples=samples,
         real=real,
-        trajectories=_trajectories(artefact),
+        motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
         error_curves=_error_curves(artefact),
         configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
         command=command_line(folder, artefact),
@@ -213,23 +210,6 @@ def _error_curves(artefact: Artefact) -> tuple[ErrorCurve, ...]:
     return tuple(curves)
 
 
-@torch.no_grad()
-def _trajectories(artefact: Artefact) -> np.ndarray | None:
-    """Paths of a few samples where two continuous columns make a plane to draw them in."""
-    columns = artefact.schema.columns
-    if len(columns) != 2 or any(c.kind != "continuous" for c in columns) or len(artefact.codec.coordinates) != 2:
-        return None
-    if artefact.flow.ode is None:
-        return None
-    generator = generator_for(int(artefact.config["seed"]), SAMPLE, 1)
-    condition = None
-    if artefact.condition is not None:
-        condition = artefact.condition.draw(TRAJECTORY_ROWS, generator).float()
-    times = torch.linspace(0, 1, TRAJECTORY_TIMES)
-    states = artefact.flow.trajectory(TRAJECTORY_ROWS, times, condition, generator=generator)
-    return states.double().cpu().numpy()
-
-
 def _notes(artefact: Artefact) -> tuple[str, ...]:
     notes = []
     path = artefact.config.get("options", {}).get("sigma", 0.0)
@@ -269,13 +249,6 @@ def check_destination(destination: Path, *, pictures: bool = True) -> None:
     if destination.is_dir():
         raise ConfigError("this is a folder", where=f"--out {destination}", remedy="Name a file.")
     check_writable(destination)
-
-
-def pixel_bounds(schema: Schema) -> tuple[float, float] | None:
-    """The values shown as black and white: the smallest and largest pixel that training saw."""
-    lows = [c.minimum for c in schema.columns if c.minimum is not None]
-    highs = [c.maximum for c in schema.columns if c.maximum is not None]
-    return (min(lows), max(highs)) if schema.image and lows and highs else None
 
 
 def write_samples(table: Table, destination: Path, schema: Schema) -> Path:

@@ -9,15 +9,15 @@ from advect.report.comparison.figures import (
     curve_figure,
     likelihood_figure,
     metrics_figure,
-    pair_to_draw,
     samples_figure,
 )
 from advect.report.comparison.table import blocks
 from advect.report.images import grid_image, natural_bounds, png_bytes
 from advect.report.ink import clean, data_uri
 from advect.report.numerals import number, plus_minus
-from advect.report.page import environment
+from advect.report.page import behaviour, environment
 from advect.report.parts import Card, figure_card
+from advect.report.values import pair_to_draw
 
 _PICTURES = 36
 
@@ -43,6 +43,7 @@ def render_comparison(content: ComparisonContent) -> str:
             metrics=_metrics(content),
             costs=_costs(content),
             samples=_samples(content),
+            **behaviour(),
         )
     )
 

@@ -21,7 +21,8 @@ from advect.workflows.comparison.rows import DoneRun
 from advect.workflows.generate import generate
 from advect.workflows.open import open_run
 from advect.workflows.prepare import SAMPLE
-from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS, pixel_bounds
+from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS
+from advect.workflows.shown_motion import pixel_bounds
 
 
 def write_page(
