@@ -1,12 +1,12 @@
-"""The curves of a report: how training went, and what accuracy costs."""
+"""The curves of a report: how training went, what is left to learn, and what accuracy costs."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advect.report.content import ErrorCurve, History
-from advect.report.ink import FAINT, REAL, SAMPLES, house_style, label, new_figure
+from advect.report.content import ErrorCurve, History, Regression
+from advect.report.ink import FAINT, INK, REAL, SAMPLES, house_style, label, new_figure
 from advect.report.marginals import say
 from advect.report.numerals import grouped
 
@@ -71,6 +71,30 @@ def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
     top = float(np.quantile(losses, 0.98))
     if np.isfinite(high - low) and high - low > 3 * (top - low) > 0:
         axes.set_ylim(low - 0.05 * (top - low), top + 0.25 * (top - low))
+
+
+@house_style()
+def regression_figure(regression: Regression) -> "matplotlib.figure.Figure":
+    """Loss, the least loss possible and the gap to the exact field, over time; on a log axis where they allow it."""
+    figure = new_figure(5.6, 2.7)
+    axes = figure.subplots()
+    loss, floor, gap = (_curve(regression.times, y) for y in (regression.loss, regression.floor, regression.gap))
+    if not len(gap):
+        say(axes, "The gap was not measured over time.")
+        return figure
+    axes.plot(*loss.T, "o-", color=REAL, ms=3.2, linewidth=1.3, label="loss")
+    axes.plot(*floor.T, "--", color=INK, linewidth=1.3, label="least possible loss")
+    axes.plot(*gap.T, "s-", color=SAMPLES, ms=3.2, linewidth=1.3, label="regression gap")
+    error = _curve(regression.times, regression.gap_error)
+    if len(error) == len(gap):
+        low = np.maximum(gap[:, 1] - 2 * error[:, 1], gap[:, 1] / 10)  # a log axis has no zero
+        axes.fill_between(gap[:, 0], low, gap[:, 1] + 2 * error[:, 1], color=SAMPLES, alpha=0.18, linewidth=0)
+    if all((curve[:, 1] > 0).all() for curve in (loss, floor, gap)):
+        axes.set_yscale("log")
+    axes.set(xlabel="t", ylabel="mean square")
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
 
 
 @house_style()

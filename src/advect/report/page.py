@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from advect.files import write_bytes
 from advect.report import sections
 from advect.report.content import ReportContent
+from advect.report.density import density_card
 from advect.report.ink import clean
 from advect.report.motion import moving
 from advect.report.numerals import grouped
@@ -49,9 +50,11 @@ def render_report(content: ReportContent) -> str:
             scores=[score_row(metric) for metric in content.metrics],
             likelihood=sections.likelihood(content),
             training=sections.training(content),
+            regression=sections.regression(content),
             cost=sections.cost(content),
             paths=sections.paths(content),
             motion=moving(content.motion),
+            density=density_card(content.density),
             data_words=sections.data_words(content.data),
             columns=[column_row(one) for one in content.data.columns],
             open_rows=sections.OPEN_ROWS,

@@ -8,7 +8,7 @@ import numpy as np
 from advect.errors import ShapeError
 from advect.records import Table
 from advect.report.content import DataSummary, ReportContent
-from advect.report.curves import error_figure, history_figure
+from advect.report.curves import error_figure, history_figure, regression_figure
 from advect.report.figures import (
     matrix_columns,
     matrix_figure,
@@ -256,6 +256,23 @@ def training(content: ReportContent) -> Card | None:
 def _fall(name: str, values: Iterable[float]) -> str:
     finite = [v for v in values if np.isfinite(v)]
     return f"{name} from {number(finite[0])} to {number(finite[-1])}." if finite else ""
+
+
+def regression(content: ReportContent) -> Card | None:
+    """What is left to learn, over time."""
+    found = content.regression
+    if found is None or not len(found.times):
+        return None
+    alt = (
+        f"Mean squares over t, of {len(found.times)} spans of time. {_fall('Loss', found.loss)} "
+        f"{_fall('Least possible loss', found.floor)} {_fall('Regression gap', found.gap)}"
+    )
+    caption = (
+        "On average the loss is the sum of the two others: what no field can avoid, and how far this one is from the "
+        "exact field of its training rows (band: two standard errors). A gap of 0 would be no feat: that field makes "
+        "the training rows and nothing else."
+    )
+    return figure_card(regression_figure(found), alt, caption=caption)
 
 
 def cost(content: ReportContent) -> Card | None:

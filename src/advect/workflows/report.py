@@ -17,6 +17,7 @@ from advect.report import (
     ErrorCurve,
     History,
     Likelihood,
+    Regression,
     ReportContent,
     picture_grid,
     verdict,
@@ -25,6 +26,7 @@ from advect.report import (
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
+from advect.workflows.density_map import density_map
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
@@ -85,9 +87,11 @@ def _content(
         metrics=metrics,
         likelihood=likelihood,
         history=_history(artefact),
+        regression=_regression(artefact),
         samples=samples,
         real=real,
         motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
+        density=density_map(artefact, real, seed=int(config["seed"])),
         error_curves=_error_curves(artefact),
         configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
         command=command_line(folder, artefact),
@@ -190,6 +194,21 @@ def _history(artefact: Artefact) -> History:
     )
 
 
+def _regression(artefact: Artefact) -> Regression | None:
+    """The gap over time; None for a map without a field, and where nothing was said about it."""
+    facts = artefact.evaluation.get("regression", {})
+    line = regression_line(facts)
+    if artefact.flow.ode is None or (line is None and "reason" not in facts):
+        return None
+    if line is None:
+        return Regression(f"The regression gap was not measured: {facts['reason']}.")
+    spans = facts.get("spans") or ()
+    return Regression(
+        f"Regression gap of the learnt field: {line}.",
+        *([span[name] for span in spans] for name in ("time", "gap", "gap_error", "loss", "floor")),
+    )
+
+
 def _error_curves(artefact: Artefact) -> tuple[ErrorCurve, ...]:
     """Error against evaluations as it was measured after training, one curve per solver."""
     trials = artefact.config.get("calibration", {}).get("trials", ())
@@ -215,9 +234,6 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
-    gap = regression_line(artefact.evaluation.get("regression", {}))
-    if gap is not None:
-        notes.append(f"Regression gap of the learnt field: {gap}.")
     failed = artefact.evaluation.get("sampling", {}).get("failed_rows", 0)
     if failed:
         notes.append(f"{failed} sampled rows have no value: the solver failed on them.")

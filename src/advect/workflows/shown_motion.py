@@ -57,7 +57,7 @@ def _points(artefact: Artefact, real: Table, seed: int, fields: bool) -> Motion 
         return None
     rows = int(np.clip(NUMBERS // (FRAMES * len(columns)), FEWEST_ROWS, MOST_ROWS))
     found = motion(artefact, rows=rows, seed=seed)
-    shift = np.array([artefact.codec.codes[artefact.codec.coordinates[i].column].offset for i in columns])
+    shift = np.array([_shift(artefact, i) for i in columns])
     states = found.states.reshape(*found.states.shape[:2], -1)[:, :, list(columns)] + shift
     field: PlaneField | str = ""
     if artefact.flow.ode is None:
@@ -71,7 +71,7 @@ def _points(artefact: Artefact, real: Table, seed: int, fields: bool) -> Motion 
     return Motion(
         states,
         found.captions,
-        tuple(found.names[i] for i in columns),
+        tuple(_name(artefact, i) for i in columns),
         _pair(tuple(found.names[i] for i in columns), real),
         _real(artefact, real, columns, rows, seed, shift),
         layered=artefact.flow.ode is None,
@@ -82,10 +82,10 @@ def _points(artefact: Artefact, real: Table, seed: int, fields: bool) -> Motion 
 
 
 def _columns(artefact: Artefact, real: Table) -> tuple[int, ...]:
-    """The coordinates that can stand on a number line, the two that say most among them."""
-    coordinates, codes = artefact.codec.coordinates, artefact.codec.codes
+    """The columns of numbers, the two that say most among them; categories by their place where numbers are few."""
+    coordinates = artefact.codec.coordinates
     values = [i for i, c in enumerate(coordinates) if c.role == "value"]
-    numeric = [i for i in values if codes[coordinates[i].column].form in ("real", "whole")]
+    numeric = [i for i in values if _is_number(artefact, i)]
     chosen = numeric if len(numeric) > 1 else values
     names = tuple(coordinates[i].name for i in chosen)
     if len(chosen) > MOST_COLUMNS:
@@ -93,6 +93,24 @@ def _columns(artefact: Artefact, real: Table) -> tuple[int, ...]:
         others = [i for i in chosen if i not in pair][: MOST_COLUMNS - len(pair)]
         chosen = sorted([*pair, *others])
     return tuple(chosen)
+
+
+def _is_number(artefact: Artefact, coordinate: int) -> bool:
+    return artefact.schema.columns[artefact.codec.coordinates[coordinate].column].kind in ("continuous", "integer")
+
+
+def _name(artefact: Artefact, coordinate: int) -> str:
+    name = artefact.codec.coordinates[coordinate].name
+    return name if _is_number(artefact, coordinate) else f"{name} (place of the category)"
+
+
+def _shift(artefact: Artefact, coordinate: int) -> float:
+    """From a coordinate to the column's own number; a level is in the middle of its cell."""
+    place = artefact.codec.coordinates[coordinate].column
+    column, code = artefact.schema.columns[place], artefact.codec.codes[place]
+    if code.form == "levels":
+        return (column.minimum or 0.0) - 0.5 if column.kind == "integer" else -0.5
+    return code.offset - (0.5 if code.form == "whole" else 0.0)
 
 
 def _pair(names: tuple[str, ...], real: Table) -> tuple[int, int]:

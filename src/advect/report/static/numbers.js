@@ -38,9 +38,11 @@ function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
 }
 
-// A number as people write it: five digits, a true minus sign.
-function written(value) {
+// A number as fine as a hundred-thousandth of the range that is seen, with a true minus sign.
+function written(value, range) {
   if (!Number.isFinite(value)) return "no number";
-  const text = value === 0 ? "0" : Number(value.toPrecision(5)).toString();
+  const decimals = 5 - Math.floor(Math.log10(range));
+  const plain = decimals <= 12 && Math.abs(value) < 1e12;
+  const text = plain ? value.toFixed(clamp(decimals, 0, 12)) : value.toPrecision(6);
   return text.replace("-", "\u2212");
 }

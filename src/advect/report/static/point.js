@@ -150,7 +150,8 @@ class DraggedPoint {
   }
 
   say() {
-    const text = ([x, y]) => `(${written(x)}, ${written(y)})`;
+    const { x0, x1, y0, y1 } = this.plot.frame;
+    const text = ([x, y]) => `(${written(x, x1 - x0)}, ${written(y, y1 - y0)})`;
     const now = this.plot.panel.captions[Math.round(this.frame)];
     const here = text(this.here(Math.round(this.frame)));
     const ends = `comes from ${text(this.points[0])}, goes to ${text(this.points[this.points.length - 1])}`;

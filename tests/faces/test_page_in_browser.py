@@ -1,0 +1,372 @@
+"""The page in a real browser: nothing of a stranger's runs, nothing leaves, and what moves answers hand and keys.
+
+Skipped where playwright or a chromium is not installed: ``pip install -e .[browser]`` and the system's chromium.
+"""
+
+import copy
+import dataclasses
+import functools
+import itertools
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from advect.data import read_table
+from advect.report import render_report
+from advect.solvers import Adaptive
+from advect.workflows.motion import FRAMES, visible
+from advect.workflows.shown_motion import shown_motion
+from tests.faces.made_pages import ATTACKS, content_of, images_of, motion_of, pictures_of, table, text_of
+from tests.workflows.tiny import moons, run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra: browser)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the path"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        # No sandbox: in a container the tests may run as root. Only pages made here are opened.
+        made = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """A function that writes content and opens its page; whatever it says, asks for or runs fails the test."""
+    contexts, trouble = [], []
+
+    def opened(content, **how):
+        path = tmp_path / f"{len(contexts)}.html"
+        path.write_text(content if isinstance(content, str) else render_report(content), encoding="utf-8")
+        context = browser.new_context(**({"viewport": {"width": 1000, "height": 800}} | how))
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+        def guard(route):
+            if route.request.url.startswith(path.as_uri()) or route.request.url.startswith("data:"):
+                route.continue_()
+            else:
+                trouble.append(f"request: {route.request.url}")
+                route.abort()
+
+        context.route("**/*", guard)
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+@functools.cache
+def moving_page():
+    """The text of a page with little but rows on their way: the other figures take most of the time."""
+    return render_report(with_motion(motion_of()))
+
+
+def with_motion(motion):
+    return dataclasses.replace(text_of("plain"), motion=motion)
+
+
+def numbers(text):
+    """The numbers of the sentence about the dragged point: here, from, to, each a pair."""
+    found = [float(n) for n in re.findall(r"-?\d[\d.]*(?:e[-+]?\d+)?", text.split(":", 1)[1].replace("−", "-"))]
+    return np.array(found[:6]).reshape(3, 2)
+
+
+def pixels(page):
+    return page.evaluate("document.querySelector('canvas').toDataURL()")
+
+
+def place(page):
+    return int(page.locator(".time").input_value())
+
+
+def drag(page, by):
+    """Drag the ringed point by pixels."""
+    page.locator(".handle").scroll_into_view_if_needed()
+    box = page.locator(".handle").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + by[0] / 2, y + by[1] / 2)
+    page.mouse.move(x + by[0], y + by[1])
+    page.mouse.up()
+
+
+# --- strangers -----------------------------------------------------------------------------------------------------
+
+
+def test_words_of_strangers_stay_words(opened):
+    """Every attack in every place that takes text: the shown text is what was written, and nothing else happens."""
+    for words in ATTACKS:
+        page = opened(text_of(words))
+        assert page.title() == " ".join(page.title().split())
+        if words.isprintable():
+            assert page.locator("h1").text_content() == words
+            assert words in page.locator("#again pre").first.text_content()
+        assert page.locator("script").count() == 0
+
+
+def test_names_in_figures_and_controls_stay_words(opened):
+    """Column names on the canvas, in the choice of columns, and categories in the pictures."""
+    rng = np.random.default_rng(0)
+    words = np.array([*ATTACKS, None], object)
+    rows = table([*rng.normal(size=(3, 40)), rng.choice(words, 40)], [*ATTACKS[:3], "kinds"])
+    states = rng.normal(size=(5, 20, len(ATTACKS)))
+    motion = dataclasses.replace(motion_of(ATTACKS[0]), states=states, real=states[-1], names=tuple(ATTACKS))
+    page = opened(dataclasses.replace(content_of(ATTACKS[0]), samples=rows, real=rows, motion=motion))
+    offered = page.locator(".across option").all_text_contents()
+    assert len(offered) == len(ATTACKS)
+    assert [o for o, a in zip(offered, ATTACKS, strict=True) if a.isprintable()] == [
+        " ".join(a.split()) for a in ATTACKS if a.isprintable()
+    ]
+    for value in (3, 9):
+        page.locator(".across").select_option(str(value))
+    page.locator(".play").click()
+    assert page.evaluate("document.scripts.length") == 1
+
+
+def test_the_policy_forbids_what_is_not_the_pages_own(browser, tmp_path):
+    """The net beneath: a page into which a script was smuggled does not run it."""
+    path = tmp_path / "page.html"
+    smuggled = "<script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+    path.write_text(moving_page().replace("<main>", f"<main>{smuggled}"), encoding="utf-8")
+    context = browser.new_context()
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.as_uri())
+    assert page.title() == "plain"
+    assert sum("Content Security Policy" in text for text in said) >= 2
+    assert page.locator(".live").is_visible()  # and the page's own script did run
+    context.close()
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_slider_by_keys(opened):
+    page = opened(moving_page())
+    slider, first = page.locator(".time"), pixels(page)
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert (place(page), page.locator(".now").text_content()) == (1, "t = 0.25")
+    assert slider.get_attribute("aria-valuetext") == "t = 0.25"
+    assert pixels(page) != first
+    page.keyboard.press("End")
+    assert page.locator(".now").text_content() == "t = 1.00"
+    page.keyboard.press("Home")
+    assert (place(page), pixels(page)) == (0, first)
+    page.keyboard.press(" ")
+    playwright.expect(slider).not_to_have_value("0")
+    assert page.locator(".play").text_content() == "Pause"
+    page.keyboard.press(" ")
+    assert page.locator(".play").text_content() == "Play"
+    stopped = place(page)
+    page.wait_for_timeout(150)
+    assert place(page) == stopped
+
+
+def test_play_reaches_the_data_and_begins_anew(opened):
+    page = opened(moving_page())
+    page.clock.install()
+    page.locator(".play").click()
+    page.clock.run_for(4500)
+    assert (place(page), page.locator(".play").text_content()) == (4, "Play")
+    page.locator(".play").click()
+    page.clock.run_for(1000)
+    assert place(page) < 4
+
+
+def test_where_motion_is_unwelcome_there_are_stops(opened):
+    page = opened(moving_page(), reduced_motion="reduce")
+    page.clock.install()
+    page.locator(".play").click()
+    pictures = []
+    for _ in range(12):
+        page.clock.run_for(100)
+        pictures.append(pixels(page))
+    assert len(set(pictures)) <= 3  # of 1.2 seconds, at 0.6 seconds a stop
+
+
+def test_pictures_on_their_way(opened):
+    page = opened(dataclasses.replace(images_of((1, 8, 8)), motion=pictures_of((3, 8, 8))))
+    first = pixels(page)
+    page.locator(".time").focus()
+    page.keyboard.press("End")
+    assert pixels(page) != first
+    assert page.locator("#motion img").is_visible()  # the strip of all times stays
+
+
+# --- the point -----------------------------------------------------------------------------------------------------
+
+RUNS = {
+    "residual network": {},
+    "residual network far from zero": {"data": "far"},
+    "plain network, heavy tails": {"method": "ot-cfm", "network": "mlp-2x16", "data": "heavy"},
+    "another schedule": {"method": "edm"},
+    "by likelihood": {"method": "cnf", "network": "mlp-2x8", "steps": 20},
+}
+
+
+def rows_of(name):
+    rows = moons(300)
+    if name == "heavy":  # one column with tails that the scaling bends
+        rows[:, 0] = np.sign(rows[:, 0]) * np.exp(2 * np.abs(rows[:, 0]))
+    if name == "far":
+        rows += 1e6
+    return rows
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+    for name, how in RUNS.items():
+        how = dict(how)
+        rows = rows_of(how.pop("data", "moons"))
+        artefact = run(rows, out=folder / name, **how).artefact
+        made[name] = artefact, shown_motion(artefact, read_table(rows), seed=0)
+    assert made["plain network, heavy tails"][1].field.outer.bend[0, 1] > 0  # bent by a sinh
+    assert made["another schedule"][1].note
+    return made
+
+
+@torch.no_grad()
+def moved(artefact, x, start, end):
+    """A point of the data moved from one time to another by the model itself, by a very careful solve."""
+    flow = copy.deepcopy(visible(artefact.flow)).double()
+    before, ode, _ = flow.split_at_ode("test")
+    shift = np.array([code.offset for code in artefact.codec.codes])
+    z = before.encode(torch.as_tensor(x - shift)[None].double(), log_det=False).value.double()
+    first, last = (min(max(t, ode.interval[0]), ode.interval[1]) for t in (start, end))
+    z = z if first == last else Adaptive(rtol=1e-7, atol=1e-7)(ode.field, z, first, last).state
+    return before.decode(z, log_det=False).value[0].double().numpy() + shift
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_dragged_point_goes_where_the_model_takes_it(opened, runs, name):
+    """At three times, along the whole way, by hand and by keys: the page's Runge–Kutta against an adaptive solve.
+
+    The page promises 1e-3, in units of the spread of the data; it writes a hundred-thousandth of what is seen.
+    """
+    artefact, motion = runs[name]
+    page = opened(with_motion(motion))
+    data = rows_of(RUNS[name].get("data", "moons"))
+    tolerance = 1e-3 * data.std(0)
+    hint = page.locator("#hint").text_content()
+    assert "integrates the model's own velocity" in hint, hint
+    for at in (0, (FRAMES - 1) // 2, FRAMES - 1):
+        page.locator(".time").fill(str(at))
+        drag(page, (23, -17))
+        here, source, end = numbers(page.locator(".where").text_content())
+        t = at / (FRAMES - 1)
+        assert (np.abs(source - moved(artefact, here, t, 0.0)) <= tolerance).all()
+        assert (np.abs(end - moved(artefact, here, t, 1.0)) <= tolerance).all()
+    page.locator(".time").fill("8")
+    page.locator(".handle").focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("ArrowUp")
+    start = numbers(page.locator(".where").text_content())[0]
+    for at in range(8, FRAMES, 8):
+        page.locator(".time").fill(str(at))
+        here = numbers(page.locator(".where").text_content())[0]
+        assert (np.abs(here - moved(artefact, start, 0.2, at / 40)) <= tolerance).all()
+
+
+def test_the_point_follows_mouse_key_and_finger(opened):
+    page = opened(moving_page(), has_touch=True)
+    said = [page.locator(".where").text_content()]
+    drag(page, (80, 60))
+    said.append(page.locator(".where").text_content())
+    assert page.evaluate("document.activeElement.className") == "handle"
+    before = page.locator(".handle").bounding_box()["x"]
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    said.append(page.locator(".where").text_content())
+    assert page.locator(".handle").bounding_box()["x"] > before + 50
+    page.locator("canvas").scroll_into_view_if_needed()
+    box = page.locator("canvas").bounding_box()
+    page.touchscreen.tap(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
+    said.append(page.locator(".where").text_content())
+    finger(page, (60, 90))
+    said.append(page.locator(".where").text_content())
+    assert all(one != other for one, other in itertools.pairwise(said)), said
+
+
+def finger(page, by):
+    """Drag the ringed point by touch."""
+    page.locator(".handle").scroll_into_view_if_needed()
+    box = page.locator(".handle").bounding_box()
+    x, y = box["x"] + 22, box["y"] + 22
+    session = page.context.new_cdp_session(page)
+    for kind, points in (
+        ("touchStart", [{"x": x, "y": y}]),
+        ("touchMove", [{"x": x + by[0] / 2, "y": y + by[1] / 2}]),
+        ("touchMove", [{"x": x + by[0], "y": y + by[1]}]),
+        ("touchEnd", []),
+    ):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def test_elsewhere_the_nearest_stored_path_is_shown(opened):
+    """The point is put on a row at its time: what is said must be that row's own way."""
+    motion = motion_of(columns=3, rows=6)
+    page = opened(with_motion(motion))
+    assert "nearest of the stored paths: plain." in page.locator("#hint").text_content()
+    page.locator(".across").select_option("2")
+    page.locator(".up").select_option("1")
+    page.locator(".time").fill("2")
+    here, source, end = numbers(page.locator(".where").text_content())
+    states = motion.states[:, :, [2, 1]]
+    row = int(np.abs(states[2] - here).sum(1).argmin())
+    width = np.ptp(states, axis=(0, 1)).max()  # a quantum is three ranges in 65534 steps
+    for found, frame in ((here, 2), (source, 0), (end, 4)):
+        np.testing.assert_allclose(found, states[frame, row], atol=2e-4 * width)
+    drag(page, (-40, 30))
+    assert page.locator(".up").input_value() == "1"
+    page.locator(".up").select_option("2")
+    assert page.locator(".across").input_value() != "2"  # never one column against itself
+
+
+# --- every kind of reader ------------------------------------------------------------------------------------------
+
+
+def test_without_a_script_and_on_paper_there_is_a_strip(opened):
+    page = opened(moving_page(), java_script_enabled=False)
+    assert page.locator(".still img").first.is_visible()
+    assert not page.locator(".live").is_visible()
+    page = opened(moving_page())
+    assert not page.locator(".still").first.is_visible()
+    page.emulate_media(media="print")
+    assert page.locator(".still img").first.is_visible()
+    assert not page.locator(".live").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_one_way_only(opened, scheme):
+    page = opened(content_of(), viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for name in (".play", ".time", ".handle"):  # large enough for a thumb
+        assert page.locator(name).bounding_box()["height"] >= 44
+
+
+def test_keys_alone_reach_everything(opened):
+    page = opened(with_motion(motion_of(columns=3)))
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.className || document.activeElement.tagName"))
+    assert {"handle", "play", "time", "across", "up", "A", "SUMMARY", "scroll"} <= reached
