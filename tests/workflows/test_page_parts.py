@@ -10,7 +10,7 @@ import advect.workflows.page_field as page_field_room
 from advect.data import read_table
 from advect.records import Table
 from advect.report.field import PlaneField, packed_field, trace, velocity
-from advect.report.motion import affordable_pictures, moving
+from advect.report.moving import affordable_pictures, moving
 from advect.report.packing import NOWHERE, quantised
 from advect.run import RunFolder
 from advect.solvers import Adaptive

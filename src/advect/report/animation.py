@@ -12,7 +12,7 @@ from advect.errors import ShapeError, UnsupportedError
 from advect.files import WriteError, atomic_path
 from advect.report.images import grid_image
 from advect.report.ink import FAINT, INK, REAL, SAMPLES, house_style, label, new_figure
-from advect.report.values import LIKE, ends_frame
+from advect.report.values import LIKE, frame
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -46,8 +46,13 @@ def point_frames(
         raise ShapeError(f"states have shape {states.shape}, expected (frames, rows, 2) and a caption for each frame")
     figure = new_figure(SIDE, SIDE)
     axes = figure.add_subplot()
-    low, high = ends_frame(states, real)
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=label(names[0]), ylabel=label(names[1]))
+    seen = frame(np.concatenate([states[0], states[-1], *([] if real is None else [real])]))
+    axes.set(
+        xlim=(seen.low[0], seen.high[0]),
+        ylim=(seen.low[1], seen.high[1]),
+        xlabel=label(names[0]),
+        ylabel=label(names[1]),
+    )
     if 1 / LIKE < float(np.ptp(axes.get_xlim()) / np.ptp(axes.get_ylim())) < LIKE:
         axes.set_aspect("equal")  # columns of like size are a plane, whose shapes should not be stretched
     size = float(np.clip(9000 / max(states.shape[1], 1), 2.0, 22.0))

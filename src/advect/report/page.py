@@ -16,7 +16,7 @@ from advect.report import sections
 from advect.report.content import ReportContent
 from advect.report.density import density_card
 from advect.report.ink import clean
-from advect.report.motion import moving
+from advect.report.moving import moving
 from advect.report.numerals import grouped
 from advect.report.parts import column_row, score_row
 

@@ -177,8 +177,21 @@ def _counts(values: np.ndarray) -> dict[str, int]:
     return counts
 
 
-def frame(values: np.ndarray, *, outside: float = 0.002) -> tuple[np.ndarray, np.ndarray]:
-    """Per column of ``(rows, columns)`` nearly all of the range, so that one stray point does not shrink the rest.
+@dataclass(frozen=True)
+class Frame:
+    """What is seen of each column.
+
+    Attributes:
+        low: ``(columns,)`` lower ends.
+        high: ``(columns,)`` upper ends, above the lower ones.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def frame(values: np.ndarray, *, outside: float = 0.002) -> Frame:
+    """Nearly all of the range of each column of ``(rows, columns)``, so that one stray point does not shrink the rest.
 
     Args:
         values: Rows that are not finite are left out.
@@ -187,15 +200,10 @@ def frame(values: np.ndarray, *, outside: float = 0.002) -> tuple[np.ndarray, np
     values = values[np.isfinite(values).all(1)]
     if not len(values):
         ones = np.ones(values.shape[1])
-        return -ones, ones
+        return Frame(-ones, ones)
     low, high = np.quantile(values, outside, axis=0), np.quantile(values, 1 - outside, axis=0)
     room = np.where(high > low, _EDGE * (high - low), 1.0)
-    return low - room, high + room
-
-
-def ends_frame(states: np.ndarray, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The frame that holds both ends of ``(frames, rows, columns)`` and the real rows."""
-    return frame(np.concatenate([states[0], states[-1], *([] if real is None else [real])]))
+    return Frame(low - room, high + room)
 
 
 def pair_to_draw(real: Table) -> tuple[str, str] | None:

@@ -35,8 +35,9 @@ def density_map(artefact: Artefact, real: Table, *, seed: int = 0) -> DensityMap
         return None
     shift = np.array([codec.codes[c.column].offset for c in coordinates])
     rows = real_points(artefact, real, (0, 1), rows=real.num_rows, seed=seed)
-    low, high = frame(rows)
-    low, high = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+    seen = frame(rows)
+    room = _MARGIN * (seen.high - seen.low)
+    low, high = seen.low - room, seen.high + room
     flow = artefact.flow
     if flow.ode is not None:
         flow = flow.with_options(likelihood_solver=Adaptive(rtol=TOLERANCE, atol=TOLERANCE))

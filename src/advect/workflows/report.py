@@ -69,7 +69,7 @@ def _content(
     metrics = tuple(stored_metric(m) for m in evaluation.get("metrics", ()))
     likelihood = _likelihood(artefact)
     return ReportContent(
-        title=f"{table.origin}, learned by {method.name}",
+        title=f"{Path(table.origin).name}, learned by {method.name}",
         method=method.name,
         explanation=method.sentence,
         data=DataSummary(

@@ -6,42 +6,43 @@ from advect.errors import AdvectError, UnsupportedError
 from advect.records import Schema, Table
 from advect.report import Motion
 from advect.report.field import PlaneField
-from advect.report.motion import affordable_pictures
+from advect.report.moving import affordable_pictures
 from advect.report.values import pair_to_draw
 from advect.run import Artefact
 from advect.workflows.motion import FRAMES, motion, real_points, visible
 from advect.workflows.page_field import page_field
 
-MOST_ROWS, FEWEST_ROWS, MOST_COLUMNS = 600, 100, 12
+MOST_ROWS, FEWEST_ROWS, MOST_COLUMNS, MOST_BESIDE = 600, 100, 12, 6
 NUMBERS = 160_000  # of 16 bits each: 430 kB as text
-PICTURE_FRAMES = 21
+PICTURE_FRAMES = 21  # and of points where several models share a page
 _NOTE = (
     "The model's own schedule starts from noise far wider than the data; the way is shown on the linear schedule, "
     "which has the same ends."
 )
 
 
-def shown_motion(artefact: Artefact, real: Table, *, seed: int, fields: bool = True) -> Motion | None:
+def shown_motion(artefact: Artefact, real: Table, *, seed: int, beside: int = 1) -> Motion | None:
     """Rows on their way from source to data; None where there is no way, or no two columns to draw it in.
 
     Args:
         artefact: The model.
         real: Held-out rows, to stand behind.
         seed: Of the draw.
-        fields: Whether to look for a field that the page can evaluate.
+        beside: How many models share the page: each then has fewer rows, and none a field that the page evaluates.
     """
     try:
         if artefact.schema.image:
-            return _pictures(artefact, seed)
-        return _points(artefact, real, seed, fields)
+            return _pictures(artefact, seed, beside)
+        return _points(artefact, real, seed, beside)
     except UnsupportedError:  # what is no flow jumps
         return None
 
 
-def _pictures(artefact: Artefact, seed: int) -> Motion:
-    shape = artefact.schema.event_shape
-    count = affordable_pictures(int(np.prod(shape)), PICTURE_FRAMES)
-    found = motion(artefact, rows=count, frames=PICTURE_FRAMES, seed=seed)
+def _pictures(artefact: Artefact, seed: int, beside: int) -> Motion:
+    pixels = int(np.prod(artefact.schema.event_shape))
+    frames = None if artefact.flow.ode is None else PICTURE_FRAMES  # of layers, one for each
+    count = min(affordable_pictures(pixels * beside, frames or FRAMES), 16 if beside == 1 else 8)
+    found = motion(artefact, rows=count, frames=frames, seed=seed)
     return Motion(
         found.states,
         found.captions,
@@ -51,12 +52,14 @@ def _pictures(artefact: Artefact, seed: int) -> Motion:
     )
 
 
-def _points(artefact: Artefact, real: Table, seed: int, fields: bool) -> Motion | None:
-    columns = _columns(artefact, real)
+def _points(artefact: Artefact, real: Table, seed: int, beside: int) -> Motion | None:
+    columns = _columns(artefact, real, MOST_COLUMNS if beside == 1 else MOST_BESIDE)
     if len(columns) < 2:
         return None
-    rows = int(np.clip(NUMBERS // (FRAMES * len(columns)), FEWEST_ROWS, MOST_ROWS))
-    found = motion(artefact, rows=rows, seed=seed)
+    most = MOST_ROWS if beside == 1 else MOST_ROWS // 2
+    frames = None if beside == 1 or artefact.flow.ode is None else PICTURE_FRAMES
+    rows = int(np.clip(NUMBERS // ((frames or FRAMES) * len(columns) * beside), FEWEST_ROWS, most))
+    found = motion(artefact, rows=rows, frames=frames, seed=seed)
     shift = np.array([_shift(artefact, i) for i in columns])
     states = found.states.reshape(*found.states.shape[:2], -1)[:, :, list(columns)] + shift
     field: PlaneField | str = ""
@@ -66,7 +69,7 @@ def _points(artefact: Artefact, real: Table, seed: int, fields: bool) -> Motion 
         field = "the page evaluates velocities in the plane only"
     elif artefact.condition is not None:
         field = "the model is conditional"
-    elif fields:
+    elif beside == 1:
         field = page_field(visible(artefact.flow), states, shift)
     return Motion(
         states,
@@ -81,16 +84,16 @@ def _points(artefact: Artefact, real: Table, seed: int, fields: bool) -> Motion 
     )
 
 
-def _columns(artefact: Artefact, real: Table) -> tuple[int, ...]:
+def _columns(artefact: Artefact, real: Table, most: int) -> tuple[int, ...]:
     """The columns of numbers, the two that say most among them; categories by their place where numbers are few."""
     coordinates = artefact.codec.coordinates
     values = [i for i, c in enumerate(coordinates) if c.role == "value"]
     numeric = [i for i in values if _is_number(artefact, i)]
     chosen = numeric if len(numeric) > 1 else values
     names = tuple(coordinates[i].name for i in chosen)
-    if len(chosen) > MOST_COLUMNS:
+    if len(chosen) > most:
         pair = {chosen[place] for place in _pair(names, real)}
-        others = [i for i in chosen if i not in pair][: MOST_COLUMNS - len(pair)]
+        others = [i for i in chosen if i not in pair][: most - len(pair)]
         chosen = sorted([*pair, *others])
     return tuple(chosen)
 

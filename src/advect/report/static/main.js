@@ -2,36 +2,47 @@
 
 function alive(figure) {
   const data = JSON.parse(figure.dataset.motion);
+  for (const panel of data.panels) panel.frames = panel.captions.length;
   figure.hidden = false;
   if (data.kind === "pictures") livePictures(figure, data);
   else livePoints(figure, data);
 }
 
+// A place of the slider among the frames of a panel: beside one another they may have different numbers of them.
+function placesOf(figure) {
+  const last = Number(figure.querySelector(".time").max);
+  return (panel, place) => (place / last) * (panel.frames - 1);
+}
+
+function captionOf(figure, data) {
+  const last = Number(figure.querySelector(".time").max);
+  if (data.panels.length > 1) return (place) => `${Math.round((100 * place) / last)} % of the way`;
+  return (place) => data.panels[0].captions[Math.round(place)];
+}
+
 function livePictures(figure, data) {
-  const grid = new PictureGrid(figure.querySelector("canvas"), data);
-  new Player(figure, (place) => grid.draw(place), (place) => data.captions[Math.round(place)]);
+  const canvases = [...figure.querySelectorAll("canvas")];
+  const grids = data.panels.map((panel, k) => new PictureGrid(canvases[k], data, panel));
+  const placeIn = placesOf(figure);
+  const draw = (place) => grids.forEach((grid) => grid.draw(placeIn(grid.panel, place)));
+  new Player(figure, draw, captionOf(figure, data));
 }
 
 function livePoints(figure, data) {
   if (data.real) data.real = coordinatesOf(data.real, data.low, data.high);
   const canvases = [...figure.querySelectorAll("canvas")];
-  const small = canvases.length > 1;
   const plots = data.panels.map((panel, k) => {
-    panel.frames = panel.captions.length;
     panel.states = coordinatesOf(panel.states, data.low, data.high);
-    return new Plot(canvases[k], data, panel, small);
+    return new Plot(canvases[k], data, panel, data.panels.length > 1);
   });
-  const last = Number(figure.querySelector(".time").max);
-  const placeIn = (plot, place) => (place / last) * (plot.panel.frames - 1);
+  const placeIn = placesOf(figure);
   const point = figure.querySelector(".handle")
     ? new DraggedPoint(figure, plots[0], data.panels[0].field && new Field(data.panels[0].field))
     : null;
 
   const draw = (place) => {
-    for (const plot of plots) plot.draw(placeIn(plot, place), point && point.pathAt(placeIn(plot, place)));
+    for (const plot of plots) plot.draw(placeIn(plot.panel, place), point && point.pathAt(place));
   };
-  const caption = (place) =>
-    small ? `${Math.round((100 * place) / last)} % of the way` : data.panels[0].captions[Math.round(place)];
   if (point) point.start(0);
   let player = null;
   player = new Player(
@@ -40,7 +51,7 @@ function livePoints(figure, data) {
       if (point) point.show(place, Boolean(player && player.running));
       draw(place);
     },
-    caption,
+    captionOf(figure, data),
   );
   if (point) {
     point.moved = () => draw(player.place);

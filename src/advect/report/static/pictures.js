@@ -1,17 +1,18 @@
 // Pictures on their way, in a grid; small ones are enlarged by whole factors without smoothing.
 
 class PictureGrid {
-  constructor(canvas, data) {
+  constructor(canvas, data, panel) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.data = data;
-    this.bytes = bytesOf(data.states);
-    this.frames = data.captions.length;
+    this.panel = panel;
+    this.bytes = bytesOf(panel.states);
     this.resize();
   }
 
   resize() {
-    const { rows, width, height, across } = this.data;
+    const { width, height, across } = this.data;
+    const { rows } = this.panel;
     this.gap = Math.max(1, Math.round(0.12 * Math.max(width, height)));
     this.columns = Math.min(across, rows);
     this.canvas.width = this.gap + this.columns * (width + this.gap);
@@ -19,10 +20,11 @@ class PictureGrid {
   }
 
   draw(place) {
-    const { rows, width, height, channels } = this.data;
+    const { width, height, channels } = this.data;
+    const { rows, frames } = this.panel;
     const size = rows * width * height * channels;
-    const before = Math.min(Math.floor(place), this.frames - 1);
-    const after = Math.min(before + 1, this.frames - 1);
+    const before = Math.min(Math.floor(place), frames - 1);
+    const after = Math.min(before + 1, frames - 1);
     const share = place - before;
     this.context.fillStyle = "#e2e5ea";
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);

@@ -27,7 +27,10 @@ class Plot {
     const [i, j] = this.data.pair;
     let [x0, x1] = [this.data.low[i], this.data.high[i]];
     let [y0, y1] = [this.data.low[j], this.data.high[j]];
-    const edge = this.small ? { left: 34, right: 6, top: 6, bottom: 22 } : { left: 52, right: 12, top: 10, bottom: 40 };
+    const labels = this.labelsWidth(y0, y1);
+    const edge = this.small
+      ? { left: labels + 10, right: 6, top: 6, bottom: 22 }
+      : { left: labels + 32, right: 12, top: 10, bottom: 40 };
     const inner = Math.max(width - edge.left - edge.right, 40);
     const stretch = (y1 - y0) / (x1 - x0);
     const alike = stretch > 1 / LIKE && stretch < LIKE;
@@ -43,6 +46,12 @@ class Plot {
     this.canvas.height = Math.round(this.height * ratio);
     this.canvas.style.height = `${this.height}px`;
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  }
+
+  // Room for the numbers on the left, which may be long.
+  labelsWidth(low, high) {
+    this.context.font = FONT;
+    return Math.max(...ticks(low, high, 6).map((tick) => this.context.measureText(tick.text).width), 12);
   }
 
   static widened(low, high, range) {
