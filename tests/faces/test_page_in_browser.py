@@ -9,6 +9,10 @@ import functools
 import itertools
 import re
 import shutil
+from pathlib import Path
+from unittest import mock
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -17,6 +21,8 @@ import torch
 from advect.data import read_table
 from advect.report import render_report
 from advect.report.comparison import render_comparison
+from advect.report.field import ACTIVATIONS, OuterMap, PlaneField, PlaneNetwork, TimeTables, trace
+from advect.report.parts import Card
 from advect.solvers import Adaptive
 from advect.workflows.motion import FRAMES, visible
 from advect.workflows.shown_motion import shown_motion
@@ -49,7 +55,9 @@ def opened(browser, tmp_path):
     def opened(content, **how):
         path = tmp_path / f"{len(contexts)}.html"
         path.write_text(content if isinstance(content, str) else render_report(content), encoding="utf-8")
-        context = browser.new_context(**({"viewport": {"width": 1000, "height": 800}} | how))
+        # Without the page's smooth scrolling, for which every step of a test would wait.
+        usual = {"viewport": {"width": 1000, "height": 800}, "reduced_motion": "reduce"}
+        context = browser.new_context(**(usual | how))
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: trouble.append(f"console: {message.text}"))
@@ -76,11 +84,21 @@ def opened(browser, tmp_path):
 @functools.cache
 def moving_page():
     """The text of a page with little but rows on their way: the other figures take most of the time."""
-    return render_report(with_motion(motion_of()))
+    return render_report(dataclasses.replace(text_of("plain"), motion=motion_of()))
+
+
+@functools.cache
+def full_page():
+    """The text of a page with everything."""
+    return render_report(content_of())
 
 
 def with_motion(motion):
-    return dataclasses.replace(text_of("plain"), motion=motion)
+    """The same with other rows, and without the still pictures of them, which no test here looks at."""
+    drawn = Card("data:,", "a strip of some times", 10, 10)
+    strip = mock.patch("advect.report.moving.strip_of_points", return_value=drawn)
+    with strip, mock.patch("advect.report.sections.paths", return_value=drawn):
+        return render_report(dataclasses.replace(text_of("plain"), motion=motion))
 
 
 def numbers(text):
@@ -114,8 +132,10 @@ def drag(page, by):
 
 def test_words_of_strangers_stay_words(opened):
     """Every attack in every place that takes text: the shown text is what was written, and nothing else happens."""
+    page = opened(text_of("plain"))
     for words in ATTACKS:
-        page = opened(text_of(words))
+        Path(url2pathname(urlparse(page.url).path)).write_text(render_report(text_of(words)), encoding="utf-8")
+        page.reload()
         assert page.title() == " ".join(page.title().split())
         if words.isprintable():
             assert page.locator("h1").text_content() == words
@@ -178,7 +198,7 @@ def test_the_policy_forbids_what_is_not_the_pages_own(browser, tmp_path):
 
 
 def test_the_slider_by_keys(opened):
-    page = opened(moving_page())
+    page = opened(moving_page(), reduced_motion="no-preference")
     slider, first = page.locator(".time"), pixels(page)
     slider.focus()
     page.keyboard.press("ArrowRight")
@@ -200,7 +220,7 @@ def test_the_slider_by_keys(opened):
 
 
 def test_play_reaches_the_data_and_begins_anew(opened):
-    page = opened(moving_page())
+    page = opened(moving_page(), reduced_motion="no-preference")
     page.clock.install()
     page.locator(".play").click()
     page.clock.run_for(4500)
@@ -211,7 +231,7 @@ def test_play_reaches_the_data_and_begins_anew(opened):
 
 
 def test_where_motion_is_unwelcome_there_are_stops(opened):
-    page = opened(moving_page(), reduced_motion="reduce")
+    page = opened(moving_page())
     page.clock.install()
     page.locator(".play").click()
     pictures = []
@@ -233,8 +253,7 @@ def test_pictures_on_their_way(opened):
 # --- the point -----------------------------------------------------------------------------------------------------
 
 RUNS = {
-    "residual network": {},
-    "residual network far from zero": {"data": "far"},
+    "residual network, far from zero": {"data": "far"},
     "plain network, heavy tails": {"method": "ot-cfm", "network": "mlp-2x16", "data": "heavy"},
     "another schedule": {"method": "edm"},
     "by likelihood": {"method": "cnf", "network": "mlp-2x8", "steps": 20},
@@ -304,6 +323,45 @@ def test_the_dragged_point_goes_where_the_model_takes_it(opened, runs, name):
         page.locator(".time").fill(str(at))
         here = numbers(page.locator(".where").text_content())[0]
         assert (np.abs(here - moved(artefact, start, 0.2, at / 40)) <= tolerance).all()
+
+
+def made_field(kind, activation, seed=3):
+    """A field with weights large enough that each of them matters, on a grid with every table at work."""
+    rng = np.random.default_rng(seed)
+    sizes = {
+        "mlp": [(5, 12), (12, 12), (12, 2)],
+        "residual": [(3, 8), (8, 48), (2, 12), *[(12, 12)] * 4, (12, 2)],  # two blocks of 12
+    }[kind]
+    layers = tuple((rng.normal(size=(b, a)) / a**0.5, 0.3 * rng.normal(size=b)) for a, b in sizes)
+    layers = tuple((weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in layers)
+    times = np.linspace(0, 1, 17)
+    tables = TimeTables(
+        times,
+        np.stack([np.sin((k + 1) * times) for k in range(3)], 1),
+        np.stack([times - 0.5, 0.3 * times], 1),
+        np.stack([np.array([[0.4, -0.6], [0.6, 0.2]]) * (1 - t) for t in times]),
+        1 + times,
+        1 / (1 + times),
+    )
+    outer = OuterMap(np.array([[1.2, 0.3], [-0.1, 0.8]]), np.array([0.5, -0.2]), np.array([[0.3, 1.5], [0.0, 0.0]]))
+    return PlaneField(PlaneNetwork(kind, activation, layers), tables, outer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "activation"), [*(("mlp", name) for name in ACTIVATIONS), ("residual", "silu")], ids=lambda word: word
+)
+def test_the_script_evaluates_what_python_does(opened, kind, activation):
+    field = made_field(kind, activation)
+    page = opened(with_motion(dataclasses.replace(motion_of(), field=field)))  # five frames, eight steps
+    for at in (0, 1, 4):
+        page.locator(".time").fill(str(at))
+        drag(page, (31, -12))
+        here, source, end = numbers(page.locator(".where").text_content())
+        z = field.outer.from_data(here[None])
+        for found, step in ((source, 0), (end, field.steps)):
+            true = field.outer.to_data(trace(field, z, 2 * at, step)[-1])[0]
+            # What is written is good to a hundred-thousandth of a frame of about 6.
+            np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-3)
 
 
 def test_the_point_follows_mouse_key_and_finger(opened):
@@ -377,7 +435,7 @@ def test_without_a_script_and_on_paper_there_is_a_strip(opened):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_one_way_only(opened, scheme):
-    page = opened(content_of(), viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+    page = opened(full_page(), viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for name in (".play", ".time", ".handle"):  # large enough for a thumb
         assert page.locator(name).bounding_box()["height"] >= 44
