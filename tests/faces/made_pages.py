@@ -96,7 +96,9 @@ def density_of(words="plain"):
 def text_of(words):
     """The same without figures, which take most of the time."""
     figures = ("samples", "real", "history", "motion", "density", "regression")
-    return dataclasses.replace(content_of(words), error_curves=(), **dict.fromkeys(figures))
+    whole = content_of(words)
+    likelihood = dataclasses.replace(whole.likelihood, gaussian=None)
+    return dataclasses.replace(whole, error_curves=(), likelihood=likelihood, **dict.fromkeys(figures))
 
 
 def regression_of(words="plain"):

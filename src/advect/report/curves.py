@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advect.report.content import ErrorCurve, History, Regression
+from advect.report.content import ErrorCurve, History, Likelihood, Regression
 from advect.report.ink import FAINT, INK, REAL, SAMPLES, house_style, label, new_figure
 from advect.report.marginals import say
 from advect.report.numerals import grouped
@@ -74,6 +74,28 @@ def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
 
 
 @house_style()
+def likelihood_figure(likelihood: Likelihood) -> "matplotlib.figure.Figure":
+    """The held-out log-likelihood beside that of the Gaussian fit, each with two standard errors."""
+    marks = [("model", likelihood.mean, likelihood.standard_error, SAMPLES, "o")]
+    if likelihood.gaussian is not None:
+        marks.append(("Gaussian fit", likelihood.gaussian, likelihood.gaussian_error, INK, "D"))
+    figure = new_figure(5.6, 0.75 + 0.3 * len(marks))
+    axes = figure.subplots()
+    marks = [mark for mark in marks if np.isfinite(mark[1])]
+    if not marks:
+        say(axes, "There is no number to draw.")
+        return figure
+    for place, (_, value, error, colour, sign) in enumerate(marks):
+        reach = 2 * error if error is not None and np.isfinite(error) else 0.0
+        axes.errorbar(value, place, xerr=reach, fmt=sign, color=colour, ms=5, capsize=3, linewidth=1.4)
+    axes.set_yticks(range(len(marks)), [mark[0] for mark in marks])
+    axes.set_ylim(len(marks) - 0.4, -0.6)
+    axes.set_xlabel("nats per row, ± 2 standard errors (right is better)")
+    axes.grid(axis="x")
+    return figure
+
+
+@house_style()
 def regression_figure(regression: Regression) -> "matplotlib.figure.Figure":
     """Loss, the least loss possible and the gap to the exact field, over time; on a log axis where they allow it."""
     figure = new_figure(5.6, 2.7)
@@ -89,7 +111,8 @@ def regression_figure(regression: Regression) -> "matplotlib.figure.Figure":
     if len(error) == len(gap):
         low = np.maximum(gap[:, 1] - 2 * error[:, 1], gap[:, 1] / 10)  # a log axis has no zero
         axes.fill_between(gap[:, 0], low, gap[:, 1] + 2 * error[:, 1], color=SAMPLES, alpha=0.18, linewidth=0)
-    if all((curve[:, 1] > 0).all() for curve in (loss, floor, gap)):
+    pool = np.concatenate([curve[:, 1] for curve in (loss, floor, gap)])
+    if pool.min() > 0 and pool.max() / pool.min() < _WIDEST_LOG:
         axes.set_yscale("log")
     axes.set(xlabel="t", ylabel="mean square")
     axes.grid(axis="y")

@@ -24,7 +24,8 @@ class DensityMap:
     """Log-densities on a grid.
 
     Attributes:
-        log_density: ``(ny, nx)`` nats, in the units of the data; NaN where it could not be computed.
+        log_density: ``(ny, nx)`` nats, in the units of the data; −∞ where nothing can be, NaN where it could not be
+            computed.
         x: ``(nx,)`` evenly spaced.
         y: ``(ny,)`` likewise.
         names: Of the two columns.
@@ -49,10 +50,10 @@ def density_figure(density: DensityMap) -> "matplotlib.figure.Figure":
     if not np.isfinite(density.log_density).any():
         say(axes, "The density could not be computed anywhere here.")
         return figure
-    high = float(np.nanmax(density.log_density))
+    high = float(density.log_density[np.isfinite(density.log_density)].max())
     half = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
     shown = axes.imshow(
-        np.where(np.isfinite(density.log_density), np.maximum(density.log_density, high - DEEPEST), np.nan),
+        np.where(_known(density), np.maximum(density.log_density, high - DEEPEST), np.nan),
         origin="lower",
         extent=(x[0] - half[0], x[-1] + half[0], y[0] - half[1], y[-1] + half[1]),
         cmap="YlGnBu",
@@ -72,6 +73,11 @@ def density_figure(density: DensityMap) -> "matplotlib.figure.Figure":
     return figure
 
 
+def _known(density: DensityMap) -> np.ndarray:
+    """Where the density is known, be it zero."""
+    return np.isfinite(density.log_density) | np.isneginf(density.log_density)
+
+
 def density_card(density: DensityMap | None) -> Card | None:
     """The figure with its words."""
     if density is None or min(density.log_density.shape) < 2:
@@ -85,7 +91,7 @@ def density_card(density: DensityMap | None) -> Card | None:
     caption = (
         f"Colours end {DEEPEST:.0f} nats below the highest value. Dots: held-out rows, which should lie in the dark."
     )
-    if finite.size < density.log_density.size:
-        missing = percent(1 - finite.size / density.log_density.size)
-        caption += f" White: the density could not be computed ({missing} of the grid)."
+    missing = 1 - float(_known(density).mean())
+    if missing:
+        caption += f" White: the density could not be computed ({percent(missing)} of the grid)."
     return figure_card(density_figure(density), alt, caption=caption)

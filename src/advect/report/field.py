@@ -58,8 +58,8 @@ class PlaneNetwork:
     Attributes:
         kind: ``mlp`` (`networks.MLP`) or ``residual`` (`networks.ResidualMLP`).
         activation: One of `ACTIVATIONS`.
-        layers: Pairs of weight ``(outputs, inputs)`` and bias ``(outputs,)``, float32. Of an MLP in order; of a
-            residual network: time, modulation, input, then inner and outer of each block, then output.
+        layers: Pairs of weight ``(outputs, inputs)`` and bias ``(outputs,)``, numbers of float32. Of an MLP in order;
+            of a residual network: time, modulation, input, then inner and outer of each block, then output.
     """
 
     kind: str
@@ -145,7 +145,7 @@ def velocity(field: PlaneField, place: int, z: np.ndarray) -> np.ndarray:
 
 def _linear(layer: tuple[np.ndarray, np.ndarray], h: np.ndarray) -> np.ndarray:
     weight, bias = layer
-    return h @ weight.astype(np.float64).T + bias
+    return h @ weight.T + bias
 
 
 def _mlp(network: PlaneNetwork, features: np.ndarray, z: np.ndarray) -> np.ndarray:

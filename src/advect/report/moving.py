@@ -63,14 +63,16 @@ def moving(motion: Motion | None) -> Moving | None:
     if motion is None or not _drawable(motion):
         return None
     if motion.image:
-        unit = "layer by layer" if motion.layered else "from noise at t = 0 to t = 1"
+        unit = "layer by layer" if motion.layered else "from noise at t\u00a0=\u00a00 to t\u00a0=\u00a01"
         lead = f"{grouped(motion.states.shape[1])} samples on their way {unit}: none were chosen."
         return _moving({"": motion}, lead, len(motion.captions) - 1, (motion.captions[0], motion.captions[-1]))
-    unit = "layer by layer" if motion.layered else "from t = 0, the source, to t = 1, the data"
+    unit = "layer by layer" if motion.layered else "from t\u00a0=\u00a00, the source, to t\u00a0=\u00a01, the data"
     lead = f"{grouped(motion.states.shape[1])} rows of the source on their way {unit}; faint: real rows."
     if motion.layered:
         lead += _STRAIGHT
-    hint = "Drag the ringed point, or move it with the arrow keys, to see where it comes from and where it goes. "
+    hint = (
+        "Drag the ringed point, or move it with the arrow keys, to see where it comes from (dashed) and where it goes. "
+    )
     hint += (
         "The page integrates the model's own velocity from there, both ways."
         if motion.field is not None

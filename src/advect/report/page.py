@@ -49,6 +49,7 @@ def render_report(content: ReportContent) -> str:
             previews=sections.previews(content),
             scores=[score_row(metric) for metric in content.metrics],
             likelihood=sections.likelihood(content),
+            likelihood_card=sections.likelihood_card(content),
             training=sections.training(content),
             regression=sections.regression(content),
             cost=sections.cost(content),

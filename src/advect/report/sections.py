@@ -8,7 +8,7 @@ import numpy as np
 from advect.errors import ShapeError
 from advect.records import Table
 from advect.report.content import DataSummary, ReportContent
-from advect.report.curves import error_figure, history_figure, regression_figure
+from advect.report.curves import error_figure, history_figure, likelihood_figure, regression_figure
 from advect.report.figures import (
     matrix_columns,
     matrix_figure,
@@ -218,6 +218,18 @@ def likelihood(content: ReportContent) -> tuple[str, ...]:
             f"{grouped(found.failed_rows)} rows have no value and are left out of the mean: read it with care."
         )
     return tuple(sentences)
+
+
+def likelihood_card(content: ReportContent) -> Card | None:
+    """The same as a picture, where there is a Gaussian fit to stand beside."""
+    found = content.likelihood
+    if found is None or found.gaussian is None:
+        return None
+    alt = (
+        f"Held-out log-likelihood: model {plus_minus(found.mean, found.standard_error)}, Gaussian fit "
+        f"{plus_minus(found.gaussian, found.gaussian_error)} nats per row."
+    )
+    return figure_card(likelihood_figure(found), alt)
 
 
 def _against_gaussian(content: ReportContent) -> list[str]:

@@ -17,6 +17,7 @@ _INNER = (0.005, 0.995)
 MOST_CATEGORIES = 8
 LIKE = 4.0  # ratio of ranges up to which two columns are drawn on one scale
 _EDGE = 0.04  # of the range, around a cloud of points
+_LARGEST = 1e300  # three times the range is still a number
 
 
 @dataclass(frozen=True)
@@ -197,12 +198,14 @@ def frame(values: np.ndarray, *, outside: float = 0.002) -> Frame:
         values: Rows that are not finite are left out.
         outside: The share of the rows beyond each end.
     """
-    values = values[np.isfinite(values).all(1)]
+    values = values[np.isfinite(values).all(1)].clip(-_LARGEST, _LARGEST)
     if not len(values):
         ones = np.ones(values.shape[1])
         return Frame(-ones, ones)
     low, high = np.quantile(values, outside, axis=0), np.quantile(values, 1 - outside, axis=0)
-    room = np.where(high > low, _EDGE * (high - low), 1.0)
+    # Equal numbers still need a frame that floating point can tell apart.
+    least = np.maximum(1.0, 1e-6 * np.abs(high))
+    room = np.where(high - low > 1e-9 * least, _EDGE * (high - low), least)
     return Frame(low - room, high + room)
 
 

@@ -103,12 +103,12 @@ def _same(ours: object, theirs: object) -> bool:
 
 
 def _array(value: Tensor) -> np.ndarray:
-    return value.detach().float().cpu().numpy()
+    return value.detach().float().double().cpu().numpy()
 
 
 def _bias(part: nn.Module) -> np.ndarray:
     bias = part.bias if isinstance(part, nn.Linear) else None
-    return np.zeros(len(part.get_parameter("weight")), np.float32) if bias is None else _array(bias)
+    return np.zeros(len(part.get_parameter("weight"))) if bias is None else _array(bias)
 
 
 def _tables(field: Field, clocked: RescheduledField | None, network: MLP | ResidualMLP, times: Tensor) -> TimeTables:

@@ -36,9 +36,24 @@ SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
 
 
 def write_run_report(
-    folder: RunFolder, artefact: Artefact, table: Table, split: Split, findings: tuple[Finding, ...]
+    folder: RunFolder,
+    artefact: Artefact,
+    table: Table,
+    split: Split,
+    findings: tuple[Finding, ...],
+    *,
+    deadline: float | None = None,
 ) -> dict[str, Path]:
-    """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name."""
+    """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name.
+
+    Args:
+        folder: Of the run.
+        artefact: The model with its figures.
+        table: The rows of the run.
+        split: How they were split.
+        findings: What the data check noticed.
+        deadline: ``time.monotonic()`` by which the page should be there: what takes long is drawn coarser.
+    """
     real = take_rows(table, split.test if len(split.test) else split.train)
     shown = SHOWN_PICTURES if artefact.schema.image else SHOWN_ROWS  # a U-Net on a processor takes a tenth of a second
     real = some_rows(real, shown, generator_for(int(artefact.config["seed"]), SAMPLE, 2))
@@ -46,7 +61,9 @@ def write_run_report(
     condition = real if artefact.condition is not None else None
     samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
     files = {
-        "report": write_report(_content(folder, artefact, table, split, findings, real, samples), folder.file(REPORT))
+        "report": write_report(
+            _content(folder, artefact, table, split, findings, real, samples, deadline), folder.file(REPORT)
+        )
     }
     if artefact.schema.image:
         files["picture"] = picture_grid(
@@ -63,6 +80,7 @@ def _content(
     findings: tuple[Finding, ...],
     real: Table,
     samples: Table,
+    deadline: float | None,
 ) -> ReportContent:
     config, evaluation = artefact.config, artefact.evaluation
     method = get_method(config["method"])
@@ -91,7 +109,7 @@ def _content(
         samples=samples,
         real=real,
         motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
-        density=density_map(artefact, real, seed=int(config["seed"])),
+        density=density_map(artefact, real, seed=int(config["seed"]), deadline=deadline),
         error_curves=_error_curves(artefact),
         configuration=folder.read_text(CONFIG) if folder.file(CONFIG).exists() else "",
         command=command_line(folder, artefact),
