@@ -76,7 +76,8 @@ def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
 @house_style()
 def likelihood_figure(likelihood: Likelihood) -> "matplotlib.figure.Figure":
     """The held-out log-likelihood beside that of the Gaussian fit, each with two standard errors."""
-    marks = [("model", likelihood.mean, likelihood.standard_error, SAMPLES, "o")]
+    name = "model" if likelihood.elbo is None else "model, lower bound"
+    marks = [(name, likelihood.mean, likelihood.standard_error, SAMPLES, "o")]
     if likelihood.gaussian is not None:
         marks.append(("Gaussian fit", likelihood.gaussian, likelihood.gaussian_error, INK, "D"))
     figure = new_figure(5.6, 0.75 + 0.3 * len(marks))
