@@ -4,6 +4,7 @@ Skipped where playwright or a chromium is not installed: ``pip install -e .[brow
 """
 
 import copy
+import csv
 import dataclasses
 import functools
 import itertools
@@ -159,6 +160,31 @@ def test_names_in_figures_and_controls_stay_words(opened):
     for value in (3, 9):
         page.locator(".across").select_option(str(value))
     page.locator(".play").click()
+    assert page.evaluate("document.scripts.length") == 1
+
+
+def test_a_run_on_a_strangers_file(opened, tmp_path):
+    """From the file to the browser: its name, its columns, its categories and the run's folder are all hostile."""
+    attack = '"><img src=x onerror=alert(1)> {{ 7*7 }} \u202e<script>alert(1)<'  # a slash cannot be in a name
+    rng, path = np.random.default_rng(0), tmp_path / f"{attack}.csv"
+    head = [f"{attack} one", f"{attack} two", f"{attack} kind"]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(head)
+        for x, y, kind in zip(*rng.normal(size=(2, 80)), rng.integers(0, 2, 80), strict=True):
+            writer.writerow([f"{x:.5f}", f"{y:.5f}", (attack, "</script><script>alert(1)</script>")[kind]])
+    result = run(str(path), out=tmp_path / f"run {attack}", steps=3, evaluate=True)
+    page = opened(result.files["report"].read_text(encoding="utf-8"))
+    shown = attack.replace("\u202e", " ")  # marks that turn the direction of text are taken out
+    assert page.locator("h1").text_content() == f"{shown}.csv, learned by i-cfm"
+    assert f"run {shown}" in page.locator("#again pre").first.text_content()
+    assert [text.strip() for text in page.locator("#data tbody th").all_text_contents()][-3:] == [
+        name.replace("\u202e", " ") for name in head
+    ]
+    first = pixels(page)
+    page.locator(".time").focus()
+    page.keyboard.press("End")
+    assert pixels(page) != first
     assert page.evaluate("document.scripts.length") == 1
 
 
