@@ -94,7 +94,8 @@ def _points(artefact: Artefact, request: AnimateRequest) -> list:
         states = _spread(states, height.random(states.shape[1]))
         real = None if real is None else _spread(real, height.random(len(real)))
         shown = [*shown, ""]
-    return point_frames(states, found.captions, (shown[0], shown[1]), real)
+    schedule = " on the linear schedule" if found.rescheduled else ""
+    return point_frames(states, [caption + schedule for caption in found.captions], (shown[0], shown[1]), real)
 
 
 def _spread(values: np.ndarray, heights: np.ndarray) -> np.ndarray:
