@@ -128,7 +128,7 @@ def _moving(motions: Mapping[str, Motion], lead: str, last: int, captions: tuple
     else:
         frame = _frame_of(motions)
         script, still = _points_script(motions, frame), strip_of_points(motions, frame)
-    notes = dict.fromkeys(motion.note for motion in motions.values() if motion.note)
+    notes = [f"{name}: {motion.note}".removeprefix(": ") for name, motion in motions.items() if motion.note]
     return Moving(
         json.dumps(script, separators=(",", ":")),
         lead,
