@@ -113,7 +113,7 @@ def regression_figure(regression: Regression) -> "matplotlib.figure.Figure":
         low = np.maximum(gap[:, 1] - 2 * error[:, 1], gap[:, 1] / 10)  # a log axis has no zero
         axes.fill_between(gap[:, 0], low, gap[:, 1] + 2 * error[:, 1], color=SAMPLES, alpha=0.18, linewidth=0)
     pool = np.concatenate([curve[:, 1] for curve in (loss, floor, gap)])
-    if 0 < pool.min() and pool.max() < _WIDEST_LOG * pool.min():
+    if pool.min() > 0 and pool.max() < _WIDEST_LOG * pool.min():
         axes.set_yscale("log")
     axes.set(xlabel="t", ylabel="mean square")
     axes.grid(axis="y")
