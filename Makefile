@@ -1,9 +1,9 @@
-# Two commands do everything: `make demo` and `make test`. Both make their own environment in .venv first.
+# `make demo`, `make test`, `make docs`: each makes its own environment in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types contracts unit doctest bench-2d clean
+.PHONY: demo test docs lint types contracts unit doctest bench-2d clean
 
 demo: .venv/demo.done
 	$(BIN)/advect train digits --method ot-cfm --out demo/digits --budget 2m
@@ -28,6 +28,10 @@ unit: .venv/dev.done
 bench-2d: .venv/bench.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport_2d
 
+# The site, docs/_build/html/index.html. A warning is an error; figures are drawn anew where code has changed.
+docs: .venv/docs.done
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 .venv/pip.done:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
@@ -45,5 +49,9 @@ bench-2d: .venv/bench.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
+.venv/docs.done: .venv/pip.done pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv build src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build docs/_build docs/_recorded src/*.egg-info .pytest_cache .ruff_cache .hypothesis

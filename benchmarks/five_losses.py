@@ -6,6 +6,12 @@
     fm-vp       velocity regression on VP, its published clock                    (their FM, diffusion path)
     fm-ot       velocity regression on the OT path                                (their FM, OT path)
 
+Two more rows, not theirs, take "predicts noise" and "weighted as noise" apart, so that a difference between ddpm and
+fm-vp, which have the same path and the same minimiser, can be laid at one door or the other:
+
+    noise-v     noise prediction on VP, its error weighted as a velocity's
+    velocity-e  velocity prediction on VP, its error weighted as noise's
+
 Figures, as there: likelihood by the ODE, beside the exact one; W2 of samples with its floor; evaluations of dopri5 at
 1e-5; and W2 by the midpoint rule with 4, 8, 10 and 20 evaluations. Expected order: fm-ot best on all.
 
@@ -32,6 +38,8 @@ LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "scoreflow": ("vp", {"predict": "score", "weighting": "elbo"}),
     "fm-vp": ("vp", {"predict": "velocity", "weighting": "velocity"}),
     "fm-ot": ("fm", {"sigma_min": 1e-4}),
+    "noise-v": ("vp", {"predict": "noise", "weighting": "velocity"}),
+    "velocity-e": ("vp", {"predict": "velocity", "weighting": "noise"}),
 }
 SEEDS = (0, 1, 2)
 STEPS = 10_000

@@ -150,11 +150,17 @@ def train(settings: Mapping[str, Any], sets: Sets) -> tuple[Flow, dict[str, Any]
     built = build(blueprint, seed=seed)
     names = ("steps", "batch_size", "learning_rate", "warmup_steps", "decay", "weight_decay", "gradient_clip")
     names += ("ema_decay", "validation_every", "seed")
-    config = TrainingConfig(**{name: settings[name] for name in names}, betas=tuple(settings["betas"]))
+    pool = {name: settings[name] for name in ("pool", "pool_uses") if name in settings}
+    config = TrainingConfig(**{name: settings[name] for name in names}, **pool, betas=tuple(settings["betas"]))
+    started = time.process_time()
+    coupling = built.coupling
+    if coupling is not None:
+        coupling = coupling.prepare(None, sets.train, generator=generator_for(seed, PROTOCOL_STREAM, 5))
+    preparation = time.process_time() - started
 
     def batches(x: Tensor, shuffle: int) -> Batches:
         rows = DataRows(draw=lambda index, generator: x[index], num_rows=len(x))
-        return Batches(rows, batch_size, shuffle, built.core.base, built.coupling)
+        return Batches(rows, batch_size, shuffle, built.core.base, coupling, prepared=x is sets.train)
 
     sink = MemorySink()
     trainer = Trainer(
@@ -171,6 +177,8 @@ def train(settings: Mapping[str, Any], sets: Sets) -> tuple[Flow, dict[str, Any]
     return built.core, {
         "training_seconds": outcome.seconds,
         "training_cpu_seconds": time.process_time() - started,
+        "preparation_cpu_seconds": preparation,
+        "coupling": {name: value for name, value in sink.history[-1].items() if name.startswith("coupling_")},
         "best_step": outcome.best_step,
         "best_validation_loss": outcome.best_value,
         # One line in fifty: the curve, not every epoch.

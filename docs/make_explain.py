@@ -19,6 +19,17 @@ FAMILIES = {
     False: "How the families are related: [normalizing flows in one page](normalizing-flows.md).",
     True: "How they are related: [flow matching in one page](relations.md).",
 }
+PLACES = (
+    (("nice", "realnvp", "glow", "nsf", "flowpp"), "2. Coupling layers", "coupling", "coupling_layers"),
+    (("maf", "iaf", "nsf-ar", "umnn"), "3. Four ways to a cheap determinant", "four-ways", "jacobians"),
+    (("planar", "radial", "sylvester"), "3. Four ways to a cheap determinant", "four-ways", "jacobians"),
+    (("residual",), "4. Residual flows", "residual", "residual_to_ode"),
+    (("cnf", "rnode", "ot-flow"), "6. Continuous normalizing flows", "cnf", "cnf_likelihood"),
+    (("fm",), "7. Flow matching", "flow-matching", "marginal_field"),
+    (("i-cfm", "rf", "ot-cfm", "sb-cfm", "sf2m"), "9. Which pairs", "pairs", "pairs"),
+    (("ddpm", "vp", "subvp", "cosine", "ve", "edm"), "10. Diffusion", "diffusion", "one_path"),
+)
+"""Methods, the page of the line where their idea stands, and a figure of it. What is no flow has no place there."""
 FOLDER = Path(__file__).resolve().parent / "explain"
 
 NOTICE = "<!-- Made by docs/make_explain.py from advect.methods; edit the table, not this page. -->"
@@ -36,6 +47,7 @@ def page(method: Method) -> str:
         NOTICE,
         f"# `{method.name}`: {sentence_case(method.title)}",
         f"{TIME if method.recipe.has_ode else DIRECTION} `advect explain {method.name}` prints the same facts.",
+        *place(method),
         table(
             ("part", "what it is"),
             [
@@ -64,6 +76,17 @@ def page(method: Method) -> str:
         f"Other methods: {others}. {FAMILIES[method.path != NONE]} How to choose: [choose](../choose.md).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def place(method: Method) -> list[str]:
+    """Where the idea of a method stands in the line, and a figure; nothing for what stands outside."""
+    for names, title, page, figure in PLACES:
+        if method.name in names:
+            return [
+                f"The idea, step by step: [{title}](../line/{page}.md).",
+                f"[Figure: of this family](../figures/{figure}.py)",
+            ]
+    return []
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

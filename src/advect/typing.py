@@ -92,14 +92,33 @@ class Path(Protocol):
 class Coupling(Protocol):
     """Chooses which source row goes with which data row."""
 
-    def prepare(self, source: Tensor | None, data: Tensor) -> "Coupling":
-        """Do once what depends on the whole sets; couplings without such work return themselves."""
+    def prepare(
+        self,
+        source: Tensor | None,
+        data: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> "Coupling":
+        """Do once what depends on the whole sets; couplings without such work return themselves.
+
+        ``source`` is None for a standard normal; ``condition`` belongs to the data rows.
+        """
         ...
 
     def draw(
         self, x0: Tensor, x1: Tensor, *, condition: Tensor | None = None, generator: Generator | None = None
     ) -> Pairs:
         """Pair the rows of a batch."""
+        ...
+
+
+@runtime_checkable
+class SetCoupling(Coupling, Protocol):
+    """A coupling that, once prepared, finds the data row of a source row in the whole data set."""
+
+    def choose(self, x0: Tensor, *, condition: Tensor | None = None, generator: Generator | None = None) -> Pairs:
+        """Pairs whose ``index1`` counts the rows of the data set it was prepared with."""
         ...
 
 

@@ -522,7 +522,7 @@ class Shuffled:
     def __init__(self):
         self.calls = 0
 
-    def prepare(self, source, data):
+    def prepare(self, source, data, *, condition=None, generator=None):
         return self
 
     def draw(self, x0, x1, *, condition=None, generator=None):

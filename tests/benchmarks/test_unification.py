@@ -32,7 +32,7 @@ def test_cells_are_all_there_and_differ_in_what_they_say():
     assert len(cells) == 2 * 2 * 3 * 5
     assert len({cell.name for cell in cells}) == len(cells)
     assert all(cell.settings["options"]["predict"] == cell.settings["prediction"] for cell in cells)
-    assert len(five_losses.plan(tuple(five_losses.LOSSES), (0, 1, 2), 10)) == 15
+    assert len(five_losses.plan(tuple(five_losses.LOSSES), (0, 1, 2), 10)) == 21
 
 
 def test_a_cell_runs_and_its_table_is_made_from_it(tmp_path):

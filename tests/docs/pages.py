@@ -36,8 +36,15 @@ class Block:
 
 
 def all_pages() -> list[Path]:
-    """Every Markdown page under ``docs``, in a fixed order."""
-    return sorted(DOCS.rglob("*.md"))
+    """Every Markdown page under ``docs``, in a fixed order; what a build left there is no page."""
+    pages = (page for page in DOCS.rglob("*.md") if not page.relative_to(DOCS).parts[0].startswith("_"))
+    return sorted(pages)
+
+
+def original_of(page: Path) -> Path | None:
+    """The page that a translation, ``NAME.LANGUAGE.md``, has the code of; None for a page that is no translation."""
+    stem, _, language = page.stem.rpartition(".")
+    return page.with_name(f"{stem}.md") if language.isalpha() and stem else None
 
 
 def name_of(page: Path) -> str:

@@ -1,7 +1,7 @@
 """Every snippet of the documentation runs: python blocks are executed, ``$ advect`` lines must end with exit code 0.
 
 The blocks of one page share a namespace and a folder, in the order of the page. Lines ``# → …`` in a python block are
-what it prints, and are compared.
+what it prints, and are compared. A translation is not run: its blocks are those of its original (`test_site`).
 """
 
 import io
@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from advect.cli.app import run
-from tests.docs.pages import DOCS, LANGUAGES, Block, all_pages, blocks_of, name_of, prose_of
+from tests.docs.pages import DOCS, LANGUAGES, Block, all_pages, blocks_of, name_of, original_of, prose_of
 
-RUNNABLE = [page for page in all_pages() if any(b.language in ("python", "console") for b in blocks_of(page))]
+RUNNABLE = [
+    page
+    for page in all_pages()
+    if original_of(page) is None and any(b.language in ("python", "console") for b in blocks_of(page))
+]
 
 
 @pytest.mark.slow
@@ -40,6 +44,7 @@ def test_a_block_says_whether_it_is_run(page: Path) -> None:
 def test_the_pages_that_teach_have_snippets() -> None:
     names = {name_of(page) for page in RUNNABLE}
     assert {"start.md", "choose.md", "data.md", "extend.md", "explain/relations.md"} <= names, DOCS
+    assert {name_of(page) for page in all_pages() if page.parent.name == "line"} <= names
 
 
 def _execute(block: Block, page: Path, namespace: dict[str, object]) -> None:

@@ -8,14 +8,28 @@ import numpy as np
 import pytest
 import torch
 
-from advect.couplings import Assignment, Classwise, Entropic, Independent
+from advect.couplings import (
+    Assignment,
+    Classwise,
+    Conditioned,
+    Entropic,
+    Independent,
+    Partial,
+    Semidiscrete,
+    periodic_cost,
+)
 from advect.errors import AdvectError, ConfigError, DataError, ShapeError
 
 COUPLINGS = {
     "independent": Independent(),
     "assignment": Assignment(),
     "assignment by distance": Assignment(cost="distance"),
+    "assignment of many rows": Assignment(exact_rows=7),
+    "assignment by a cost of one's own": Assignment(cost=periodic_cost(7.0)),
     "assignment with replacement": Assignment(replacement=True),
+    "partial": Partial(0.75),
+    "conditioned": Conditioned(),
+    "semidiscrete": Semidiscrete(),
     "entropic": Entropic(0.5),
     "bridge": Entropic.for_bridge(1.0),
     "classwise independent": Classwise(Independent()),
@@ -24,7 +38,27 @@ COUPLINGS = {
 }
 # By what they promise: all but the first group keep data rows in place, the second uses each source row once as well.
 DRAWS_DATA = {"assignment with replacement"}
-PERMUTES = {"independent", "assignment", "assignment by distance", "classwise independent", "classwise assignment"}
+PERMUTES = {
+    "independent",
+    "assignment",
+    "assignment of many rows",
+    "assignment by a cost of one's own",
+    "assignment by distance",
+    "partial",
+    "conditioned",
+    "semidiscrete",
+    "classwise independent",
+    "classwise assignment",
+}
+# Nothing is left to chance where a cost decides.
+LOOKS_ONLY = {
+    "assignment",
+    "assignment by distance",
+    "assignment by a cost of one's own",
+    "partial",
+    "conditioned",
+    "semidiscrete",
+}
 LOOKS = [name for name in COUPLINGS if name != "independent"]
 
 every = pytest.mark.parametrize("name", COUPLINGS)
@@ -157,6 +191,15 @@ def test_rows_that_are_not_finite_are_refused_by_number(name, bad, side):
         COUPLINGS[name].draw(x0, x1, generator=seeded())
 
 
+@pytest.mark.parametrize(
+    "coupling", [Semidiscrete(), Classwise(Semidiscrete())], ids=["semidiscrete", "classwise semidiscrete"]
+)
+def test_what_has_to_be_prepared_draws_for_that(coupling):
+    with pytest.raises(ConfigError, match="generator"):
+        coupling.prepare(None, rows(8, 2))
+    assert coupling.prepare(None, rows(8, 2), generator=seeded()) != coupling
+
+
 @every
 def test_empty_sides_are_refused(name):
     for x0, x1 in ((rows(0, 2), rows(4, 2)), (rows(4, 2), rows(0, 2))):
@@ -173,14 +216,14 @@ def test_different_events_are_refused(name):
 @every
 def test_a_random_pairing_without_a_generator_is_refused(name):
     x0, x1, condition = rows(8, 2, seed=1), rows(8, 2, seed=2), classes(name, 8, kinds=2)
-    if name in ("assignment", "assignment by distance"):
+    if name in LOOKS_ONLY:
         assert torch.equal(COUPLINGS[name].draw(x0, x1).index1, torch.arange(8))
         return
     with pytest.raises(ConfigError, match="generator"):
         COUPLINGS[name].draw(x0, x1, condition=condition)
 
 
-@every
+@pytest.mark.parametrize("name", [n for n in COUPLINGS if n != "semidiscrete"])
 def test_nothing_to_prepare(name):
     coupling = COUPLINGS[name]
     assert coupling.prepare(None, rows(8, 2)) == coupling

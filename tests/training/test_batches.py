@@ -62,11 +62,12 @@ def test_one_index_permutes_every_tensor(name):
     batches = Batches(
         rows_of(x1, condition=label, weight=weight), 32, seed=0, source=EmpiricalBase(source), coupling=COUPLINGS[name]
     )
+    unpaired = Batches(batches.data, 32, seed=0, source=EmpiricalBase(source))
     row_of = {tuple(row.tolist()): index for index, row in enumerate(x1)}
     moved = 0
     for step in range(4):
-        drawn = batches.draw_rows(step, generator_for(0, step))
-        batch = batches.pair(drawn, generator_for(1, step))
+        drawn = unpaired.draw(step, generator_for(0, step))
+        batch = batches.draw(step, generator_for(0, step))
         index = torch.tensor([row_of[tuple(row.tolist())] for row in batch.x1])
         assert torch.equal(batch.condition, label[index])
         assert torch.equal(batch.weight, weight[index])
@@ -82,7 +83,7 @@ def test_one_index_permutes_every_tensor(name):
 
 def test_coupling_weights_multiply_row_weights():
     class Halves:
-        def prepare(self, source, data):
+        def prepare(self, source, data, *, condition=None, generator=None):
             return self
 
         def draw(self, x0, x1, *, condition=None, generator=None):
@@ -92,16 +93,16 @@ def test_coupling_weights_multiply_row_weights():
     weight = torch.arange(6).float()
     data = rows_of(torch.arange(6).float().reshape(6, 1), weight=weight)
     batches = Batches(data, 6, 0, StandardNormal((1,)), Halves())
-    batch = batches.pair(batches.draw_rows(0, generator_for(0)), generator_for(1))
+    batch = batches.draw(0, generator_for(0))
     assert torch.equal(batch.weight, 0.5 * batch.x1[:, 0])
     assert batches.report == {"halves": 1.0}
 
     plain = Batches(rows_of(torch.ones(6, 1)), 6, 0, StandardNormal((1,)), Halves())
-    assert torch.equal(plain.pair(plain.draw_rows(0, generator_for(0)), generator_for(1)).weight, torch.full((6,), 0.5))
+    assert torch.equal(plain.draw(0, generator_for(0)).weight, torch.full((6,), 0.5))
 
 
 def test_objectives_without_a_source_get_none():
     batches = Batches(rows_of(torch.ones(4, 2)), 2, 0)
-    batch = batches.pair(batches.draw_rows(0, generator_for(0)), generator_for(1))
+    batch = batches.draw(0, generator_for(0))
     assert batch.x0 is None
     assert batch.x1.shape == (2, 2)

@@ -27,21 +27,24 @@ def stop_after(trainer: Trainer, step: int):
     return lambda: trainer.state.step >= step
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4], ids=["plain", "dropout"])
-def test_stop_and_resume_equals_a_straight_run(dropout, tmp_path):
-    """Traps O6 and O7: weights, average, optimiser, best weights and counter, bit for bit, through a file."""
-    straight = matching_trainer(steps=60, field=SmallField(dropout=dropout))
+@pytest.mark.parametrize(("dropout", "pool", "uses"), [(0.0, 1, 1), (0.4, 1, 1), (0.0, 4, 1), (0.0, 4, 2), (0.0, 0, 0)])
+def test_stop_and_resume_equals_a_straight_run(dropout, pool, uses, tmp_path):
+    """Traps O6 and O7: weights, average, optimiser, best weights and counter, bit for bit, through a file.
+
+    Step 25 lies inside a pool of four batches and inside one of the whole set.
+    """
+    straight = matching_trainer(steps=60, pool=pool, pool_uses=uses, field=SmallField(dropout=dropout))
     outcome = straight.run()
     assert (outcome.finished, outcome.step, outcome.reason) == (True, 60, "finished")
 
-    first = matching_trainer(steps=60, field=SmallField(dropout=dropout))
+    first = matching_trainer(steps=60, pool=pool, pool_uses=uses, field=SmallField(dropout=dropout))
     stopped = first.run(stop=stop_after(first, 25))
     assert (stopped.finished, stopped.step, stopped.reason) == (False, 25, "stopped")
     write_tensors(tmp_path / "state", *first.sink.checkpoints[-1])
 
     # Another start and another global state: all that matters must come from the file.
     torch.manual_seed(99)
-    second = matching_trainer(steps=60, field=SmallField(dropout=dropout, seed=7))
+    second = matching_trainer(steps=60, pool=pool, pool_uses=uses, field=SmallField(dropout=dropout, seed=7))
     second.state.load(*read_tensors(tmp_path / "state"))
     assert second.state.step == 25
     resumed = second.run()

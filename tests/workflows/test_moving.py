@@ -365,7 +365,7 @@ class OwnNetwork(torch.nn.Module):
 class Reversed:
     """Somebody's coupling: last with first."""
 
-    def prepare(self, source, data):
+    def prepare(self, source, data, *, condition=None, generator=None):
         return self
 
     def draw(self, x0, x1, *, condition=None, generator=None):

@@ -6,7 +6,7 @@ trained. Inside a class that cannot happen: every class gets source rows chosen 
 rows, and the inner coupling acts on those alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -30,18 +30,28 @@ class Classwise:
     """Let ``inner`` pair the rows of each class among themselves.
 
     A class is a distinct row of the condition. When more than half of the rows of a batch are distinct the condition
-    counts as continuous and the pairing is independent; classes of one row are independent pairs anyway, so nothing
-    jumps at that border.
+    counts as continuous; `continuous` then pairs the batch. Without one the pairing is independent: classes of one row
+    are independent pairs anyway, so nothing jumps at that border.
 
     Attributes:
         inner: The coupling inside a class.
+        continuous: The coupling for continuous conditions, such as `Conditioned`.
     """
 
     inner: Coupling
+    continuous: Coupling | None = None
 
-    def prepare(self, source: Tensor | None, data: Tensor) -> "Classwise":
+    def prepare(
+        self,
+        source: Tensor | None,
+        data: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> "Classwise":
         """Prepare the inner coupling."""
-        return Classwise(self.inner.prepare(source, data))
+        inner = self.inner.prepare(source, data, condition=condition, generator=generator)
+        return replace(self, inner=inner)
 
     def draw(
         self,
@@ -61,7 +71,7 @@ class Classwise:
 
         Returns:
             Pairs in the order of the data rows. The report holds ``classes``, the inner figures averaged over the
-            pairs, and ``continuous_condition`` (see `CONTINUOUS_NOTICE`) where that was found.
+            pairs, and ``continuous_condition`` (see `CONTINUOUS_NOTICE`) where such a condition was paired at random.
 
         Raises:
             ShapeError: A condition of another length, or a number of source rows that is no multiple.
@@ -82,6 +92,8 @@ class Classwise:
 
         labels, counts = torch.unique(condition.reshape(num1, -1), dim=0, return_inverse=True, return_counts=True)[1:]
         if len(counts) > num1 / 2 and len(counts) > 1:
+            if self.continuous is not None:
+                return self.continuous.draw(x0, x1, condition=condition, generator=generator)
             pairs = Independent().draw(x0, x1, generator=generator)
             return Pairs(
                 pairs.index0, pairs.index1, report={"continuous_condition": 1.0, "classes": float(len(counts))}

@@ -58,7 +58,14 @@ class Entropic:
             )
         return cls(2 * sigma**2, max_iterations, tolerance)
 
-    def prepare(self, source: Tensor | None, data: Tensor) -> "Entropic":
+    def prepare(
+        self,
+        source: Tensor | None,
+        data: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> "Entropic":
         """Nothing depends on the whole sets: returns itself."""
         return self
 

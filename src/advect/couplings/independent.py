@@ -22,7 +22,14 @@ class Independent:
     Its report is empty: it costs nothing, and measuring what it did would cost more than doing it.
     """
 
-    def prepare(self, source: Tensor | None, data: Tensor) -> "Independent":
+    def prepare(
+        self,
+        source: Tensor | None,
+        data: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: Generator | None = None,
+    ) -> "Independent":
         """Nothing depends on the whole sets: returns itself."""
         return self
 

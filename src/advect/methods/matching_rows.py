@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from advect.couplings import Assignment, Classwise, Entropic, Independent
+from advect.couplings import Assignment, Classwise, Conditioned, Entropic, Independent, Partial, Semidiscrete
 from advect.flows import BridgeBaseline, GaussianBaseline, OptimalGaussianBaseline
 from advect.methods.bridge import ScoreAndFlow
 from advect.methods.matching import Matching
@@ -10,7 +10,7 @@ from advect.methods.option import Option, Options
 from advect.methods.row import Method
 from advect.objectives import WEIGHTINGS
 from advect.paths import PREDICTIONS, AffinePath, BrownianBridge, Linear, Lipman, LipmanPath
-from advect.typing import Path, Schedule
+from advect.typing import Coupling, Path, Schedule
 
 _TIMES = Option("uniform", "Density of the training times: uniform, logit-normal or stratified.")
 _PREDICT = {
@@ -41,6 +41,14 @@ def _independent_start(schedule: Schedule, shape: tuple[int, ...], latent: Tenso
 def _optimal_start(shape: tuple[int, ...], latent: Tensor | None) -> nn.Module:
     """The velocity of the optimal map to a Gaussian fit."""
     return OptimalGaussianBaseline.standard(shape) if latent is None else OptimalGaussianBaseline.fit(latent)
+
+
+def _optimal_plan(options: Options) -> Coupling:
+    """The plan of OT-CFM, inside each class or weighing the distance of continuous conditions."""
+    if options["plan"] == "semidiscrete":
+        return Semidiscrete(target=options["chi_square"])
+    inner = Partial(options["share"]) if options["share"] < 1 else Assignment(replacement=options["replacement"])
+    return Classwise(inner, continuous=Conditioned(options["bandwidth"]))
 
 
 def _bridge_start(options: Options, shape: tuple[int, ...], latent: Tensor | None) -> nn.Module:
@@ -125,17 +133,29 @@ MATCHING: tuple[Method, ...] = (
         equation="E‖v(t, x_t) − (x1 − x0)‖²  with (x0, x1) from the batch's exact assignment on |x0 − x1|²",
         paper="Tong et al. 2023, Improving and Generalizing Flow-Based Generative Models (2302.00482), table 1",
         cost="as i-cfm, plus one exact assignment per step",
-        avoid="the condition is continuous (the pairing is then independent and says so), or batches are huge",
+        avoid="batches are tiny, or the condition is continuous and must leave the source untouched",
         recipe=Matching(
             make_path=_linear,
-            make_coupling=lambda o: Classwise(Assignment(replacement=o["replacement"])),
+            make_coupling=_optimal_plan,
             make_baseline=lambda o, shape, latent: _optimal_start(shape, latent),
             make_schedule=_linear_schedule,
         ),
         options={
             "sigma": _SIGMA,
             "times": _TIMES,
-            "replacement": Option(False, "Draw pairs from the plan with replacement, as published tables did."),
+            "plan": Option(
+                "assignment",
+                "Between the rows of a batch (or of `pool` batches), or from the source itself to the data's rows.",
+                choices=("assignment", "semidiscrete"),
+            ),
+            "replacement": Option(False, "Draw pairs from the assignment with replacement, as published tables did."),
+            "share": Option(
+                1.0, "Share of a batch that is paired, the cheapest; the rest gets weight zero.", exclusive=True
+            ),
+            "bandwidth": Option(
+                0.05, "Of a continuous condition, as a share of a typical distance; see `Conditioned`.", exclusive=True
+            ),
+            "chi_square": Option(0.05, "How uneven the semidiscrete plan may draw the data rows.", exclusive=True),
         },
     ),
     Method(

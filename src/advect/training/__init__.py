@@ -8,6 +8,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, DataRows, Epochs
 from advect.training.config import TrainingConfig
 from advect.training.loop import Outcome, Trainer
+from advect.training.pool import Pool
 from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.state import TrainingState
@@ -17,6 +18,7 @@ __all__ = [
     "DataRows",
     "Epochs",
     "Outcome",
+    "Pool",
     "Trainer",
     "TrainingConfig",
     "TrainingState",

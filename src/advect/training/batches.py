@@ -5,6 +5,7 @@ s·batch_size on. A batch never holds a row twice unless it straddles two epochs
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,14 @@ from torch import Generator, Tensor
 
 from advect.records import Batch
 from advect.training.seeding import SHUFFLE, generator_for
-from advect.typing import Base, Coupling
+from advect.typing import Base, Coupling, SetCoupling
+
+Phase = Callable[[str], AbstractContextManager[None]]
+
+
+def untimed(name: str) -> AbstractContextManager[None]:
+    """A phase whose time nobody wants."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -66,32 +74,77 @@ class Batches:
         seed: Of the shuffling.
         source: The flow's base; None for objectives that need no source rows.
         coupling: Pairs the rows; None for objectives that need no source rows.
+        prepared: Whether the coupling was prepared with these very data rows, and so may choose among all of them.
     """
 
     def __init__(
-        self, data: DataRows, batch_size: int, seed: int, source: Base | None = None, coupling: Coupling | None = None
+        self,
+        data: DataRows,
+        batch_size: int,
+        seed: int,
+        source: Base | None = None,
+        coupling: Coupling | None = None,
+        *,
+        prepared: bool = False,
     ) -> None:
-        self.data, self.source, self.coupling = data, source, coupling
+        self.data, self.batch_size, self.source, self.coupling = data, batch_size, source, coupling
+        self.chooser = coupling if prepared and isinstance(coupling, SetCoupling) else None
         self.epochs = Epochs(data.num_rows, batch_size, seed)
         self.report: dict[str, float] = {}
 
-    def draw_rows(self, step: int, generator: Generator) -> Batch:
-        """Data and source rows of a step, not yet paired."""
-        rows = self.epochs.rows(step)
-        x1 = self.data.draw(rows, generator)
+    def draw(self, step: int, generator: Generator, phase: Phase = untimed, *, steps: int = 1) -> Batch:
+        """The rows of ``steps`` steps from ``step`` on, paired all together.
+
+        Args:
+            step: The first of them.
+            generator: Of every draw.
+            phase: Keeps the time of ``data`` and ``coupling``.
+            steps: How many.
+        """
+        rows = torch.cat([self.epochs.rows(step + i) for i in range(steps)]) if steps > 1 else self.epochs.rows(step)
+        return self._chosen(rows, generator, phase) if self.chooser else self._paired(rows, generator, phase)
+
+    def seconds_per_step(self) -> float:
+        """What the preparation of a step costs beside the step: nothing, it is part of it."""
+        return 0.0
+
+    def _paired(self, rows: Tensor, generator: Generator, phase: Phase) -> Batch:
+        """Let the coupling choose; one pair of indices permutes every tensor of its side."""
+        with phase("data"):
+            x1 = self.data.draw(rows, generator)
+            condition, weight = self._beside(rows)
+            x0 = None if self.source is None else self.source.sample(len(rows), condition, generator=generator)
+        if x0 is None or self.coupling is None:
+            return Batch(x1=x1, x0=x0, condition=condition, weight=weight)
+        with phase("coupling"):
+            pairs = self.coupling.draw(x0, x1, condition=condition, generator=generator)
+            self.report = dict(pairs.report)
+            condition = None if condition is None else condition[pairs.index1]
+            weight = _weighed(None if weight is None else weight[pairs.index1], pairs.weight)
+            return Batch(x1=x1[pairs.index1], x0=x0[pairs.index0], condition=condition, weight=weight)
+
+    def _chosen(self, rows: Tensor, generator: Generator, phase: Phase) -> Batch:
+        """Source rows first; the coupling finds the data row of each, in the class of the row whose turn it is."""
+        assert self.chooser is not None
+        assert self.source is not None
+        with phase("coupling"):
+            wanted, _ = self._beside(rows)
+            x0 = self.source.sample(len(rows), wanted, generator=generator)
+            pairs = self.chooser.choose(x0, condition=wanted, generator=generator)
+            self.report = dict(pairs.report)
+        with phase("data"):
+            index1 = pairs.index1.cpu()
+            condition, weight = self._beside(index1)
+            x1 = self.data.draw(index1, generator)
+        return Batch(x1=x1, x0=x0[pairs.index0], condition=condition, weight=_weighed(weight, pairs.weight))
+
+    def _beside(self, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Condition and weight of data rows."""
         condition = None if self.data.condition is None else self.data.condition[rows]
         weight = None if self.data.weight is None else self.data.weight[rows]
-        x0 = None if self.source is None else self.source.sample(len(rows), condition, generator=generator)
-        return Batch(x1=x1, x0=x0, condition=condition, weight=weight)
+        return condition, weight
 
-    def pair(self, batch: Batch, generator: Generator) -> Batch:
-        """Let the coupling choose; one pair of indices permutes every tensor of its side."""
-        if batch.x0 is None or self.coupling is None:
-            return batch
-        pairs = self.coupling.draw(batch.x0, batch.x1, condition=batch.condition, generator=generator)
-        self.report = dict(pairs.report)
-        condition = None if batch.condition is None else batch.condition[pairs.index1]
-        weight = None if batch.weight is None else batch.weight[pairs.index1]
-        if pairs.weight is not None:
-            weight = pairs.weight if weight is None else weight * pairs.weight
-        return Batch(x1=batch.x1[pairs.index1], x0=batch.x0[pairs.index0], condition=condition, weight=weight)
+
+def _weighed(own: Tensor | None, pairs: Tensor | None) -> Tensor | None:
+    """The rows' weights times the pairs'."""
+    return own if pairs is None else pairs if own is None else own * pairs

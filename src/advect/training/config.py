@@ -24,6 +24,9 @@ class TrainingConfig:
         ema_decay: Decay of the averaged weights per step; smaller at the start (see `average`).
         validation_every: Steps between validations; 0 chooses a fiftieth of all steps, at least 50.
         checkpoint_seconds: Time between checkpoints.
+        pool: Batches that the coupling pairs together, prepared beside the loop; 1 pairs each by itself, 0 as many as
+            hold the whole data set.
+        pool_uses: Times that the pairs of a pool are gone through before the next; 0 pairs once for the whole training.
         precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
         seed: Of every draw the loop makes.
@@ -40,6 +43,8 @@ class TrainingConfig:
     ema_decay: float = 0.999
     validation_every: int = 0
     checkpoint_seconds: float = 15.0
+    pool: int = 1
+    pool_uses: int = 1
     precision: str = "float32"
     seed: int = 0
 
@@ -47,7 +52,16 @@ class TrainingConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", where=name)
-        for name in ("warmup_steps", "weight_decay", "gradient_clip", "validation_every", "checkpoint_seconds", "seed"):
+        for name in (
+            "warmup_steps",
+            "weight_decay",
+            "gradient_clip",
+            "validation_every",
+            "checkpoint_seconds",
+            "pool",
+            "pool_uses",
+            "seed",
+        ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}", where=name)
         if not 0 < self.learning_rate < math.inf:

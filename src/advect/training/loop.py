@@ -17,6 +17,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
+from advect.training.pool import pooled
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for
 from advect.training.state import TrainingState
@@ -50,7 +51,7 @@ class Trainer:
     Args:
         flow: What is trained; its trainable parameters only.
         objective: Loss per row.
-        batches: Training batches.
+        batches: Training batches; where `TrainingConfig.pool` says so they are paired many at a time.
         validation: Validation batches, or None to keep the last averaged weights.
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
@@ -66,7 +67,8 @@ class Trainer:
         validation: Batches | None = None,
         validation_batches: int = 4,
     ) -> None:
-        self.flow, self.objective, self.batches, self.config, self.sink = flow, objective, batches, config, sink
+        self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
+        self.batches = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         self.validation, self.validation_batches = validation, validation_batches
         parameters = [p for p in flow.parameters() if p.requires_grad]
         if not parameters:
@@ -129,7 +131,10 @@ class Trainer:
         )
 
     def time_steps(self, num_steps: int = 2) -> float:
-        """Seconds per step, measured on ``num_steps`` steps whose effects are undone."""
+        """Seconds per step, measured on ``num_steps`` steps whose effects are undone.
+
+        Where batches are prepared beside the loop and that takes longer than its steps, the loop waits: so does this.
+        """
         tensors = {k: v.clone() for k, v in self.state.tensors().items()}
         numbers = self.state.numbers()
         with torch.random.fork_rng(devices=self._accelerators):
@@ -143,7 +148,7 @@ class Trainer:
         if not any(name.startswith("optimizer.") for name in tensors):
             self.state.optimizer.state.clear()
         self._clock = Clock()
-        return seconds
+        return max(seconds, self.batches.seconds_per_step())
 
     # One step
 
@@ -166,10 +171,7 @@ class Trainer:
         generator = generator_for(self.config.seed, TRAINING, step)
         torch.manual_seed(generator_for(self.config.seed, NETWORK, step).initial_seed())
 
-        with self._clock.phase("data"):
-            rows = self.batches.draw_rows(step, generator)
-        with self._clock.phase("coupling"):
-            batch = self.batches.pair(rows, generator)
+        batch = self.batches.draw(step, generator, self._clock.phase)
         with self._clock.phase("network"):
             with torch.autocast(batch.x1.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
                 loss = self._mean_loss(batch, generator)
@@ -246,7 +248,7 @@ class Trainer:
         result = []
         for index in range(self.validation_batches):
             generator = generator_for(self.config.seed, VALIDATION, 0, index)
-            result.append(validation.pair(validation.draw_rows(index, generator), generator))
+            result.append(validation.draw(index, generator))
         return result
 
     def _checkpoint(self) -> None:

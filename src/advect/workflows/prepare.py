@@ -30,7 +30,7 @@ from advect.workflows.request import TrainRequest, choose_device, training_confi
 from advect.workflows.settings import resolved
 
 # Streams of `generator_for` used outside the loop; the loop's own are below 10.
-FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE = 11, 12, 13, 14, 15, 16
+FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE, PAIR = 11, 12, 13, 14, 15, 16, 17
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,10 @@ def prepare(request: TrainRequest) -> Prepared:
     blueprint = _blueprint(request, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
     start = source.points if isinstance(source, EmpiricalBase) else None
-    coupling = None if built.coupling is None else built.coupling.prepare(start, latent)
+    given = None if condition is None else condition.encode(rows).float()
+    coupling = built.coupling
+    if coupling is not None:
+        coupling = coupling.prepare(start, latent, condition=given, generator=generator_for(request.seed, PAIR))
     built = replace(built, core=built.core.to(device), coupling=coupling)
     flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
     training = training_config(

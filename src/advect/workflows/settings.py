@@ -26,6 +26,8 @@ _TRAINING_WORDS = {
     "ema_decay": "of the averaged weights, per step",
     "validation_every": "steps; 0 is a fiftieth of all, at least 50",
     "checkpoint_seconds": "time between checkpoints",
+    "pool": "batches paired together, beside the loop; 0 is the whole set",
+    "pool_uses": "times that a pool's pairs are used; 0 is the whole training",
     "precision": "of the training loss: float32 or bfloat16",
 }
 

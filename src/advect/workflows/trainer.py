@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
 from advect.run.card import Setting
-from advect.training import Batches, DataRows, Trainer
+from advect.training import Batches, Trainer
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
@@ -21,13 +21,12 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
-    def batches(rows: DataRows, seed: int) -> Batches:
-        return Batches(rows, config.batch_size, seed, source, coupling)
-
-    validation = None if prepared.validate is None else batches(prepared.validate, config.seed + 1)
-    return Trainer(
-        core, prepared.built.objective, batches(prepared.train, config.seed), config, sink, validation=validation
+    rows, size = prepared.train, config.batch_size
+    batches = Batches(rows, size, config.seed, source, coupling, prepared=True)
+    validation = (
+        None if prepared.validate is None else Batches(prepared.validate, size, config.seed + 1, source, coupling)
     )
+    return Trainer(core, prepared.built.objective, batches, config, sink, validation=validation)
 
 
 def with_steps(prepared: Prepared, steps: int) -> Prepared:

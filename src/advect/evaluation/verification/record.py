@@ -9,7 +9,7 @@ PASS, NOTE, FAIL, SKIPPED = "pass", "note", "fail", "skipped"
 
 @dataclass(frozen=True)
 class Check:
-    """One law and how a path stands to it.
+    """One law and how a path, a map or a solver stands to it.
 
     Attributes:
         law: Its name.
@@ -64,12 +64,12 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Verification:
-    """All laws of one path.
+    """All laws of one path, map or solver.
 
     Attributes:
         name: What was verified.
         checks: One record per law.
-        rows: Pairs of rows behind every average.
+        rows: Pairs of rows behind every average; of maps and solvers the rows they were tried on.
         event_shape: Shape of one row.
         seed: Of every draw.
     """

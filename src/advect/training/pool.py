@@ -1,0 +1,97 @@
+"""Many batches paired at once, while the loop is busy with those before.
+
+Optimal transport between few rows pairs near and far alike; a plan over the rows of several batches is closer to the
+plan of the distributions, and E|x1 − x0|² never rises with the number of rows (Pooladian et al. 2304.14772). Exact
+assignments cost more than their rows, so the pool is prepared in the background: the assignment leaves Python's lock
+to the loop.
+
+A pool depends on the seed and its number alone, as a step does, so that a run continued in the middle of one draws it
+again. It is always made by the worker thread, never by the loop's own: a library may round differently under another
+number of threads.
+"""
+
+import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Generator, Tensor
+
+from advect.records import Batch
+from advect.training.batches import Batches, Phase, untimed
+from advect.training.seeding import POOL, generator_for
+
+
+class Pool:
+    """`Batches` whose rows are drawn and paired ``size`` batches at a time.
+
+    Args:
+        batches: What is pooled.
+        size: Batches in a pool, at least 1.
+        seed: Of every draw.
+        steps: Steps of the training: no pool is begun for those after the last.
+        uses: Times that the pairs of a pool are gone through, each time in another order.
+    """
+
+    def __init__(self, batches: Batches, size: int, seed: int, steps: int, uses: int = 1) -> None:
+        self.batches, self.size, self.seed, self.steps, self.uses = batches, size, seed, steps, uses
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="advect-pool")
+        self._coming: dict[int, Future[Batch]] = {}
+        self._held: tuple[int, Batch] | None = None
+        self._seconds: list[float] = []
+
+    @property
+    def report(self) -> dict[str, float]:
+        """What the coupling said of the last pool."""
+        return self.batches.report
+
+    def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
+        """The batch of a step; ``generator`` is not used, as the pool has its own."""
+        turn, place = divmod(step, self.size)
+        block, use = divmod(turn, self.uses)
+        with phase("coupling"):
+            if self._held is None or self._held[0] != block:
+                self._held = (block, self._ahead(block).result())
+                self._coming.pop(block)
+                if (block + 1) * self.uses * self.size < self.steps:
+                    self._ahead(block + 1)
+            pool = self._held[1]
+            rows = self._order(block, use)[place * self.batches.batch_size :][: self.batches.batch_size]
+            rows = rows.to(pool.x1.device)
+            beside = (None if tensor is None else tensor[rows] for tensor in (pool.x0, pool.condition, pool.weight))
+            return Batch(pool.x1[rows], *beside)
+
+    def _order(self, block: int, use: int) -> Tensor:
+        """The order in which the pairs are gone through: their own at first."""
+        count = self.size * self.batches.batch_size
+        return (
+            torch.randperm(count, generator=generator_for(self.seed, POOL, block, use)) if use else torch.arange(count)
+        )
+
+    def seconds_per_step(self) -> float:
+        """Seconds of the worker per step: a loop faster than that would have to wait."""
+        return sum(self._seconds) / (len(self._seconds) * self.size * self.uses) if self._seconds else 0.0
+
+    def _ahead(self, block: int) -> Future[Batch]:
+        if block not in self._coming:
+            self._coming[block] = self._worker.submit(self._make, block)
+        return self._coming[block]
+
+    @torch.no_grad()
+    def _make(self, block: int) -> Batch:
+        started = time.perf_counter()
+        generator = generator_for(self.seed, POOL, block)
+        pool = self.batches.draw(block * self.size, generator, steps=self.size)
+        self._seconds.append(time.perf_counter() - started)
+        return pool
+
+
+def pooled(batches: Batches, size: int, uses: int, seed: int, steps: int) -> Batches | Pool:
+    """``batches`` in pools of ``size``, or of the whole set where that is 0; as they are where nothing is paired.
+
+    ``uses`` 0 pairs once for all steps.
+    """
+    size = size or math.ceil(batches.data.num_rows / batches.batch_size)
+    if batches.coupling is None or size * uses == 1:
+        return batches
+    return Pool(batches, size, seed, steps, uses or math.ceil(steps / size))
