@@ -32,6 +32,23 @@ def test_loss_is_gap_plus_floor(schedule):
     assert abs(shifted.loss - shifted.floor - shifted.gap) < 4 * error
 
 
+def test_the_gap_over_time():
+    """A field that is off by c for t > 1/2 only: no gap before, |c|² after; the spans' means are those of the whole."""
+    exact = EmpiricalField(rows(40, 0), Linear())
+
+    def late(t, x):
+        return exact(t, x) + 0.3 * (t > 0.5).double().reshape(-1, 1)
+
+    found = measured(late, exact, rows(40, 1))
+    assert len(found.spans) == 16
+    assert [span.gap for span in found.spans] == pytest.approx([0.0] * 8 + [4 * 0.09] * 8, abs=1e-12)
+    for name in ("gap", "loss", "floor"):
+        assert sum(getattr(span, name) for span in found.spans) / 16 == pytest.approx(getattr(found, name))
+    middles = [(k + 0.5) / 16 for k in range(16)]
+    assert [span.time for span in found.spans] == pytest.approx(middles, abs=0.01)
+    assert measured(late, exact, rows(40, 1), rows=100).spans == ()
+
+
 def test_floor_is_the_variance_of_the_target():
     """A Gaussian limit: for N(m, s²) data and the linear path Var(u|x) = s²/(t²s² + (1−t)²) per coordinate.
 

@@ -11,9 +11,11 @@ from advect.evaluation import ClosestRecord, TrainedOn
 from advect.records import Metric
 from advect.report.comparison import ComparisonContent, MethodRow, render_comparison
 from advect.report.comparison.content import CurvePoint, LikelihoodCell, MetricCell, Ruler, Spread
-from advect.report.comparison.figures import pair_to_draw, style_of
+from advect.report.comparison.figures import style_of
 from advect.report.comparison.table import blocks
 from advect.report.comparison.verdict import verdict, winner
+from advect.report.values import pair_to_draw
+from tests.faces.made_pages import motion_of
 from tests.faces.made_runs import advect, houses, only_json, refuse, succeed
 from tests.faces.test_report_page import ATTACKS, Page, table
 from tests.workflows.tiny import moons
@@ -130,14 +132,17 @@ def content_of(words="plain"):
         ruler=Ruler(words, 0.1, 0.01, 50), samples={f"{words} a": clouds[1], f"{words} b": clouds[2]}, real=clouds[0],
         command=f"advect compare {words}", next_commands=(f"advect sample {words}",), notes=(words,),
         links=((words, "a-0/report.html"),), versions={words: words},
+        motions={f"{words} a": motion_of(words), f"{words} b": dataclasses.replace(motion_of(words), layered=True)},
     )  # fmt: skip
 
 
 def test_the_page_is_whole_and_loads_nothing():
     page = Page(render_comparison(content_of()))
-    assert page.find("script") == []
+    assert len(page.find("script")) == 1  # its own
+    assert len(page.find("canvas")) == 2
+    assert "Nothing on the way to show: plain c and plain d." in page.text
     assert all(image["src"].startswith("data:") and image["alt"] for image in page.find("img"))
-    assert len(page.find("img")) == 5
+    assert len(page.find("img")) == 6
     assert {link["href"] for link in page.find("a")} >= {"#table", "a-0/report.html"}
     assert all("://" not in link["href"] for link in page.find("a"))
     assert "plain a leads" in page.text
@@ -151,7 +156,8 @@ def test_names_of_strangers_stay_words(words, monkeypatch):
     for name in ("_likelihood", "_metrics", "_samples"):
         monkeypatch.setattr(pages, name, lambda _: None)
     monkeypatch.setattr(pages, "_costs", lambda _: ())
-    plain, hostile = (Page(render_comparison(content_of(w))) for w in ("plain", words))
+    contents = (dataclasses.replace(content_of(w), motions={}) for w in ("plain", words))
+    plain, hostile = (Page(render_comparison(content)) for content in contents)
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
     assert [sorted(a) for _, a in hostile.elements] == [sorted(a) for _, a in plain.elements]
     assert not {name for _, a in hostile.elements for name in a if name.startswith("on")}
@@ -159,7 +165,7 @@ def test_names_of_strangers_stay_words(words, monkeypatch):
 
 def test_figures_draw_hostile_names():
     page = Page(render_comparison(content_of("$\\frac{ <b> \x00\u202e")))
-    assert len(page.find("img")) == 5
+    assert len(page.find("img")) == 6
 
 
 def test_the_table_marks_what_cannot_be_told_from_the_best():

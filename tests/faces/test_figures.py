@@ -11,13 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from advect.records import Table
-from advect.report.content import ErrorCurve, History
-from advect.report.curves import error_figure, history_figure
+from advect.report import DensityMap, Motion
+from advect.report.content import ErrorCurve, History, Likelihood, Regression
+from advect.report.curves import error_figure, history_figure, likelihood_figure, regression_figure
+from advect.report.density import density_card, density_figure
 from advect.report.figures import matrix_columns, matrix_figure, scatter_figure, trajectory_figure
 from advect.report.ink import REAL, SAMPLES, figure_uri, label
 from advect.report.marginals import MOST_PANELS, marginals_figure
+from advect.report.moving import moving
 from advect.report.numerals import number, percent, plus_minus
-from advect.report.values import bins, numbers, shares
+from advect.report.strips import Clouds, strip_figure
+from advect.report.values import Frame, bins, numbers, shares
+
+UNIT = Frame(np.zeros(2), np.ones(2))
 
 HOSTILE = [
     "<script>alert(1)</script>", "$\\frac{", "$x", "a$b$c", "\\$", "_hidden", "", "\n\r\t", "\x00", "名前", "😀",
@@ -93,6 +99,8 @@ def test_hostile_names_are_drawn_as_they_are(name, rng):
         matrix_figure(real, real),
         trajectory_figure(rng.normal(size=(4, 9, 2)), (name, "b")),
         error_figure([ErrorCurve(name, (1, 2), (3, 4), name)]),
+        strip_figure([Clouds(rng.normal(size=(3, 9, 2)), [name] * 3, name)], (name, "b"), None, UNIT),
+        density_figure(DensityMap(rng.normal(size=(4, 5)), np.arange(5.0), np.arange(4.0), (name, "b"))),
     ):
         assert "<script" not in draw(figure)
 
@@ -275,6 +283,40 @@ def test_trajectories_of_any_shape(shape, rng):
     paths = rng.normal(size=shape)
     draw(trajectory_figure(paths))
     draw(trajectory_figure(np.full(shape, np.nan)))
+
+
+@pytest.mark.parametrize("log_density", [0.0, -np.inf, np.nan, 1e300, -1e300])
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_any_density(log_density, scale, rng):
+    """Flat, impossible or failed everywhere, and one such value among good ones."""
+    x, y = scale * np.arange(4.0), np.arange(3.0)
+    good = rng.normal(size=(3, 4))
+    rows = np.array([[scale, 1.0], [np.nan, 0.0], [1e308, 1.0]])
+    draw(density_figure(DensityMap(np.full((3, 4), log_density), x, y, ("a", "b"), rows)))
+    good[1, 2] = log_density
+    card = density_card(DensityMap(good, x, y, ("a", "b"), rows[:0]))
+    assert ("could not be computed (8.3 % of the grid)" in card.caption) == np.isnan(log_density)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e300, -1e300])
+def test_any_strip(value, rng):
+    states = rng.normal(size=(4, 9, 2))
+    states[1:3, :, 0] = value
+    motion = Motion(states, tuple("abcd"), ("x", "y"), real=states[0])
+    assert moving(motion).still.alt.startswith("Scatter plots of y against x")
+    draw(strip_figure([Clouds(states, "abcd"), Clouds(states[:2], "ab")], ("x", "y"), states[0], UNIT))
+    assert moving(Motion(np.full((2, 3, 2), value), ("a", "b"), ("x", "y"))) is not None
+    for wrong in (states[:, :, :1], states[0], np.zeros((4, 9, 1, 2, 2, 2))):
+        assert moving(Motion(wrong, tuple("abcd"), ("x", "y"))) is None
+    assert moving(Motion(states, tuple("abc"), ("x", "y"))) is None
+
+
+@pytest.mark.parametrize("gap", [(0.1, 0.2), (0.0, 0.1), (np.nan, np.inf), (1e300, 1e-300), ()])
+def test_any_gap_and_likelihood(gap):
+    draw(regression_figure(Regression("w", range(len(gap)), gap, gap, gap, gap)))
+    for mean in gap:
+        draw(likelihood_figure(Likelihood(mean, mean, 10, mean, mean)))
+        draw(likelihood_figure(Likelihood(mean, None, 10)))
 
 
 def test_numbers_for_people():

@@ -1,6 +1,8 @@
 """The page: one file that loads nothing, escapes everything, and says honestly how good the samples are."""
 
+import base64
 import dataclasses
+import hashlib
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -9,29 +11,21 @@ import numpy as np
 import pytest
 
 from advect.errors import AdvectError
-from advect.records import Column, Finding, Metric, Table
+from advect.records import Metric
 from advect.report import (
     DataSummary,
-    ErrorCurve,
-    History,
-    Likelihood,
     ReportContent,
     judge,
     render_report,
     verdict,
     write_report,
 )
+from advect.report.page import script
 from advect.report.parts import strip
+from tests.faces.made_pages import ATTACKS, METRICS, content_of, images_of, motion_of, table, text_of
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "line", "rect", "circle", "path"}
-ATTACKS = [
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
-    "</style><script>1</script>",
-    "</title><script>1</script>", "<svg onload=alert(1)>", "javascript:alert(1)", "http://evil.example/x.png",
-    "//evil.example/x.js", "{{ 7*7 }}{% include 'x' %}", "$\\frac{", "</pre><iframe src='https://evil.example'>",
-    "&lt;script&gt;", "\x00\x1b[31m\u202e\ud800", "url(https://evil.example)", "-->", "]]>",
-    "<base href='//evil.example/'>",
-]  # fmt: skip
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 
 class Page(HTMLParser):
@@ -57,7 +51,7 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     def find(self, tag):
@@ -68,82 +62,19 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def table(columns, names, **more):
-    columns = tuple(np.asarray(c) for c in columns)
-    dtypes = tuple(str(c.dtype) for c in columns)
-    return Table(tuple(names), columns, "csv", more.pop("event_shape", (len(columns),)), dtypes, **more)
-
-
-METRICS = (
-    Metric("sliced W2", 0.052, 0.004, 0.048, 0.006, 0.31, unit="standard deviations"),
-    Metric("energy distance", 0.012, 0.001, 0.006, 0.001, 0.08),
-    Metric("accuracy", 0.9, 0.01, 0.5, 0.01, 0.8),
-)
-
-
-def content_of(words="plain", width=2, rows=60):
-    """A full page with ``words`` in every place a stranger could write to."""
-    rng = np.random.default_rng(0)
-    names = [f"{words}{i}" for i in range(width)] + [f"kind {words}"]
-    categories = np.array([words, "other", None], object)
-
-    def rows_of():
-        return table([*rng.normal(size=(width, rows)), categories[rng.integers(0, 3, rows)]], names, origin=words)
-
-    columns = tuple(Column(name, words, words, -1.0, 1.0, unit=words) for name in names[:-1])
-    columns += (Column(names[-1], "categorical", words, categories=(words, "other"), missing=True),)
-    metrics = tuple(dataclasses.replace(m, name=f"{m.name} {words}", unit=words) for m in METRICS)
-    return ReportContent(
-        title=words,
-        method=words,
-        explanation=words,
-        data=DataSummary(words, rows, columns, {words: rows}, (width + 1,), condition=columns[:1], sha256=words),
-        verdict=verdict(metrics),
-        findings=(Finding(words, words, words, words),),
-        metrics=metrics,
-        likelihood=Likelihood(-1.0, 0.1, rows, -2.0, 0.1, 1.0, 0.1, 16, 2.0, 3, words),
-        history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0),
-        samples=rows_of(),
-        real=rows_of(),
-        trajectories=rng.normal(size=(5, 20, 2)),
-        error_curves=(ErrorCurve(words, (1, 2, 4), (0.3, 0.2, 0.1), words, 2),),
-        configuration=f'name = "{words}"\nsteps = 5\n',
-        command=f"advect train {words}",
-        next_commands=(f"advect sample {words}", "advect report run"),
-        notes=(words, words),
-        versions={words: words},
-    )
-
-
-def text_of(words):
-    """The same without figures, which take most of the time."""
-    return dataclasses.replace(
-        content_of(words), samples=None, real=None, history=None, trajectories=None, error_curves=()
-    )
-
-
-def images_of(event_shape, high=16):
-    count = int(np.prod(event_shape))
-    pixels = np.random.default_rng(0).integers(0, high + 1, (count, 40))
-    names = [f"pixel{i}" for i in range(count)]
-    rows = table(pixels, names, event_shape=event_shape, image=True)
-    columns = tuple(Column(name, "integer", "int64", 0, high) for name in names)
-    data = DataSummary("digits", 40, columns, {}, event_shape, image=True)
-    return ReportContent("digits", "ot-cfm", "", data, samples=rows, real=rows)
-
-
 def require_harmless(text):
-    """No script, no handler, no address but data: and anchors, no element that loads anything."""
+    """No script but ours, no handler, no address but data: and anchors, no element that loads anything."""
     page = Page(text)
+    scripts = SCRIPT.findall(text)
+    assert scripts == [script()] * len(page.find("script"))
+    assert len(scripts) == len(page.find("canvas")) <= 1
     names = {name for name, _ in page.elements}
     assert not names & {
-        "script",
         "iframe",
         "object",
         "embed",
         "base",
         "form",
-        "input",
         "video",
         "audio",
         "use",
@@ -152,6 +83,8 @@ def require_harmless(text):
     for tag, attributes in page.elements:
         for key, value in attributes.items():
             assert not key.lower().startswith("on"), (tag, key)
+            assert tag != "script"
+            assert tag != "input" or attributes["type"] == "range"
             assert key != "style", tag
             if key in ("src", "href", "srcset", "xlink:href", "action", "data", "poster"):
                 assert re.match(r"data:(image/(png|svg\+xml);base64,[A-Za-z0-9+/=]*)?,?$|#[a-z]+$", value), (tag, key)
@@ -161,7 +94,11 @@ def require_harmless(text):
     assert "//" not in style
     policies = [a["content"] for a in page.find("meta") if a.get("http-equiv") == "Content-Security-Policy"]
     assert len(policies) == 1
-    assert policies[0].startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+    assert policies[0] == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return page
 
 
@@ -175,8 +112,6 @@ def test_nothing_a_stranger_writes_becomes_markup(words):
 
 
 def test_names_and_categories_around_and_inside_figures_are_letters_too():
-    import base64
-
     rng = np.random.default_rng(0)
     words = np.array([*ATTACKS, None], object)
     rows = table([*rng.normal(size=(len(ATTACKS), 40)), rng.choice(words, 40)], [*ATTACKS, "kinds"])
@@ -203,7 +138,7 @@ def test_the_page_can_be_read_by_everyone():
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in page.find("svg"))
     assert len(page.find("h1")) == 1
     anchors = {a["href"] for a in page.find("a")}
-    assert anchors == {f"#{a['id']}" for _, a in page.elements if "id" in a}
+    assert anchors == {f"#{a['id']}" for a in page.find("section")}
     levels = [int(name[1]) for name, _ in page.elements if re.fullmatch(r"h[1-6]", name)]
     assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
 
@@ -276,7 +211,7 @@ def test_the_file_is_written_whole_or_not_at_all(tmp_path):
     path = write_report(content, tmp_path / "report.html")
     assert path.read_text("utf-8") == render_report(content)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    broken = dataclasses.replace(content, trajectories=np.array([["a"]], object)[None].repeat(2, 2))
+    broken = dataclasses.replace(content, motion=dataclasses.replace(motion_of(), states=np.full((5, 3, 2), "a")))
     with pytest.raises(ValueError, match="could not convert"):
         write_report(broken, path)
     assert "ü" in path.read_text("utf-8")

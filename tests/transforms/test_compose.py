@@ -144,6 +144,8 @@ def test_members_are_registered_and_move():
 def test_the_status_reaches_through_columnwise():
     marked = Marked(Status.OK, Status.OUTSIDE_SUPPORT)
     maps = Columnwise([([1], shift(1.0)), ([0], marked)], (2,))
+    assert [indices for indices, _ in maps.groups] == [(1,), (0,)]
+    assert [member for _, member in maps.groups] == list(maps.maps)
     out = maps.encode(torch.ones(2, 2, dtype=FLOAT64))
     assert out.status.tolist() == [Status.OK, Status.OUTSIDE_SUPPORT]
     assert torch.equal(out.value, torch.tensor([[1.0, 0.0]] * 2, dtype=FLOAT64))

@@ -27,7 +27,27 @@ from advect.paths import wronskian
 from advect.typing import Field, expand_time, sum_event
 
 MINIMUM = 16
+SPANS = 16  # of time, in each of which the gap is told
 CERTAIN = 3.0  # standard errors by which memorising must show at all, before a share of it is told
+
+
+@dataclass(frozen=True)
+class GapSpan:
+    """The same mean squares over a span of time.
+
+    Attributes:
+        time: Its middle.
+        gap: E|v − u*|².
+        gap_error: Its standard error.
+        loss: E|v − u|².
+        floor: E|u* − u|².
+    """
+
+    time: float
+    gap: float
+    gap_error: float
+    loss: float
+    floor: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,7 @@ class RegressionGap:
         rows: Points of each kind.
         first: First time.
         last: Last time.
+        spans: Gap, loss and floor by time, in order of time; empty for fewer than 128 points.
     """
 
     gap: float
@@ -57,6 +78,7 @@ class RegressionGap:
     rows: int
     first: float
     last: float
+    spans: tuple[GapSpan, ...] = ()
 
 
 @torch.no_grad()
@@ -105,6 +127,7 @@ def regression_gap(
         rows=rows,
         first=first,
         last=last,
+        spans=_by_time(known, t),
     )
 
 
@@ -118,6 +141,21 @@ class _Errors:
     size: Tensor
     learnt: Tensor
     best: Tensor
+
+
+def _by_time(errors: _Errors, t: Tensor) -> tuple[GapSpan, ...]:
+    """Means over spans of time of equal length; ``t`` rises."""
+    if len(t) < 8 * SPANS:
+        return ()
+    spans = []
+    for part in torch.arange(len(t)).chunk(SPANS):
+        gap, loss, floor = (getattr(errors, name)[part] for name in ("gap", "loss", "floor"))
+        spans.append(
+            GapSpan(
+                float(t[part].mean()), float(gap.mean()), _standard_error(gap), float(loss.mean()), float(floor.mean())
+            )
+        )
+    return tuple(spans)
 
 
 def _errors(velocity: Field, exact: EmpiricalField, gaussian: Field, x1: Tensor, x0: Tensor, t: Tensor) -> _Errors:

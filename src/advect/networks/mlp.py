@@ -48,7 +48,7 @@ class MLP(FieldNetwork):
         sizes = [inputs, *[width] * depth]
         self.hidden = nn.ModuleList(linear(a, b, generator=generator) for a, b in pairwise(sizes))
         self.output = linear(width, self.features, generator=generator)
-        self._activation = find_activation(activation)
+        self.activation = find_activation(activation)
 
     @property
     def _tangents(self) -> int:
@@ -61,7 +61,7 @@ class MLP(FieldNetwork):
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
         h = self._inputs(t, x, condition)
         for layer in self.hidden:
-            h = self._activation.function(layer(h))
+            h = self.activation.function(layer(h))
         return self.output(h)
 
     def _velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ class MLP(FieldNetwork):
         h = self._inputs(t, x, condition)
         slopes = []
         for layer in self.hidden:
-            h, slope = self._activation.with_derivative(layer(h))
+            h, slope = self.activation.with_derivative(layer(h))
             slopes.append(slope)
 
         # Tangents of x: the first layer's are the columns of its weight, the same for every row.

@@ -5,16 +5,21 @@ HTML file. `verdict` puts scores into words. The figures of the page are in `fig
 `picture_grid` and `write_png_grid` make pictures of pictures, `write_pictures` single files.
 """
 
-from advect.report.content import DataSummary, ErrorCurve, History, Likelihood, ReportContent
+from advect.report.content import DataSummary, ErrorCurve, History, Likelihood, Regression, ReportContent
+from advect.report.density import DensityMap
 from advect.report.images import picture_grid, write_pictures, write_png_grid
+from advect.report.motion import Motion
 from advect.report.page import render_report, write_report
 from advect.report.verdict import judge, verdict
 
 __all__ = [
     "DataSummary",
+    "DensityMap",
     "ErrorCurve",
     "History",
     "Likelihood",
+    "Motion",
+    "Regression",
     "ReportContent",
     "judge",
     "picture_grid",

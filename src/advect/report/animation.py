@@ -12,6 +12,7 @@ from advect.errors import ShapeError, UnsupportedError
 from advect.files import WriteError, atomic_path
 from advect.report.images import grid_image
 from advect.report.ink import FAINT, INK, REAL, SAMPLES, house_style, label, new_figure
+from advect.report.values import LIKE, frame
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 DPI = 100
 SIDE = 5.0  # inches
 HOLD_FIRST, HOLD_LAST = 0.6, 1.6  # seconds that the two ends are shown
-_EDGE = 0.04  # of the range, around the points
-_LIKE = 4.0  # ratio of ranges up to which two columns share a scale
 
 
 @house_style()
@@ -47,9 +46,14 @@ def point_frames(
         raise ShapeError(f"states have shape {states.shape}, expected (frames, rows, 2) and a caption for each frame")
     figure = new_figure(SIDE, SIDE)
     axes = figure.add_subplot()
-    low, high = _extent(states, real)
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=label(names[0]), ylabel=label(names[1]))
-    if 1 / _LIKE < float(np.ptp(axes.get_xlim()) / np.ptp(axes.get_ylim())) < _LIKE:
+    seen = frame(np.concatenate([states[0], states[-1], *([] if real is None else [real])]))
+    axes.set(
+        xlim=(seen.low[0], seen.high[0]),
+        ylim=(seen.low[1], seen.high[1]),
+        xlabel=label(names[0]),
+        ylabel=label(names[1]),
+    )
+    if 1 / LIKE < float(np.ptp(axes.get_xlim()) / np.ptp(axes.get_ylim())) < LIKE:
         axes.set_aspect("equal")  # columns of like size are a plane, whose shapes should not be stretched
     size = float(np.clip(9000 / max(states.shape[1], 1), 2.0, 22.0))
     if real is not None:
@@ -76,17 +80,6 @@ def picture_frames(
     if states.ndim != 5:
         raise ShapeError(f"states have shape {states.shape}, expected (frames, rows, channels, height, width)")
     return [grid_image(state, columns=columns, bounds=bounds) for state in states]
-
-
-def _extent(states: np.ndarray, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The frame: nearly all of the points at both ends, so that one stray point does not shrink the rest."""
-    ends = np.concatenate([states[0], states[-1], *([] if real is None else [real])])
-    ends = ends[np.isfinite(ends).all(1)]
-    if not len(ends):
-        return np.full(2, -1.0), np.full(2, 1.0)
-    low, high = np.quantile(ends, 0.002, axis=0), np.quantile(ends, 0.998, axis=0)
-    room = np.where(high > low, _EDGE * (high - low), 1.0)
-    return low - room, high + room
 
 
 def write_gif(frames: "Sequence[PIL.Image.Image]", path: Path, *, seconds: float) -> Path:

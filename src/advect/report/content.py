@@ -6,9 +6,9 @@ Every text in it may come from a stranger's file (column names, categories, path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from advect.records import Column, Finding, Metric, Table
+from advect.report.density import DensityMap
+from advect.report.motion import Motion
 from advect.report.times import Course
 
 
@@ -113,6 +113,27 @@ class ErrorCurve:
 
 
 @dataclass(frozen=True)
+class Regression:
+    """The learnt field beside the exact one of its training rows, over time.
+
+    Attributes:
+        words: The gap in a sentence, or why there is none.
+        times: Middles of spans of time; empty where nothing was measured over time.
+        gap: E|v − u*|² there.
+        gap_error: Its standard error.
+        loss: E|v − u|².
+        floor: E|u* − u|²: the smallest loss there is.
+    """
+
+    words: str
+    times: Sequence[float] = ()
+    gap: Sequence[float] = ()
+    gap_error: Sequence[float] = ()
+    loss: Sequence[float] = ()
+    floor: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything the page shows; what is None or empty is left out.
 
@@ -126,11 +147,13 @@ class ReportContent:
         metrics: Two-sample scores, each with floor and ceiling.
         likelihood: Held-out log-likelihood.
         history: Training curves.
+        regression: The regression gap over time.
         samples: Rows drawn from the model, of the user's kind.
         real: Held-out rows to look at beside them.
-        trajectories: ``(times, n, 2)`` paths of samples from t = 0 to t = 1, for two columns.
+        motion: Rows on their way from source to data.
         ends: What stands at t = 0 and at t = 1.
         course: The times of a run that leads through several.
+        density: The model's density in the plane.
         error_curves: Error against network evaluations, one per solver.
         configuration: The resolved configuration as TOML.
         command: The command line that makes this run again.
@@ -148,11 +171,13 @@ class ReportContent:
     metrics: tuple[Metric, ...] = ()
     likelihood: Likelihood | None = None
     history: History | None = None
+    regression: Regression | None = None
     samples: Table | None = None
     real: Table | None = None
-    trajectories: np.ndarray | None = None
+    motion: Motion | None = None
     ends: tuple[str, str] = ("noise", "data")
     course: Course | None = None
+    density: DensityMap | None = None
     error_curves: tuple[ErrorCurve, ...] = ()
     configuration: str = ""
     command: str = ""

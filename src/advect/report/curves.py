@@ -1,12 +1,12 @@
-"""The curves of a report: how training went, and what accuracy costs."""
+"""The curves of a report: how training went, what is left to learn, and what accuracy costs."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advect.report.content import ErrorCurve, History
-from advect.report.ink import FAINT, REAL, SAMPLES, house_style, label, new_figure
+from advect.report.content import ErrorCurve, History, Likelihood, Regression
+from advect.report.ink import FAINT, INK, REAL, SAMPLES, house_style, label, new_figure
 from advect.report.marginals import say
 from advect.report.numerals import grouped
 
@@ -71,6 +71,54 @@ def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
     top = float(np.quantile(losses, 0.98))
     if np.isfinite(high - low) and high - low > 3 * (top - low) > 0:
         axes.set_ylim(low - 0.05 * (top - low), top + 0.25 * (top - low))
+
+
+@house_style()
+def likelihood_figure(likelihood: Likelihood) -> "matplotlib.figure.Figure":
+    """The held-out log-likelihood beside that of the Gaussian fit, each with two standard errors."""
+    name = "model" if likelihood.elbo is None else "model, lower bound"
+    marks = [(name, likelihood.mean, likelihood.standard_error, SAMPLES, "o")]
+    if likelihood.gaussian is not None:
+        marks.append(("Gaussian fit", likelihood.gaussian, likelihood.gaussian_error, INK, "D"))
+    figure = new_figure(5.6, 0.75 + 0.3 * len(marks))
+    axes = figure.subplots()
+    marks = [mark for mark in marks if np.isfinite(mark[1])]
+    if not marks:
+        say(axes, "There is no number to draw.")
+        return figure
+    for place, (_, value, error, colour, sign) in enumerate(marks):
+        reach = 2 * error if error is not None and np.isfinite(error) else 0.0
+        axes.errorbar(value, place, xerr=reach, fmt=sign, color=colour, ms=5, capsize=3, linewidth=1.4)
+    axes.set_yticks(range(len(marks)), [mark[0] for mark in marks])
+    axes.set_ylim(len(marks) - 0.4, -0.6)
+    axes.set_xlabel("nats per row, ± 2 standard errors (right is better)")
+    axes.grid(axis="x")
+    return figure
+
+
+@house_style()
+def regression_figure(regression: Regression) -> "matplotlib.figure.Figure":
+    """Loss, the least loss possible and the gap to the exact field, over time; on a log axis where they allow it."""
+    figure = new_figure(5.6, 2.7)
+    axes = figure.subplots()
+    loss, floor, gap = (_curve(regression.times, y) for y in (regression.loss, regression.floor, regression.gap))
+    if not len(gap):
+        say(axes, "The gap was not measured over time.")
+        return figure
+    axes.plot(*loss.T, "o-", color=REAL, ms=3.2, linewidth=1.3, label="loss")
+    axes.plot(*floor.T, "--", color=INK, linewidth=1.3, label="least possible loss")
+    axes.plot(*gap.T, "s-", color=SAMPLES, ms=3.2, linewidth=1.3, label="regression gap")
+    error = _curve(regression.times, regression.gap_error)
+    if len(error) == len(gap):
+        low = np.maximum(gap[:, 1] - 2 * error[:, 1], gap[:, 1] / 10)  # a log axis has no zero
+        axes.fill_between(gap[:, 0], low, gap[:, 1] + 2 * error[:, 1], color=SAMPLES, alpha=0.18, linewidth=0)
+    pool = np.concatenate([curve[:, 1] for curve in (loss, floor, gap)])
+    if pool.min() > 0 and pool.max() < _WIDEST_LOG * pool.min():
+        axes.set_yscale("log")
+    axes.set(xlabel="t", ylabel="mean square")
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
 
 
 @house_style()

@@ -1,18 +1,22 @@
 """One page about one run: a single file with nothing to load, readable on a phone, on paper, in the dark and without
 colour.
 
-The template escapes everything it is given, and the page's own security policy forbids scripts and outside addresses,
-so that a column called ``<script>`` is a column called ``<script>``.
+The template escapes everything it is given, and the page's own security policy forbids outside addresses and every
+script but the one that is meant, by its digest: a column called ``<script>`` is a column called ``<script>``.
 """
 
+import base64
 import functools
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advect.files import write_bytes
 from advect.report import sections
 from advect.report.content import ReportContent
+from advect.report.density import density_card
 from advect.report.ink import clean
+from advect.report.moving import moving
 from advect.report.numerals import grouped
 from advect.report.parts import column_row, score_row
 from advect.report.times import HEADS, course_card, course_rows
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     import jinja2
 
 _STATIC = Path(__file__).parent / "static"
+# In order: each uses what stands before it only.
+_SCRIPTS = ("numbers", "field", "plot", "pictures", "player", "point", "main")
 
 
 def write_report(content: ReportContent, path: Path | str) -> Path:
@@ -33,7 +39,7 @@ def write_report(content: ReportContent, path: Path | str) -> Path:
 
 
 def render_report(content: ReportContent) -> str:
-    """The page as text: one HTML document without scripts, outside addresses, or anything unescaped."""
+    """The page as text: one HTML document with its own script, no outside address, and nothing unescaped."""
     return (
         environment()
         .get_template("report.html.j2")
@@ -44,15 +50,20 @@ def render_report(content: ReportContent) -> str:
             previews=sections.previews(content),
             scores=[score_row(metric) for metric in content.metrics],
             likelihood=sections.likelihood(content),
+            likelihood_card=sections.likelihood_card(content),
             training=sections.training(content),
+            regression=sections.regression(content),
             cost=sections.cost(content),
             paths=sections.paths(content),
+            motion=moving(content.motion),
+            density=density_card(content.density),
             data_words=sections.data_words(content.data),
             columns=[column_row(one) for one in content.data.columns],
             course=None if content.course is None else course_card(content.course),
             course_heads=HEADS,
             course_rows=() if content.course is None else course_rows(content.course),
             open_rows=sections.OPEN_ROWS,
+            **behaviour(),
         )
     )
 
@@ -69,6 +80,29 @@ def environment() -> "jinja2.Environment":
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_printable,
+    )
+
+
+def behaviour() -> dict[str, str]:
+    """The script and the policy that lets it run, for a template; the script is not to be escaped."""
+    from markupsafe import Markup
+
+    return {"script": Markup(script()), "policy": policy()}
+
+
+@functools.cache
+def script() -> str:
+    """The page's script: the files of `static`, one after another, in a scope of their own."""
+    parts = [(_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS]
+    return "\n".join(["(() => {", '"use strict";', *parts, "})();"])
+
+
+def policy() -> str:
+    """The security policy: pictures from the page itself, its own styles, and the one script with this digest."""
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 

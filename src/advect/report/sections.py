@@ -8,7 +8,7 @@ import numpy as np
 from advect.errors import ShapeError
 from advect.records import Table
 from advect.report.content import DataSummary, ReportContent
-from advect.report.curves import error_figure, history_figure
+from advect.report.curves import error_figure, history_figure, likelihood_figure, regression_figure
 from advect.report.figures import (
     matrix_columns,
     matrix_figure,
@@ -27,6 +27,7 @@ from advect.report.verdict import judge
 # So many columns and scores stand open on the page; the rest is one click away, and on paper open as well.
 OPEN_COLUMNS, OPEN_ROWS = 12, 16
 _PICTURES = 64
+_PATHS = 60
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,18 @@ def likelihood(content: ReportContent) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def likelihood_card(content: ReportContent) -> Card | None:
+    """The same as a picture, where there is a Gaussian fit to stand beside."""
+    found = content.likelihood
+    if found is None or found.gaussian is None:
+        return None
+    alt = (
+        f"Held-out log-likelihood: model {plus_minus(found.mean, found.standard_error)}, Gaussian fit "
+        f"{plus_minus(found.gaussian, found.gaussian_error)} nats per row."
+    )
+    return figure_card(likelihood_figure(found), alt)
+
+
 def _against_gaussian(content: ReportContent) -> list[str]:
     found = content.likelihood
     if found is None or found.gaussian is None:
@@ -257,6 +270,23 @@ def _fall(name: str, values: Iterable[float]) -> str:
     return f"{name} from {number(finite[0])} to {number(finite[-1])}." if finite else ""
 
 
+def regression(content: ReportContent) -> Card | None:
+    """What is left to learn, over time."""
+    found = content.regression
+    if found is None or not len(found.times):
+        return None
+    alt = (
+        f"Mean squares over t, of {len(found.times)} spans of time. {_fall('Loss', found.loss)} "
+        f"{_fall('Least possible loss', found.floor)} {_fall('Regression gap', found.gap)}"
+    )
+    caption = (
+        "On average the loss is the sum of the two others: what no field can avoid, and how far this one is from the "
+        "exact field of its training rows (band: two standard errors). A gap of 0 would be no feat: that field makes "
+        "the training rows and nothing else."
+    )
+    return figure_card(regression_figure(found), alt, caption=caption)
+
+
 def cost(content: ReportContent) -> Card | None:
     """Error against network evaluations."""
     curves = [curve for curve in content.error_curves if len(curve.evaluations)]
@@ -275,14 +305,14 @@ def cost(content: ReportContent) -> Card | None:
 
 def paths(content: ReportContent) -> Card | None:
     """Paths from noise to samples, in two dimensions."""
-    if content.trajectories is None or content.trajectories.ndim != 3 or content.trajectories.shape[2] != 2:
+    motion = content.motion
+    if motion is None or motion.image or motion.layered or len(motion.names) != 2:
         return None
-    names = names_of(content.real, content.samples)
-    pair = (names[0], names[1]) if len(names) > 1 else ("x0", "x1")
     start, end = (clean(word) for word in content.ends)
     alt = f"Paths of samples from {start} at t = 0 (grey rings) to {end} at t = 1 (filled dots)."
     caption = "Straighter paths need fewer solver steps."
-    figure = trajectory_figure(content.trajectories, pair, start=content.ends[0])
+    pair = (motion.names[0], motion.names[1])
+    figure = trajectory_figure(motion.states[::2, :_PATHS], pair, start=content.ends[0])
     return figure_card(figure, alt, caption=caption)
 
 

@@ -15,6 +15,9 @@ from advect.report.numerals import number
 # The frame shows the middle 99 %; a few far rows must not squeeze all others into one bar.
 _INNER = (0.005, 0.995)
 MOST_CATEGORIES = 8
+LIKE = 4.0  # ratio of ranges up to which two columns are drawn on one scale
+_EDGE = 0.04  # of the range, around a cloud of points
+_LARGEST = 1e300  # three times the range is still a number
 
 
 @dataclass(frozen=True)
@@ -173,3 +176,60 @@ def _counts(values: np.ndarray) -> dict[str, int]:
             text = clean(str(value))
             counts[text] = counts.get(text, 0) + 1
     return counts
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is seen of each column.
+
+    Attributes:
+        low: ``(columns,)`` lower ends.
+        high: ``(columns,)`` upper ends, above the lower ones.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def frame(values: np.ndarray, *, outside: float = 0.002) -> Frame:
+    """Nearly all of the range of each column of ``(rows, columns)``, so that one stray point does not shrink the rest.
+
+    Args:
+        values: Rows that are not finite are left out.
+        outside: The share of the rows beyond each end.
+    """
+    values = values[np.isfinite(values).all(1)].clip(-_LARGEST, _LARGEST)
+    if not len(values):
+        ones = np.ones(values.shape[1])
+        return Frame(-ones, ones)
+    low, high = np.quantile(values, outside, axis=0), np.quantile(values, 1 - outside, axis=0)
+    # Equal numbers still need a frame that floating point can tell apart.
+    least = np.maximum(1.0, 1e-6 * np.abs(high))
+    room = np.where(high - low > 1e-9 * least, _EDGE * (high - low), least)
+    return Frame(low - room, high + room)
+
+
+def pair_to_draw(real: Table) -> tuple[str, str] | None:
+    """The two columns of numbers that depend most on one another by rank, the first two of two."""
+    found = [name for name, c in zip(real.names, real.columns, strict=True) if c.dtype.kind in "iuf"][:40]
+    usable = [n for n in found if len(np.unique(_numbers_of(real, n)[np.isfinite(_numbers_of(real, n))])) > 2]
+    if len(usable) < 2:
+        return None
+    if len(usable) == 2:
+        return usable[0], usable[1]
+    ranks = np.stack([_ranks(_numbers_of(real, name)) for name in usable])
+    strength = np.triu(np.abs(np.corrcoef(ranks)), 1)
+    # Columns that are functions of one another make a line, which shows nothing.
+    strength[strength > 0.995] = 0.0
+    i, j = np.unravel_index(int(np.argmax(strength)), strength.shape)
+    return usable[i], usable[j]
+
+
+def _numbers_of(table: Table, name: str) -> np.ndarray:
+    return column(table, name).astype(np.float64)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Rank of each value, gaps in the middle."""
+    filled = np.where(np.isfinite(values), values, np.nanmedian(values))
+    return filled.argsort(kind="stable").argsort(kind="stable").astype(np.float64)

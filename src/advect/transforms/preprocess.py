@@ -102,6 +102,12 @@ class Columnwise(Bijection):
         self.register_buffer("order", order_tensor, persistent=False)
         self.register_buffer("inverse", torch.argsort(order_tensor), persistent=False)
 
+    @property
+    def groups(self) -> tuple[tuple[tuple[int, ...], Bijection], ...]:
+        """The groups as they were given."""
+        indices = [tuple(part.tolist()) for part in self.order.cpu().split(self._sizes)]
+        return tuple(zip(indices, self.maps, strict=True))
+
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         return self._each(x, lambda member, part: member.encode(part, log_det=log_det, generator=generator))
 

@@ -14,7 +14,7 @@ from advect.run import Artefact
 from advect.workflows.again import find_data
 from advect.workflows.motion import chosen_columns, motion, real_points
 from advect.workflows.open import open_run
-from advect.workflows.report import pixel_bounds
+from advect.workflows.shown_motion import pixel_bounds
 
 ENDINGS = (".gif", ".mp4")
 NAME = "animation.gif"
@@ -94,7 +94,8 @@ def _points(artefact: Artefact, request: AnimateRequest) -> list:
         states = _spread(states, height.random(states.shape[1]))
         real = None if real is None else _spread(real, height.random(len(real)))
         shown = [*shown, ""]
-    return point_frames(states, found.captions, (shown[0], shown[1]), real)
+    schedule = " on the linear schedule" if found.rescheduled else ""
+    return point_frames(states, [caption + schedule for caption in found.captions], (shown[0], shown[1]), real)
 
 
 def _spread(values: np.ndarray, heights: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ from advect.workflows.snapshots import stored_timeline
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
 
 # Seconds of a budget that the report takes, and the share of what is kept for figures that measuring solvers may take.
-REPORT_SECONDS = 3.0
+REPORT_SECONDS = 5.0
 CALIBRATION_SHARE = 0.3
 
 
@@ -284,7 +284,8 @@ def _evaluated(
     if folder is not None:
         folder.write_json(EVALUATION, evaluation)
         listener.phase("writing the report")
-        files |= write_run_report(folder, artefact, prepared.table, prepared.split, prepared.findings)
+        done = None if end is None or prepared.request.budget_seconds is None else end + REPORT_SECONDS
+        files |= write_run_report(folder, artefact, prepared.table, prepared.split, prepared.findings, deadline=done)
     return artefact
 
 

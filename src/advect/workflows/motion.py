@@ -2,6 +2,9 @@
 
 An ODE has a state at every time. A discrete flow has one after every layer; between them rows are shown moving
 straight, which the layers do not say, so that an eye can follow. What is no flow has nothing between its two sides.
+
+Schedules whose noise is far larger than the data (VE, EDM) would show a dot in a wide empty frame: such a model is
+shown on the linear schedule, whose ends and pairs of ends are the same (`flows.rescheduled`).
 """
 
 import math
@@ -14,9 +17,11 @@ from torch import Tensor
 
 from advect.data import Timeline
 from advect.errors import ConfigError, UnsupportedError, unknown_name
-from advect.flows import layers, stages
+from advect.flows import Flow, layers, on_schedule, stages
+from advect.paths import Linear, end_weights
 from advect.records import Table
 from advect.run import Artefact
+from advect.solvers import Adams3
 from advect.training import generator_for
 from advect.transforms.compose import members
 from advect.workflows.generate import condition_vectors
@@ -25,6 +30,8 @@ from advect.workflows.prepare import SAMPLE
 from advect.workflows.snapshots import timeline_of
 from advect.workflows.transport import preprocessing
 
+FRAMES = 41  # where none are asked for: steps of 1/40
+WIDE_SOURCE = 2.0  # noise so many times the data is shown on another schedule
 _STREAM = 4  # below SAMPLE
 
 
@@ -36,21 +43,24 @@ class Motion:
         states: ``(frames, rows, *event)`` in the coordinates and units of the data.
         captions: A word on each frame: its time, or the layers that are behind.
         names: Name of each coordinate; empty for pictures.
+        rescheduled: Whether the times are those of the linear schedule, not the model's own.
     """
 
     states: np.ndarray
     captions: tuple[str, ...]
     names: tuple[str, ...]
+    rescheduled: bool = False
 
 
 @torch.no_grad()
-def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None, seed: int = 0) -> Motion:
+def motion(artefact: Artefact, *, rows: int, frames: int | None = None, condition: Any = None, seed: int = 0) -> Motion:
     """Draw source rows and follow them to the data.
 
     Args:
         artefact: The model.
         rows: How many.
-        frames: How many states, source and data among them; at least 2.
+        frames: How many states, source and data among them; at least 2. By default 41, or one for each layer where
+            there are fewer.
         condition: As in `generate`.
         seed: Of the draw.
 
@@ -59,7 +69,7 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
         UnsupportedError: The model is no flow.
     """
     flow = artefact.flow
-    if rows < 1 or frames < 2:
+    if rows < 1 or (frames is not None and frames < 2):
         raise ConfigError(f"{frames} frames of {rows} rows show nothing that moves", remedy="Ask for 2 frames, 1 row.")
     if getattr(flow.map, "likelihood", "exact") != "exact":
         raise UnsupportedError(
@@ -69,17 +79,29 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
         )
     generator = generator_for(seed, SAMPLE, _STREAM)
     given = condition_vectors(artefact, rows, condition, generator)
+    shown = visible(flow)
     if flow.ode is not None:
-        times = torch.linspace(0.0, 1.0, frames)
-        states = flow.trajectory(rows, times, given, generator=generator)
+        times = torch.linspace(0.0, 1.0, frames or FRAMES)
+        states = shown.trajectory(rows, times, given, generator=generator)
         captions = tuple(_caption(timeline_of(artefact), float(time)) for time in times)
     else:
         source = flow.base.sample(rows, given, generator=generator)
         before = sum(1 for part in preprocessing(artefact) for _ in members(part))
         stops = stages(flow, source, given, preprocessing=before)
-        states, captions = _between(stops, frames, len(layers(flow)) - before)
+        states, captions = _between(stops, frames or min(len(stops), FRAMES), len(layers(flow)) - before)
     names = () if artefact.schema.image else tuple(c.name for c in artefact.codec.coordinates)
-    return Motion(states.double().cpu().numpy(), captions, names)
+    return Motion(states.double().cpu().numpy(), captions, names, shown is not flow)
+
+
+def visible(flow: Flow) -> Flow:
+    """The flow, or the same model on the linear schedule where its own starts from noise far wider than the data."""
+    schedule = None if flow.ode is None else getattr(flow.ode.field, "schedule", None)
+    if flow.ode is None or schedule is None or end_weights(schedule, 0.0).source <= WIDE_SOURCE:
+        return flow
+    try:
+        return on_schedule(flow, Linear()).flow.with_options(solver=Adams3(FRAMES - 1))
+    except UnsupportedError:  # layers behind the ODE
+        return flow
 
 
 def _caption(timeline: Timeline | None, position: float) -> str:

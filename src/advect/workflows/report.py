@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from advect.data import BUILTINS, Split, some_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_new_folder, check_writable
@@ -20,6 +17,7 @@ from advect.report import (
     ErrorCurve,
     History,
     Likelihood,
+    Regression,
     ReportContent,
     picture_grid,
     verdict,
@@ -29,19 +27,35 @@ from advect.report import (
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
 from advect.workflows.course import course
+from advect.workflows.density_map import density_map
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
+from advect.workflows.shown_motion import pixel_bounds, shown_motion
 from advect.workflows.snapshots import of_last_time, timeline_of
 
 SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
-TRAJECTORY_ROWS, TRAJECTORY_TIMES = 60, 21
 
 
 def write_run_report(
-    folder: RunFolder, artefact: Artefact, table: Table, split: Split, findings: tuple[Finding, ...]
+    folder: RunFolder,
+    artefact: Artefact,
+    table: Table,
+    split: Split,
+    findings: tuple[Finding, ...],
+    *,
+    deadline: float | None = None,
 ) -> dict[str, Path]:
-    """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name."""
+    """Write ``report.html`` (and ``samples.png`` for pictures) and return what was written, by name.
+
+    Args:
+        folder: Of the run.
+        artefact: The model with its figures.
+        table: The rows of the run.
+        split: How they were split.
+        findings: What the data check noticed.
+        deadline: ``time.monotonic()`` by which the page should be there: what takes long is drawn coarser.
+    """
     real = of_last_time(artefact, table, split.test if len(split.test) else split.train)
     shown = SHOWN_PICTURES if artefact.schema.image else SHOWN_ROWS  # a U-Net on a processor takes a tenth of a second
     real = some_rows(real, shown, generator_for(int(artefact.config["seed"]), SAMPLE, 2))
@@ -49,7 +63,9 @@ def write_run_report(
     condition = real if artefact.condition is not None else None
     samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
     files = {
-        "report": write_report(_content(folder, artefact, table, split, findings, real, samples), folder.file(REPORT))
+        "report": write_report(
+            _content(folder, artefact, table, split, findings, real, samples, deadline), folder.file(REPORT)
+        )
     }
     if artefact.schema.image:
         files["picture"] = picture_grid(
@@ -66,13 +82,14 @@ def _content(
     findings: tuple[Finding, ...],
     real: Table,
     samples: Table,
+    deadline: float | None,
 ) -> ReportContent:
     config, evaluation = artefact.config, artefact.evaluation
     method = get_method(config["method"])
     metrics = tuple(stored_metric(m) for m in evaluation.get("metrics", ()))
     likelihood = _likelihood(artefact)
     return ReportContent(
-        title=f"{table.origin}, learned by {method.name}",
+        title=f"{Path(table.origin).name}, learned by {method.name}",
         method=method.name,
         explanation=method.sentence,
         data=DataSummary(
@@ -90,9 +107,11 @@ def _content(
         metrics=metrics,
         likelihood=likelihood,
         history=_history(artefact),
+        regression=_regression(artefact),
         samples=samples,
         real=real,
-        trajectories=_trajectories(artefact),
+        motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
+        density=density_map(artefact, real, seed=int(config["seed"]), deadline=deadline),
         ends=_ends(artefact),
         course=course(artefact, table, split),
         error_curves=_error_curves(artefact),
@@ -203,6 +222,21 @@ def _history(artefact: Artefact) -> History:
     )
 
 
+def _regression(artefact: Artefact) -> Regression | None:
+    """The gap over time; None for a map without a field, and where nothing was said about it."""
+    facts = artefact.evaluation.get("regression", {})
+    line = regression_line(facts)
+    if artefact.flow.ode is None or (line is None and "reason" not in facts):
+        return None
+    if line is None:
+        return Regression(f"The regression gap was not measured: {facts['reason']}.")
+    spans = facts.get("spans") or ()
+    return Regression(
+        f"Regression gap of the learnt field: {line}.",
+        *([span[name] for span in spans] for name in ("time", "gap", "gap_error", "loss", "floor")),
+    )
+
+
 def _error_curves(artefact: Artefact) -> tuple[ErrorCurve, ...]:
     """Error against evaluations as it was measured after training, one curve per solver."""
     trials = artefact.config.get("calibration", {}).get("trials", ())
@@ -223,23 +257,6 @@ def _error_curves(artefact: Artefact) -> tuple[ErrorCurve, ...]:
     return tuple(curves)
 
 
-@torch.no_grad()
-def _trajectories(artefact: Artefact) -> np.ndarray | None:
-    """Paths of a few samples where two continuous columns make a plane to draw them in."""
-    columns = artefact.schema.columns
-    if len(columns) != 2 or any(c.kind != "continuous" for c in columns) or len(artefact.codec.coordinates) != 2:
-        return None
-    if artefact.flow.ode is None:
-        return None
-    generator = generator_for(int(artefact.config["seed"]), SAMPLE, 1)
-    condition = None
-    if artefact.condition is not None:
-        condition = artefact.condition.draw(TRAJECTORY_ROWS, generator).float()
-    times = torch.linspace(0, 1, TRAJECTORY_TIMES)
-    states = artefact.flow.trajectory(TRAJECTORY_ROWS, times, condition, generator=generator)
-    return states.double().cpu().numpy()
-
-
 def _ends(artefact: Artefact) -> tuple[str, str]:
     """What stands at the two ends of the flow."""
     timeline = timeline_of(artefact)
@@ -258,9 +275,6 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
-    gap = regression_line(artefact.evaluation.get("regression", {}))
-    if gap is not None:
-        notes.append(f"Regression gap of the learnt field: {gap}.")
     failed = artefact.evaluation.get("sampling", {}).get("failed_rows", 0)
     if failed:
         notes.append(f"{failed} sampled rows have no value: the solver failed on them.")
@@ -292,13 +306,6 @@ def check_destination(destination: Path, *, pictures: bool = True) -> None:
     if destination.is_dir():
         raise ConfigError("this is a folder", where=f"--out {destination}", remedy="Name a file.")
     check_writable(destination)
-
-
-def pixel_bounds(schema: Schema) -> tuple[float, float] | None:
-    """The values shown as black and white: the smallest and largest pixel that training saw."""
-    lows = [c.minimum for c in schema.columns if c.minimum is not None]
-    highs = [c.maximum for c in schema.columns if c.maximum is not None]
-    return (min(lows), max(highs)) if schema.image and lows and highs else None
 
 
 def write_samples(table: Table, destination: Path, schema: Schema) -> Path:

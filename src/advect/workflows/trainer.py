@@ -10,7 +10,7 @@ from advect.training import Batches, BatchSource, ChainBatches, DataRows, Snapsh
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
-RESERVE_SHARE, RESERVE_SECONDS = 0.2, 3.0
+RESERVE_SHARE, RESERVE_SECONDS = 0.2, 6.0
 # Steps timed before a budget is turned into a number of steps: enough to average, few enough not to matter.
 TIMED_STEPS, TIMED_SHARE = 30, 0.03
 # The timed steps run without interruptions; real ones also wait for validations and checkpoints.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from advect.evaluation import ClosestRecord, TrainedOn
 from advect.records import Metric, Table
+from advect.report.motion import Motion
 
 # A difference of fewer standard errors than this is none.
 TOLD_APART = 2.0
@@ -198,6 +199,7 @@ class ComparisonContent:
         ruler: Of the curves.
         label: The column that was predicted, or None.
         samples: Method to some of its samples.
+        motions: Method to rows on their way; what is no flow has none.
         real: Held-out rows beside them.
         image: Whether a row is a picture.
         bounds: Black and white of pictures.
@@ -216,6 +218,7 @@ class ComparisonContent:
     ruler: Ruler | None = None
     label: str | None = None
     samples: Mapping[str, Table] = field(default_factory=dict)
+    motions: Mapping[str, Motion] = field(default_factory=dict)
     real: Table | None = None
     image: bool = False
     bounds: tuple[float, float] | None = None

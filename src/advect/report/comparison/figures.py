@@ -194,29 +194,3 @@ def _cloud_of(real: Table, table: Table, names: tuple[str, str]) -> np.ndarray:
     """Rows of two columns ``(n, 2)``, in the scale that the real rows set."""
     first, second = (numbers(real, table, name) for name in names)
     return finite_points(first.samples, second.samples)
-
-
-def pair_to_draw(real: Table) -> tuple[str, str] | None:
-    """The two columns of numbers that depend most on one another by rank, the first two of two."""
-    found = [name for name, c in zip(real.names, real.columns, strict=True) if c.dtype.kind in "iuf"][:40]
-    usable = [n for n in found if len(np.unique(_column(real, n)[np.isfinite(_column(real, n))])) > 2]
-    if len(usable) < 2:
-        return None
-    if len(usable) == 2:
-        return usable[0], usable[1]
-    ranks = np.stack([_ranks(_column(real, name)) for name in usable])
-    strength = np.triu(np.abs(np.corrcoef(ranks)), 1)
-    # Columns that are functions of one another make a line, which shows nothing.
-    strength[strength > 0.995] = 0.0
-    i, j = np.unravel_index(int(np.argmax(strength)), strength.shape)
-    return usable[i], usable[j]
-
-
-def _column(table: Table, name: str) -> np.ndarray:
-    return table.columns[table.names.index(name)].astype(np.float64)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Rank of each value, gaps in the middle."""
-    filled = np.where(np.isfinite(values), values, np.nanmedian(values))
-    return filled.argsort(kind="stable").argsort(kind="stable").astype(np.float64)

@@ -9,15 +9,16 @@ from advect.report.comparison.figures import (
     curve_figure,
     likelihood_figure,
     metrics_figure,
-    pair_to_draw,
     samples_figure,
 )
 from advect.report.comparison.table import blocks
 from advect.report.images import grid_image, natural_bounds, png_bytes
 from advect.report.ink import clean, data_uri
+from advect.report.moving import moving_side_by_side
 from advect.report.numerals import number, plus_minus
-from advect.report.page import environment
+from advect.report.page import behaviour, environment
 from advect.report.parts import Card, figure_card
+from advect.report.values import pair_to_draw
 
 _PICTURES = 36
 
@@ -32,7 +33,7 @@ def write_comparison(content: ComparisonContent, path: Path | str) -> Path:
 
 
 def render_comparison(content: ComparisonContent) -> str:
-    """The page as text: one HTML document without scripts, outside addresses, or anything unescaped."""
+    """The page as text: one HTML document with its own script, no outside address, and nothing unescaped."""
     return (
         environment()
         .get_template("comparison.html.j2")
@@ -43,6 +44,8 @@ def render_comparison(content: ComparisonContent) -> str:
             metrics=_metrics(content),
             costs=_costs(content),
             samples=_samples(content),
+            motion=moving_side_by_side(content.motions, [row.method for row in content.rows]),
+            **behaviour(),
         )
     )
 

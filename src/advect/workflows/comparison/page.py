@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from advect.data import BUILTINS, some_rows
 from advect.records import Table
+from advect.report import Motion
 from advect.report.comparison import ComparisonContent, MethodRow, write_comparison
 from advect.report.comparison.content import Ruler
 from advect.report.comparison.verdict import seconds_words, verdict
@@ -21,7 +22,8 @@ from advect.workflows.comparison.rows import DoneRun
 from advect.workflows.generate import generate
 from advect.workflows.open import open_run
 from advect.workflows.prepare import SAMPLE
-from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS, pixel_bounds
+from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS
+from advect.workflows.shown_motion import pixel_bounds, shown_motion
 
 
 def write_page(
@@ -36,6 +38,7 @@ def write_page(
     count = SHOWN_PICTURES if ground.schema.image else SHOWN_ROWS
     real = some_rows(ground.held_out, count, generator_for(ground.seed, SAMPLE, 3))
     samples: dict[str, Table] = {}
+    motions: dict[str, Motion] = {}
     versions: dict[str, str] = {}
     for run in done:  # the first seed of each speaks for the method
         if run.method in samples:
@@ -43,6 +46,8 @@ def write_page(
         artefact = open_run(run.path)
         condition = real if artefact.condition is not None else None
         samples[run.method] = generate(artefact, real.num_rows, condition=condition, seed=ground.seed + 3).table
+        found = shown_motion(artefact, real, seed=ground.seed + 4, beside=len(rows))
+        motions |= {} if found is None else {run.method: found}
         versions = {k: str(v) for k, v in artefact.config["environment"].items() if k in ("advect", "torch", "python")}
     content = ComparisonContent(
         title=f"{Path(ground.table.origin).name}: {listed([row.method for row in rows], 6)}",
@@ -53,6 +58,7 @@ def write_page(
         ruler=ruler,
         label=request.label,
         samples=samples,
+        motions=motions,
         real=real,
         image=ground.schema.image,
         bounds=pixel_bounds(ground.schema),
