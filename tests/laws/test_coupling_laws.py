@@ -16,6 +16,7 @@ from advect.couplings import (
     Independent,
     Partial,
     Semidiscrete,
+    Unbalanced,
     periodic_cost,
 )
 from advect.errors import AdvectError, ConfigError, DataError, ShapeError
@@ -29,6 +30,7 @@ COUPLINGS = {
     "assignment with replacement": Assignment(replacement=True),
     "partial": Partial(0.75),
     "conditioned": Conditioned(),
+    "unbalanced": Unbalanced(),
     "semidiscrete": Semidiscrete(),
     "entropic": Entropic(0.5),
     "bridge": Entropic.for_bridge(1.0),

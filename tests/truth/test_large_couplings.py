@@ -13,8 +13,11 @@ from scipy.stats import norm
 from advect.couplings import (
     Assignment,
     Conditioned,
+    Entropic,
+    NotConvergedError,
     Partial,
     Semidiscrete,
+    Unbalanced,
     dual_bound,
     gelbrich_bound,
     great_circle_cost,
@@ -228,6 +231,47 @@ def test_partial_leaves_the_far_rows_out():
 def test_partial_refuses_impossible_shares(share):
     with pytest.raises(ConfigError, match="share"):
         Partial(share)
+
+
+# --- growth and loss -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relaxation", [0.1, 1.0])
+def test_masses_of_far_clusters_are_known(relaxation):
+    """Two kinds of points so far apart that neither turns into the other: masses a to b of each kind.
+
+    With no way to go the plan's mass m in a kind minimises τ KL(m|a) + τ KL(m|b) + ε KL(m|ab), so that
+    log m = (τ log a + τ log b + ε log ab)/(2τ + ε).
+    """
+    x0 = torch.tensor([0.0] * 80 + [1.0] * 20, dtype=torch.float64)[:, None]
+    x1 = torch.tensor([0.0] * 40 + [1.0] * 60, dtype=torch.float64)[:, None]
+    coupling = Unbalanced(relaxation, regularisation=0.01)  # pairs of both kinds have the weight e^(−100)
+    plan = coupling.plan(x0, x1)
+    mean = float((x0 - x1.T).square().mean())
+    tau, epsilon = relaxation * mean, 0.01 * mean
+    for rows0, rows1, a, b in ((slice(0, 80), slice(0, 40), 0.8, 0.4), (slice(80, 100), slice(40, 100), 0.2, 0.6)):
+        mass = math.exp((tau * math.log(a * b) + epsilon * math.log(a * b)) / (2 * tau + epsilon))
+        assert float(plan[rows0, rows1].sum()) == pytest.approx(mass, rel=1e-4)
+    pairs = coupling.draw(x0, x1, generator=seeded())
+    assert pairs.weight is not None
+    # The kind that grew is reached with less than its mass, the one that shrank with more.
+    assert float(pairs.weight[50:].mean()) < 1 < float(pairs.weight[:40].mean())
+
+
+def test_without_growth_the_plan_is_the_entropic_one():
+    x0, x1 = rows(60, 2, seed=1), rows(40, 2, seed=2)
+    mean = float((x0[:, None] - x1).square().sum(2).mean())
+    balanced = Entropic(0.05 * mean).plan(x0, x1)
+    # Marginals are off by about the duals over τ: a millionth of them is left at τ = 10⁶ mean costs.
+    relaxed = Unbalanced(1e6, regularisation=0.05, max_iterations=20_000, tolerance=1e-9).plan(x0, x1)
+    torch.testing.assert_close(relaxed, balanced, rtol=1e-4, atol=1e-9)
+
+
+def test_an_unbalanced_plan_that_did_not_come_to_rest_is_refused():
+    with pytest.raises(NotConvergedError, match="come to rest"):
+        Unbalanced(10.0, regularisation=1e-3, max_iterations=3).draw(
+            rows(30, 2, seed=1), rows(30, 2, seed=2), generator=seeded()
+        )
 
 
 # --- continuous conditions -------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from advect.couplings.independent import Independent
 from advect.couplings.partial import Partial
 from advect.couplings.semidiscrete import Semidiscrete
 from advect.couplings.sinkhorn import EntropicPlan, solve_entropic
+from advect.couplings.unbalanced import Unbalanced
 
 __all__ = [
     "CONTINUOUS_NOTICE",
@@ -41,6 +42,7 @@ __all__ = [
     "NotConvergedError",
     "Partial",
     "Semidiscrete",
+    "Unbalanced",
     "centred_rows",
     "distance_cost",
     "dual_bound",

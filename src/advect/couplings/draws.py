@@ -35,3 +35,10 @@ def integers(high: int, num_rows: int, generator: Generator, device: torch.devic
 def uniforms(num_rows: int, generator: Generator, device: torch.device) -> Float[Tensor, " batch"]:
     """``num_rows`` uniform numbers in [0, 1), float64."""
     return torch.rand(num_rows, generator=generator, device=generator.device, dtype=torch.float64).to(device)
+
+
+def draw_sources(conditional: Float[Tensor, "source data"], generator: Generator) -> Int[Tensor, " data"]:
+    """One source row per data row, by inversion of the column's cumulative distribution."""
+    cumulative = conditional.T.contiguous().cumsum(1)
+    level = uniforms(len(cumulative), generator, cumulative.device) * cumulative[:, -1]
+    return torch.searchsorted(cumulative, level[:, None], right=True)[:, 0].clamp(max=cumulative.shape[1] - 1)

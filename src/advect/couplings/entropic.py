@@ -11,11 +11,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from advect.couplings.cost import centred_rows, check_rows, squared_cost
-from advect.couplings.draws import need_generator, uniforms
+from advect.couplings.draws import draw_sources, need_generator
 from advect.couplings.sinkhorn import EntropicPlan, solve_entropic
 from advect.errors import AdvectError, ConfigError
 from advect.records import Pairs
@@ -98,7 +98,7 @@ class Entropic:
         check_rows(x0, x1, "Entropic.draw")
         cost = squared_cost(*centred_rows(x0, x1))
         plan = self._plan(cost)
-        index0 = _draw_rows(plan.conditional, generator)
+        index0 = draw_sources(plan.conditional, generator)
         report = {
             "mean_cost": plan.mean_cost,
             "independent_cost": float(cost.mean()),
@@ -126,10 +126,3 @@ class Entropic:
                 "for small regularisation.",
             )
         return plan
-
-
-def _draw_rows(conditional: Float[Tensor, "source data"], generator: Generator) -> Int[Tensor, " data"]:
-    """One row index per column, by inversion of the column's cumulative distribution."""
-    cumulative = conditional.T.contiguous().cumsum(1)
-    level = uniforms(len(cumulative), generator, cumulative.device) * cumulative[:, -1]
-    return torch.searchsorted(cumulative, level[:, None], right=True)[:, 0].clamp(max=cumulative.shape[1] - 1)

@@ -2,7 +2,16 @@
 
 from torch import Tensor, nn
 
-from advect.couplings import Assignment, Classwise, Conditioned, Entropic, Independent, Partial, Semidiscrete
+from advect.couplings import (
+    Assignment,
+    Classwise,
+    Conditioned,
+    Entropic,
+    Independent,
+    Partial,
+    Semidiscrete,
+    Unbalanced,
+)
 from advect.flows import BridgeBaseline, GaussianBaseline, OptimalGaussianBaseline
 from advect.methods.bridge import ScoreAndFlow
 from advect.methods.matching import Matching
@@ -47,7 +56,11 @@ def _optimal_plan(options: Options) -> Coupling:
     """The plan of OT-CFM, inside each class or weighing the distance of continuous conditions."""
     if options["plan"] == "semidiscrete":
         return Semidiscrete(target=options["chi_square"])
-    inner = Partial(options["share"]) if options["share"] < 1 else Assignment(replacement=options["replacement"])
+    inner: Coupling = Assignment(replacement=options["replacement"])
+    if options["plan"] == "unbalanced":
+        inner = Unbalanced(options["relaxation"])
+    elif options["share"] < 1:
+        inner = Partial(options["share"])
     return Classwise(inner, continuous=Conditioned(options["bandwidth"]))
 
 
@@ -145,12 +158,15 @@ MATCHING: tuple[Method, ...] = (
             "times": _TIMES,
             "plan": Option(
                 "assignment",
-                "Between the rows of a batch (or of `pool` batches), or from the source itself to the data's rows.",
-                choices=("assignment", "semidiscrete"),
+                "Of the rows of a batch (or `pool` batches); from the source itself to the data; with growth and loss.",
+                choices=("assignment", "semidiscrete", "unbalanced"),
             ),
             "replacement": Option(False, "Draw pairs from the assignment with replacement, as published tables did."),
             "share": Option(
                 1.0, "Share of a batch that is paired, the cheapest; the rest gets weight zero.", exclusive=True
+            ),
+            "relaxation": Option(
+                1.0, "What growth and loss cost in an unbalanced plan, as a share of the mean cost.", exclusive=True
             ),
             "bandwidth": Option(
                 0.05, "Of a continuous condition, as a share of a typical distance; see `Conditioned`.", exclusive=True
