@@ -328,3 +328,21 @@ def test_rows_of_their_own_evaluate_at_the_last_time(left_out):
     evaluation = evaluate_rows(left_out.artefact, table, split)
     assert {one["word"] for one in evaluation["snapshots"]} == {"d1", "d2", "d4"}
     assert isinstance(timeline_of(left_out.artefact), Timeline)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"training": {"pool": 4}}, "not pooled"),
+        ({"training": {"pool_uses": 0}}, "not pooled"),
+        ({"options": {"plan": "semidiscrete"}}, "does not pair one snapshot"),
+    ],
+)
+def test_pairings_that_need_one_data_set_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(cells(), method="ot-cfm", time_key="day", steps=4, **options)
+
+
+def test_growth_between_snapshots_is_weighed():
+    model = run(cells(), method="ot-cfm", time_key="day", steps=12, options={"plan": "unbalanced"}).artefact
+    assert np.isfinite(np.stack(generate(model, 9, at=("d0", "d3")).table.columns[:2])).all()
