@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from advect.api.notebook import model_table
+from advect.api.plotting import Plotting
 from advect.data import read_table, to_container
 from advect.errors import ConfigError, RunFolderError, UnsupportedError
 from advect.files import write_text
@@ -28,7 +30,7 @@ from advect.workflows.solver_error import solver_error
 from advect.workflows.transport import transport
 
 
-class Model:
+class Model(Plotting):
     """A trained flow that speaks the user's kind of data.
 
     Rows go in as any kind of data and come out as the kind the model was trained on. All log-probabilities are in nats,
@@ -225,6 +227,10 @@ class Model:
         schema, config = self.artefact.schema, self.artefact.config
         shape = f"pictures {schema.event_shape}" if schema.image else f"{len(schema.columns)} columns"
         return f"Model({config['method']}, {shape}, {config['data']['rows']} rows of {config['data']['origin']})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: method, data, training, held-out likelihood, and what can be called."""
+        return model_table(self.artefact)
 
     # Rows and conditions
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advect.errors import ConfigError, UnsupportedError, unknown_name
-from advect.flows import layers, stages
+from advect.flows import stages
 from advect.records import Table
 from advect.run import Artefact
 from advect.training import generator_for
@@ -58,12 +58,7 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
     flow = artefact.flow
     if rows < 1 or frames < 2:
         raise ConfigError(f"{frames} frames of {rows} rows show nothing that moves", remedy="Ask for 2 frames, 1 row.")
-    if getattr(flow.map, "likelihood", "exact") != "exact":
-        raise UnsupportedError(
-            f"{artefact.config['method']} draws its rows in one jump: there is nothing on the way to show",
-            where="animate",
-            remedy="Animate a flow, such as one of i-cfm, ot-cfm or nsf.",
-        )
+    refuse_a_jump(artefact, "animate", "Animate a flow, such as one of i-cfm, ot-cfm or nsf.")
     generator = generator_for(seed, SAMPLE, _STREAM)
     given = condition_vectors(artefact, rows, condition, generator)
     if flow.ode is not None:
@@ -71,12 +66,26 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
         states = flow.trajectory(rows, times, given, generator=generator)
         captions = tuple(f"t = {float(time):.2f}" for time in times)
     else:
-        source = flow.base.sample(rows, given, generator=generator)
-        before = sum(1 for part in preprocessing(artefact) for _ in members(part))
-        stops = stages(flow, source, given, preprocessing=before)
-        states, captions = _between(stops, frames, len(layers(flow)) - before)
+        stops = stops_of(artefact, flow.base.sample(rows, given, generator=generator), given)
+        states, captions = _between(stops, frames, len(stops) - 1)
     names = () if artefact.schema.image else tuple(c.name for c in artefact.codec.coordinates)
     return Motion(states.double().cpu().numpy(), captions, names)
+
+
+def refuse_a_jump(artefact: Artefact, where: str, remedy: str) -> None:
+    """Raise `UnsupportedError` for a model that is no flow: its rows are nowhere between source and data."""
+    if getattr(artefact.flow.map, "likelihood", "exact") != "exact":
+        raise UnsupportedError(
+            f"{artefact.config['method']} draws its rows in one jump: there is nothing on the way to show",
+            where=where,
+            remedy=remedy,
+        )
+
+
+def stops_of(artefact: Artefact, source: Tensor, condition: Tensor | None) -> Tensor:
+    """Source rows after each layer of a discrete flow, ``(layers + 1, rows, *event)`` in the units of the data."""
+    before = sum(1 for part in preprocessing(artefact) for _ in members(part))
+    return stages(artefact.flow, source, condition, preprocessing=before)
 
 
 def _between(stops: Tensor, frames: int, count: int) -> tuple[Tensor, tuple[str, ...]]:
