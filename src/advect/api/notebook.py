@@ -24,7 +24,7 @@ def model_table(artefact: Artefact) -> str:
         ("parameters", grouped(count_parameters(artefact.flow))),
         ("network", _name(config["model"]["network"])),
         ("training", _training(config)),
-        ("held out", _held_out(artefact)),
+        _result(artefact),
     ]
     return html_table(f"Model · {method.name}", method.sentence, rows, _calls(artefact))
 
@@ -60,19 +60,19 @@ def _training(config: Mapping) -> str:
     return words if seconds is None else f"{words}, {number(float(seconds))} seconds"
 
 
-def _held_out(artefact: Artefact) -> str:
-    """The held-out log-likelihood with its error, or why there is none."""
+def _result(artefact: Artefact) -> tuple[str, str]:
+    """The held-out log-likelihood with its error, or why there is none; of a model of a log-density its log Z."""
     evaluation = artefact.evaluation
     if "target" in evaluation:
         target = evaluation["target"]
         size = f"effective sample size {number(target['effective_sample_size'])} of {grouped(target['num_draws'])}"
-        return f"log Z {plus_minus(target['log_normaliser'], target['standard_error'], 'nats')}, {size}"
+        return "log Z", f"{plus_minus(target['log_normaliser'], target['standard_error'], 'nats')}; {size}"
     like: Mapping = evaluation.get("likelihood", {})
     if like.get("mean") is not None:
         mean = plus_minus(like["mean"], like["standard_error"], "nats per row")
         bound = "at least " if like.get("bound") else ""
-        return f"log-likelihood {bound}{mean} ({grouped(like['rows'])} rows)"
-    return clean(str(like.get("reason", "not computed")))
+        return "held out", f"log-likelihood {bound}{mean} ({grouped(like['rows'])} rows)"
+    return "held out", clean(str(like.get("reason", "not computed")))
 
 
 def _calls(artefact: Artefact) -> list[str]:
@@ -82,10 +82,10 @@ def _calls(artefact: Artefact) -> list[str]:
     scored = flow.likelihood != "none" and not isinstance(flow.base, EmpiricalBase)
     plane = not schema.image and len(schema.columns) == len(artefact.codec.coordinates) <= 2
     plane = plane and all(c.kind == "continuous" for c in schema.columns)
-    given = ", condition" if schema.condition else ""
-    calls = [f"sample(n{given})"] + (["log_prob(rows)", "score(rows)"] if scored else [])
+    given = "condition=…" if schema.condition else ""
+    calls = ["sample(n, condition)" if given else "sample(n)"] + (["log_prob(rows)", "score(rows)"] if scored else [])
     calls += ["encode(rows)", "transport(rows)"] if invertible else []
     calls += ["evaluate(rows, training_rows)", "save(path)", "plot_samples()"]
-    calls += ["plot_density()"] if plane and scored and invertible else []
+    calls += [f"plot_density({given})"] if plane and scored and invertible else []
     calls += ["plot_trajectories()"] if invertible else []
-    return calls + (["plot_velocity()"] if plane and flow.ode is not None and len(schema.columns) == 2 else [])
+    return calls + ([f"plot_velocity({given})"] if plane and flow.ode is not None and len(schema.columns) == 2 else [])

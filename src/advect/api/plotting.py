@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from advect.errors import ConfigError
 from advect.report import figures, plots
@@ -103,7 +104,7 @@ class Plotting:
         self,
         n: int | None = None,
         *,
-        times: Sequence[float] | None = None,
+        times: Sequence[float] | np.ndarray | torch.Tensor | None = None,
         columns: Any = None,
         condition: Any = None,
         seed: int = 0,
@@ -144,7 +145,7 @@ class Plotting:
             seed=seed,
         )
         stops = _some(len(found.places), STRIP_TIMES if schema.image else MOST_STAGES)
-        captions = [_caption(place, found.layers) for place in found.places]
+        captions = [_caption(place, found.layers) for place in found.places.tolist()]
         if schema.image:
             return self._strips(found.states, captions, stops if found.layers else np.arange(len(captions)))
         places = [names.index(name) for name in shown]

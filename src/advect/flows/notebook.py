@@ -1,6 +1,5 @@
 """A flow as a small table that a notebook shows. Every string is escaped, and nothing is fetched from anywhere."""
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -46,7 +45,7 @@ def flow_table(flow: Any) -> str:
     rest = len(counts) - MOST_PARTS
     known = {"exact": "log-density", "bound": "a lower bound of the log-density", "none": "no log-density"}
     rows = [
-        ("rows", f"shape {flow.event_shape}, {math.prod(flow.event_shape)} numbers each"),
+        ("rows", f"shape {flow.event_shape}"),
         ("base", type(flow.base).__name__),
         ("map", ", ".join(words) + (f" and {rest} more kinds" if rest > 0 else "") or "identity"),
         ("parameters", f"{count_parameters(flow):,}"),

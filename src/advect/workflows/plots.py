@@ -213,7 +213,9 @@ def density_grid(
 
 
 @torch.no_grad()
-def ways(artefact: Artefact, n: int, *, times: Sequence[float] | Tensor, condition: Any = None, seed: int = 0) -> Ways:
+def ways(
+    artefact: Artefact, n: int, *, times: Sequence[float] | np.ndarray | Tensor, condition: Any = None, seed: int = 0
+) -> Ways:
     """Rows on their way from source to data: at times of the ODE, or after each layer.
 
     Raises:
