@@ -248,6 +248,32 @@ def test_there_is_no_velocity_outside_the_interval(ode, time):
         ode.plot_velocity(time)
 
 
+# Columns far from zero
+
+
+@pytest.fixture(scope="module")
+def far() -> np.ndarray:
+    """Like times in seconds: a thousand widths and more from zero, where float32 has no digits left."""
+    return np.random.default_rng(0).normal([1.7e9, -4e6], [50.0, 10.0], (300, 2))
+
+
+@pytest.mark.parametrize("settings", [QUICK, LAYERS], ids=["ode", "layers"])
+def test_columns_far_from_zero_stay_in_their_units(far, settings):
+    model = advect.fit(far, **settings)
+    figure = model.plot_trajectories(20, times=(0, 1) if model.flow.ode else None, seed=1)
+    ends = np.stack(figure.axes[0].lines[1].get_data(), 1) if model.flow.ode else points_of(figure, -1)
+    clipped = np.clip(ends, far.min(0), far.max(0))  # as samples are
+    # An integrator that stops on the way differs by less than a hundredth of the columns' spread.
+    assert np.allclose(ordered(clipped), ordered(model.sample(20, seed=1)), rtol=0, atol=[0.5, 0.1])
+    points, values = grid_of(model.plot_density(resolution=6))
+    assert np.allclose(values, model.log_prob(points), rtol=0, atol=1e-9)
+    if model.flow.ode:
+        assert np.array_equal(ends, model.trajectory(20, (0, 1), seed=1)[-1])
+        quiver = collection(model.plot_velocity(resolution=3), Quiver)
+        assert (np.abs(quiver.X - 1.7e9) < 500).all()
+        assert (np.abs(quiver.Y + 4e6) < 100).all()
+
+
 # Samples
 
 

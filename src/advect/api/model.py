@@ -194,7 +194,7 @@ class Model(Plotting):
         vectors = condition_vectors(self.artefact, num_rows, self._condition(condition), generator)
         grid = torch.as_tensor(times, dtype=torch.float32)
         states = self.artefact.flow.trajectory(num_rows, grid, vectors, generator=generator)
-        return states.double().cpu().numpy()
+        return self.artefact.codec.in_units(states.double().cpu().numpy())
 
     def evaluate(self, data: Any, reference: Any, condition: Any = None, *, seed: int = 0) -> Mapping:
         """Figures on held-out rows, with training rows as reference for floor and Gaussian fit.

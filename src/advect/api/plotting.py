@@ -11,7 +11,7 @@ from advect.report import figures, plots
 from advect.report.images import grid_image, natural_bounds
 from advect.report.values import is_numeric
 from advect.run import Artefact
-from advect.workflows.plots import axis_names, chosen, density_grid, samples_and_real, velocity_grid, ways
+from advect.workflows.plots import Ways, axis_names, chosen, density_grid, samples_and_real, velocity_grid, ways
 from advect.workflows.report import pixel_bounds
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Plotting:
         stops = _some(len(found.places), STRIP_TIMES if schema.image else MOST_STAGES)
         captions = [_caption(place, found.layers) for place in found.places.tolist()]
         if schema.image:
-            return self._strips(found.states, captions, stops if found.layers else np.arange(len(captions)))
+            return self._strips(found, captions, stops if found.layers else np.arange(len(captions)))
         places = [names.index(name) for name in shown]
         titles = [axis_names(self.artefact)[place] for place in places]
         states = found.states.reshape(*found.states.shape[:2], -1)[:, :, places]
@@ -178,12 +178,16 @@ class Plotting:
         )
         return plots.velocity_figure(grid.points, grid.velocity, grid.cloud, grid.names, time)
 
-    def _strips(self, states: np.ndarray, captions: list[str], stops: np.ndarray) -> "matplotlib.figure.Figure":
+    def _strips(self, found: Ways, captions: list[str], stops: np.ndarray) -> "matplotlib.figure.Figure":
         """Pictures on their way, each a row of the sheet."""
-        rows = states[stops].swapaxes(0, 1).reshape(-1, *states.shape[2:])
+        rows = found.states[stops].swapaxes(0, 1).reshape(-1, *found.states.shape[2:])
         sheet = np.asarray(grid_image(rows, columns=len(stops), bounds=pixel_bounds(self.artefact.schema)))
-        ticks = [((i + 0.5) / len(stops), captions[stop]) for i, stop in enumerate(stops)]
-        return plots.sheet_figure([(sheet, "from source to data")], ticks=ticks)
+        # "layer 3 of 9" is wider than a picture.
+        words = captions if found.layers is None else [captions[0], *map(str, range(1, found.layers)), captions[-1]]
+        ticks = [((i + 0.5) / len(stops), words[stop]) for i, stop in enumerate(stops)]
+        width = float(np.clip(0.68 * len(stops), 2.0, 6.5))
+        below = "" if found.layers is None else "layers behind"
+        return plots.sheet_figure([(sheet, "from source to data")], ticks=ticks, below=below, width=width)
 
 
 def _some(count: int, most: int) -> np.ndarray:

@@ -86,8 +86,14 @@ def _plane(
     axes.set(xlim=xlim, ylim=ylim)
     if alike:
         axes.set_aspect("equal")
-    few_ticks(axes)
+    _ticks(axes)
     return figure, axes
+
+
+def _ticks(axes: "matplotlib.axes.Axes", most: int = 5) -> None:
+    """Few, and where all of them begin with the same digits (times, map coordinates) those once at the end."""
+    few_ticks(axes, most)
+    axes.ticklabel_format(useOffset=True)
 
 
 @house_style()
@@ -152,7 +158,7 @@ def curve_figure(x: np.ndarray, density: np.ndarray, name: str, unit: str = "") 
     axes.plot(x, density, color=SAMPLES, linewidth=1.7)
     axes.set(xlabel=label(name), ylabel=f"density, per {label(unit) if unit else 'unit'}", xlim=(x[0], x[-1]))
     axes.set_ylim(0, None)
-    few_ticks(axes)
+    _ticks(axes)
     return figure
 
 
@@ -222,6 +228,7 @@ def threads_figure(
     last = np.full(states.shape[1], places[-1])
     axes.plot(last, states[-1], "o", ms=3, color=SAMPLES, alpha=0.6, clip_on=False, rasterized=True)
     axes.set(xlabel=along, ylabel=label(name), xlim=(places[0], places[-1]))
+    axes.ticklabel_format(useOffset=True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=places.dtype.kind == "i"))
     return figure
 
@@ -242,7 +249,7 @@ def stages_figure(
         draw_cloud(axes, cloud, density, float(density.max(initial=0.0)), ink.SAMPLES_RAMP)
         axes.set_title(caption, fontsize=9)
         axes.set(xlim=limits[0], ylim=limits[1])
-        few_ticks(axes, 4)
+        _ticks(axes, 3)
     for axes in panels[len(states) :]:
         axes.set_axis_off()
     figure.supxlabel(label(names[0]), fontsize=9.5)
@@ -293,17 +300,22 @@ def corner_figure(samples: Table, names: Sequence[str]) -> "matplotlib.figure.Fi
 
 @house_style()
 def sheet_figure(
-    sheets: Sequence[tuple[np.ndarray, str]], *, ticks: Sequence[tuple[float, str]] = ()
+    sheets: Sequence[tuple[np.ndarray, str]],
+    *,
+    ticks: Sequence[tuple[float, str]] = (),
+    below: str = "",
+    width: float = 4.2,
 ) -> "matplotlib.figure.Figure":
     """Pictures as they are, ``(height, width, 3)`` bytes under a caption each, side by side.
 
     Args:
         sheets: The pictures, such as `images.grid_image` makes, and their captions.
         ticks: Marks below the first one: places from 0 to 1 along its width, and words.
+        below: Words below the marks.
+        width: Of each, in inches.
     """
-    width = 4.2 if len(sheets) > 1 else 5.6
     tallest = max(picture.shape[0] / picture.shape[1] for picture, _ in sheets)
-    figure = new_figure(width * len(sheets), width * tallest + (0.5 if ticks else 0.28))
+    figure = new_figure(width * len(sheets), width * tallest + (0.5 if ticks else 0.28) + (0.2 if below else 0.0))
     for axes, (picture, caption) in zip(figure.subplots(1, len(sheets), squeeze=False)[0], sheets, strict=True):
         axes.imshow(picture)
         axes.set_title(caption)
@@ -313,4 +325,5 @@ def sheet_figure(
         first, across = figure.axes[0], sheets[0][0].shape[1]
         first.set_xticks([place * across for place, _ in ticks], [words for _, words in ticks])
         first.tick_params(length=0)
+        first.set_xlabel(below)
     return figure

@@ -69,7 +69,7 @@ def motion(artefact: Artefact, *, rows: int, frames: int, condition: Any = None,
         stops = stops_of(artefact, flow.base.sample(rows, given, generator=generator), given)
         states, captions = _between(stops, frames, len(stops) - 1)
     names = () if artefact.schema.image else tuple(c.name for c in artefact.codec.coordinates)
-    return Motion(states.double().cpu().numpy(), captions, names)
+    return Motion(artefact.codec.in_units(states.double().cpu().numpy()), captions, names)
 
 
 def refuse_a_jump(artefact: Artefact, where: str, remedy: str) -> None:
@@ -119,4 +119,5 @@ def real_points(artefact: Artefact, table: Table, columns: tuple[int, ...], *, r
     value: Tensor = latent.reshape(len(latent), *artefact.codec.event_shape)
     for part in reversed(preprocessing(artefact)):
         value = part.decode(value, log_det=False).value
-    return value.reshape(len(value), -1)[:, list(columns)].double().cpu().numpy()
+    placed = artefact.codec.in_units(value.double().cpu().numpy())
+    return placed.reshape(len(value), -1)[:, list(columns)]

@@ -228,14 +228,14 @@ def ways(
     given = condition_vectors(artefact, n, condition, generator)
     if artefact.flow.ode is None:
         stops = stops_of(artefact, artefact.flow.base.sample(n, given, generator=generator), given)
-        return Ways(stops.double().cpu().numpy(), np.arange(len(stops)), len(stops) - 1)
+        return Ways(artefact.codec.in_units(stops.double().cpu().numpy()), np.arange(len(stops)), len(stops) - 1)
     grid = torch.as_tensor(times, dtype=torch.float32)
     if grid.ndim != 1 or len(grid) < 2 or not (grid[0] >= 0 and grid[-1] <= 1 and bool((grid.diff() > 0).all())):
         raise ConfigError(
             "the times are not rising from 0 to 1", where="times", remedy="Give two or more, such as (0, 0.5, 1)."
         )
     states = artefact.flow.trajectory(n, grid, given, generator=generator)
-    return Ways(states.double().cpu().numpy(), grid.double().numpy(), None)
+    return Ways(artefact.codec.in_units(states.double().cpu().numpy()), grid.double().numpy(), None)
 
 
 def velocity_grid(
@@ -270,13 +270,14 @@ def velocity_grid(
     rows = torch.as_tensor(points.reshape(-1, 2)).reshape(-1, *artefact.codec.event_shape)
     vectors = condition_vectors(artefact, len(rows), condition, generator)
     names = axis_names(artefact)
-    return VelocityGrid(
-        points, data_velocity(artefact, time, rows, vectors).reshape(points.shape), cloud, (names[0], names[1])
-    )
+    velocity = data_velocity(artefact, time, rows, vectors).reshape(points.shape)
+    placed = (artefact.codec.in_units(x.reshape(-1, *artefact.codec.event_shape)) for x in (points, cloud))
+    points, cloud = (x.reshape(shape) for x, shape in zip(placed, (points.shape, cloud.shape), strict=True))
+    return VelocityGrid(points, velocity, cloud, (names[0], names[1]))
 
 
 def data_velocity(artefact: Artefact, time: float, rows: Tensor, condition: Tensor | None) -> np.ndarray:
-    """The velocity of the ODE at rows in the units of the data: dx/dt = J v(t, z) for x = g(z), g the preprocessing."""
+    """The velocity of the ODE at coordinates in the units of the data: dx/dt = J v(t, z), x = g(z), g preprocessing."""
     before, ode, _ = artefact.flow.split_at_ode("plot_velocity")
     given = None if before.condition_shape is None else condition
     with torch.no_grad():
