@@ -5,9 +5,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import advect
+from advect.flows import Flow, Uniform
 from advect.flows.notebook import html_table
+from advect.transforms import Compose
 
 QUICK = {"steps": 20, "batch_size": 32, "network": "residual-1x8"}
 EVIL = "<script>alert('x')</script>"
@@ -102,3 +105,12 @@ def test_a_model_of_a_log_density_says_so():
 def test_plain_repr_stays_short():
     model = advect.fit("moons", method="i-cfm", **QUICK)
     assert repr(model) == "Model(i-cfm, 2 columns, 10000 rows of moons)"
+
+
+def test_flows_of_ones_own_have_a_table():
+    cube = Flow(Uniform(torch.zeros(3), torch.ones(3)), Compose())
+    lines = Reader(cube._repr_html_()).lines
+    assert lines["rows"] == "shape (3,)"
+    assert lines["base"] == "Uniform"
+    assert lines["map"] == "identity"
+    assert lines["next"].split(" ") == ["sample(n)", "log_prob(x)", "encode(x)", "decode(z)"]
