@@ -587,3 +587,18 @@ def test_rare_levels_keep_a_cell_that_float32_can_resolve():
     values[0] = 255
     codec = fitted(make_table({"x": values}))
     assert codec.probabilities[0].min() > 64 * np.finfo(np.float32).eps
+
+
+def test_coordinates_in_units_are_the_values():
+    """What was subtracted from a column far from zero is put back; a column near zero has nothing to put back."""
+    random = np.random.default_rng(0)
+    far, near = random.normal(1.7e9, 50.0, 40), random.normal(0.0, 1.0, 40)
+    table = make_table({"far": far, "near": near})
+    codec = fitted(table)
+    values = codec.encode(table, generator=seeded(), dtype=torch.float64).values.numpy()
+    assert np.abs(values[:, 0]).max() < 1000
+    # Adding 1.7e9 rounds to 2.4e-7.
+    assert np.allclose(codec.in_units(values), np.stack([far, near], 1), rtol=0, atol=1e-6)
+    assert codec.in_units(values[None]).shape == (1, 40, 2)
+    pixels = random.random((5, 1, 2, 3))
+    assert np.array_equal(fitted(image_table(pixels)).in_units(pixels), pixels)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from advect.api.notebook import model_table
+from advect.api.plotting import Plotting
 from advect.data import read_like, read_table, to_container
 from advect.errors import ConfigError, RunFolderError, UnsupportedError
 from advect.files import write_text
@@ -31,7 +33,7 @@ from advect.workflows.transport import transport
 from advect.workflows.velocity import annotate, velocities
 
 
-class Model:
+class Model(Plotting):
     """A trained flow that speaks the user's kind of data.
 
     Rows go in as any kind of data and come out as the kind the model was trained on. All log-probabilities are in nats,
@@ -222,7 +224,7 @@ class Model:
         vectors = condition_vectors(self.artefact, start, self._condition(condition), generator)
         grid = torch.as_tensor((0, 0.25, 0.5, 0.75, 1) if times is None else times, dtype=torch.float32)
         states = self.artefact.flow.trajectory(start, grid, vectors, generator=generator)
-        return states.double().cpu().numpy()
+        return self.artefact.codec.in_units(states.double().cpu().numpy())
 
     def velocity(self, data: Any, *, at: Any = None) -> np.ndarray:
         """Velocity ``(rows, columns)`` of rows at their time, in the units of the data per unit of its times.
@@ -280,6 +282,10 @@ class Model:
         schema, config = self.artefact.schema, self.artefact.config
         shape = f"pictures {schema.event_shape}" if schema.image else f"{len(schema.columns)} columns"
         return f"Model({config['method']}, {shape}, {config['data']['rows']} rows of {config['data']['origin']})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: method, data, training, held-out likelihood, and what can be called."""
+        return model_table(self.artefact)
 
     # Rows and conditions
 

@@ -89,6 +89,14 @@ class Codec:
         """``(coordinates,)``, or ``(channels, height, width)`` for pictures."""
         return self.schema.event_shape if self.schema.image else (len(self.coordinates),)
 
+    def in_units(self, states: np.ndarray) -> np.ndarray:
+        """Coordinates ``(…, *event)`` on the scale of their columns: what was subtracted from far values is put back.
+
+        Levels stay indices, with their noise.
+        """
+        offsets = [self.codes[c.column].offset if self.codes and c.role == "value" else 0.0 for c in self.coordinates]
+        return states + np.array(offsets).reshape(self.event_shape)
+
     @property
     def exact(self) -> bool:
         """Whether coding draws nothing: every column continuous (or constant) and without gaps."""

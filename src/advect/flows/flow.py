@@ -20,6 +20,7 @@ from advect.errors import ConfigError, ShapeError, UnsupportedError
 from advect.flows.base import check_num_rows
 from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
+from advect.flows.notebook import flow_table
 from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
 from advect.transforms.bijection import ANY_CONDITION, Likelihood, least_known
@@ -310,6 +311,10 @@ class Flow(nn.Module):
     def extra_repr(self) -> str:
         """The event shape, for ``print``."""
         return f"event_shape={self.event_shape}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: shape, base, map, and what can be called."""
+        return flow_table(self)
 
 
 def _replace_ode(map: Bijection, change: Callable[[ContinuousMap], ContinuousMap]) -> Bijection:

@@ -64,12 +64,9 @@ def house_style() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
     """An empty figure of ``width`` × ``height`` inches on the Agg canvas, unknown to pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from advect.report.canvas import ShownFigure
 
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
+    return ShownFigure(width, height)
 
 
 @house_style()

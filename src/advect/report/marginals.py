@@ -60,18 +60,18 @@ def marginals_figure(
     if not shown:
         say(panels[0], "There are no columns to draw.")
     elif titles:
-        _legend(figure)
+        _legend(figure, beside=real is not None)
     if len(names) > len(shown):
         figure.supxlabel(f"the first {len(shown)} of {len(names)} columns", fontsize=9, color="#5b6472")
     return figure
 
 
-def _legend(figure: "matplotlib.figure.Figure") -> None:
+def _legend(figure: "matplotlib.figure.Figure", *, beside: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=REAL, alpha=0.4, label="real rows"), Line2D([], [], color=SAMPLES, label="samples")]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    figure.legend(handles=handles if beside else handles[1:], loc="outside upper right", ncols=2)
 
 
 def draw_marginal(axes: "matplotlib.axes.Axes", real: Table | None, samples: Table | None, name: str) -> None:

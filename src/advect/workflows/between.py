@@ -98,7 +98,8 @@ def followed(
     flow = artefact.flow.with_options(
         interval=(timeline.position(first), 1.0), solver=artefact.flow.ode.likelihood_solver
     )
-    return flow.trajectory(rows, places, generator=generator).double().cpu().numpy()
+    states = flow.trajectory(rows, places, generator=generator)
+    return artefact.codec.in_units(states.double().cpu().numpy())
 
 
 def _moved(artefact: Artefact, table: Table, start: float, end: float, seed: int) -> Transported:

@@ -40,7 +40,7 @@ def density_map(artefact: Artefact, real: Table, *, seed: int = 0, deadline: flo
     if artefact.flow.likelihood != "exact":
         return None
     shift = np.array([codec.codes[c.column].offset for c in coordinates])
-    rows = real_points(artefact, real, (0, 1), rows=real.num_rows, seed=seed)
+    rows = real_points(artefact, real, (0, 1), rows=real.num_rows, seed=seed) - shift  # in the flow's coordinates
     seen = frame(rows)
     room = _MARGIN * (seen.high - seen.low)
     low, high = seen.low - room, seen.high + room

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advect.data import Timeline
 from advect.errors import ConfigError, UnsupportedError, unknown_name
-from advect.flows import Flow, layers, on_schedule, stages
+from advect.flows import Flow, on_schedule, stages
 from advect.paths import Linear, end_weights
 from advect.records import Table
 from advect.run import Artefact
@@ -71,12 +71,7 @@ def motion(artefact: Artefact, *, rows: int, frames: int | None = None, conditio
     flow = artefact.flow
     if rows < 1 or (frames is not None and frames < 2):
         raise ConfigError(f"{frames} frames of {rows} rows show nothing that moves", remedy="Ask for 2 frames, 1 row.")
-    if getattr(flow.map, "likelihood", "exact") != "exact":
-        raise UnsupportedError(
-            f"{artefact.config['method']} draws its rows in one jump: there is nothing on the way to show",
-            where="animate",
-            remedy="Animate a flow, such as one of i-cfm, ot-cfm or nsf.",
-        )
+    refuse_a_jump(artefact, "animate", "Animate a flow, such as one of i-cfm, ot-cfm or nsf.")
     generator = generator_for(seed, SAMPLE, _STREAM)
     given = condition_vectors(artefact, rows, condition, generator)
     shown = visible(flow)
@@ -85,12 +80,10 @@ def motion(artefact: Artefact, *, rows: int, frames: int | None = None, conditio
         states = shown.trajectory(rows, times, given, generator=generator)
         captions = tuple(_caption(timeline_of(artefact), float(time)) for time in times)
     else:
-        source = flow.base.sample(rows, given, generator=generator)
-        before = sum(1 for part in preprocessing(artefact) for _ in members(part))
-        stops = stages(flow, source, given, preprocessing=before)
-        states, captions = _between(stops, frames or min(len(stops), FRAMES), len(layers(flow)) - before)
+        stops = stops_of(artefact, flow.base.sample(rows, given, generator=generator), given)
+        states, captions = _between(stops, frames or min(len(stops), FRAMES), len(stops) - 1)
     names = () if artefact.schema.image else tuple(c.name for c in artefact.codec.coordinates)
-    return Motion(states.double().cpu().numpy(), captions, names, shown is not flow)
+    return Motion(artefact.codec.in_units(states.double().cpu().numpy()), captions, names, shown is not flow)
 
 
 def visible(flow: Flow) -> Flow:
@@ -110,6 +103,22 @@ def _caption(timeline: Timeline | None, position: float) -> str:
         return f"t = {position:.2f}"
     digits = max(0, 2 - math.floor(math.log10(timeline.duration)))
     return timeline.phrase(round(timeline.time(position), digits))
+
+
+def refuse_a_jump(artefact: Artefact, where: str, remedy: str) -> None:
+    """Raise `UnsupportedError` for a model that is no flow: its rows are nowhere between source and data."""
+    if getattr(artefact.flow.map, "likelihood", "exact") != "exact":
+        raise UnsupportedError(
+            f"{artefact.config['method']} draws its rows in one jump: there is nothing on the way to show",
+            where=where,
+            remedy=remedy,
+        )
+
+
+def stops_of(artefact: Artefact, source: Tensor, condition: Tensor | None) -> Tensor:
+    """Source rows after each layer of a discrete flow, ``(layers + 1, rows, *event)`` in the units of the data."""
+    before = sum(1 for part in preprocessing(artefact) for _ in members(part))
+    return stages(artefact.flow, source, condition, preprocessing=before)
 
 
 def _between(stops: Tensor, frames: int, count: int) -> tuple[Tensor, tuple[str, ...]]:
@@ -143,4 +152,5 @@ def real_points(artefact: Artefact, table: Table, columns: tuple[int, ...], *, r
     value: Tensor = latent.reshape(len(latent), *artefact.codec.event_shape)
     for part in reversed(preprocessing(artefact)):
         value = part.decode(value, log_det=False).value
-    return value.reshape(len(value), -1)[:, list(columns)].double().cpu().numpy()
+    placed = artefact.codec.in_units(value.double().cpu().numpy())
+    return placed.reshape(len(value), -1)[:, list(columns)]

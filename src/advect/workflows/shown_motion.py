@@ -61,7 +61,8 @@ def _points(artefact: Artefact, real: Table, seed: int, beside: int) -> Motion |
     rows = int(np.clip(NUMBERS // ((frames or FRAMES) * len(columns) * beside), FEWEST_ROWS, most))
     found = motion(artefact, rows=rows, frames=frames, seed=seed)
     shift = np.array([_shift(artefact, i) for i in columns])
-    states = found.states.reshape(*found.states.shape[:2], -1)[:, :, list(columns)] + shift
+    centre = np.array([_centre(artefact, i) for i in columns])
+    states = found.states.reshape(*found.states.shape[:2], -1)[:, :, list(columns)] + centre
     field: PlaneField | str = ""
     if artefact.flow.ode is None:
         field = "a flow of layers has no velocity"
@@ -76,7 +77,7 @@ def _points(artefact: Artefact, real: Table, seed: int, beside: int) -> Motion |
         found.captions,
         tuple(_name(artefact, i) for i in columns),
         _pair(tuple(found.names[i] for i in columns), real),
-        _real(artefact, real, columns, rows, seed, shift),
+        _real(artefact, real, columns, rows, seed, centre),
         layered=artefact.flow.ode is None,
         field=None if isinstance(field, str) else field,
         why_stored=field if isinstance(field, str) else "",
@@ -108,12 +109,17 @@ def _name(artefact: Artefact, coordinate: int) -> str:
 
 
 def _shift(artefact: Artefact, coordinate: int) -> float:
-    """From a coordinate to the column's own number; a level is in the middle of its cell."""
+    """From a coordinate to the column's own number."""
+    return artefact.codec.codes[artefact.codec.coordinates[coordinate].column].offset + _centre(artefact, coordinate)
+
+
+def _centre(artefact: Artefact, coordinate: int) -> float:
+    """The same for a coordinate on its column's scale: a level is in the middle of its cell."""
     place = artefact.codec.coordinates[coordinate].column
     column, code = artefact.schema.columns[place], artefact.codec.codes[place]
     if code.form == "levels":
         return (column.minimum or 0.0) - 0.5 if column.kind == "integer" else -0.5
-    return code.offset - (0.5 if code.form == "whole" else 0.0)
+    return -0.5 if code.form == "whole" else 0.0
 
 
 def _pair(names: tuple[str, ...], real: Table) -> tuple[int, int]:
@@ -125,10 +131,10 @@ def _pair(names: tuple[str, ...], real: Table) -> tuple[int, int]:
 
 
 def _real(
-    artefact: Artefact, real: Table, columns: tuple[int, ...], rows: int, seed: int, shift: np.ndarray
+    artefact: Artefact, real: Table, columns: tuple[int, ...], rows: int, seed: int, centre: np.ndarray
 ) -> np.ndarray | None:
     try:
-        return real_points(artefact, real, columns, rows=rows, seed=seed) + shift
+        return real_points(artefact, real, columns, rows=rows, seed=seed) + centre
     except AdvectError:
         return None
 
