@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from advect.couplings import Assignment, Independent, Semidiscrete
-from advect.errors import DataError
+from advect.errors import ConfigError, DataError
 from advect.flows import EmpiricalBase, StandardNormal
-from advect.training import Batches, Pool, generator_for
+from advect.training import Batches, Pool, TrainingConfig, generator_for
 from advect.training.pool import pooled as as_asked
 from tests.training.small import rows_of
 
@@ -114,6 +114,12 @@ def test_the_whole_set_is_paired_once_where_that_is_asked():
     always = as_asked(batches, 0, 0, 0, 40)
     first, later = (torch.cat([batch(always, s).x0 for s in range(n, n + 8)]).sort(0).values for n in (0, 32))
     assert torch.equal(first, later)
+
+
+@pytest.mark.parametrize("pool", [1, 8])
+def test_pairing_once_needs_the_whole_set(pool):
+    with pytest.raises(ConfigError, match="never be seen"):
+        TrainingConfig(pool=pool, pool_uses=0)
 
 
 def test_an_error_in_the_background_reaches_the_loop():

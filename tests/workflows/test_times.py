@@ -334,7 +334,7 @@ def test_rows_of_their_own_evaluate_at_the_last_time(left_out):
     ("options", "message"),
     [
         ({"training": {"pool": 4}}, "not pooled"),
-        ({"training": {"pool_uses": 0}}, "not pooled"),
+        ({"training": {"pool": 0, "pool_uses": 0}}, "not pooled"),
         ({"options": {"plan": "semidiscrete"}}, "does not pair one snapshot"),
     ],
 )

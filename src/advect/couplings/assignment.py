@@ -20,12 +20,13 @@ from advect.couplings.bounds import lower_bound
 from advect.couplings.cost import GroundCost, check_rows, ground_cost
 from advect.couplings.draws import integers, need_generator
 from advect.couplings.exact import solve_assignment
+from advect.couplings.in_batch import InBatch
 from advect.errors import ShapeError
 from advect.records import Pairs
 
 
 @dataclass(frozen=True)
-class Assignment:
+class Assignment(InBatch):
     """Exact optimal transport between the rows of a batch.
 
     Attributes:
@@ -47,17 +48,6 @@ class Assignment:
 
     def __post_init__(self) -> None:
         ground_cost(self.cost, "Assignment(cost=…)")
-
-    def prepare(
-        self,
-        source: Tensor | None,
-        data: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> "Assignment":
-        """Nothing depends on the whole sets: returns itself."""
-        return self
 
     def draw(
         self,

@@ -23,12 +23,13 @@ from torch import Generator, Tensor
 from advect.couplings.cost import GroundCost, centred_rows, check_rows, ground_cost, squared_cost
 from advect.couplings.draws import need_generator, permutation
 from advect.couplings.exact import solve_assignment
+from advect.couplings.in_batch import InBatch
 from advect.errors import ConfigError, ShapeError
 from advect.records import Pairs
 
 
 @dataclass(frozen=True)
-class Conditioned:
+class Conditioned(InBatch):
     """Exact transport on the cost of rows and conditions together.
 
     Attributes:
@@ -44,17 +45,6 @@ class Conditioned:
         if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
             raise ConfigError(f"bandwidth is {self.bandwidth}, but must be a positive number", where="Conditioned")
         ground_cost(self.cost, "Conditioned(cost=…)")
-
-    def prepare(
-        self,
-        source: Tensor | None,
-        data: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> "Conditioned":
-        """Nothing depends on the whole sets: returns itself."""
-        return self
 
     def draw(
         self,

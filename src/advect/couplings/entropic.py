@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from advect.couplings.cost import centred_rows, check_rows, squared_cost
 from advect.couplings.draws import draw_sources, need_generator
+from advect.couplings.in_batch import InBatch
 from advect.couplings.sinkhorn import EntropicPlan, solve_entropic
 from advect.errors import AdvectError, ConfigError
 from advect.records import Pairs
@@ -26,7 +27,7 @@ class NotConvergedError(AdvectError, ArithmeticError):
 
 
 @dataclass(frozen=True)
-class Entropic:
+class Entropic(InBatch):
     """Pairs drawn from the entropic plan of the batch, with squared cost.
 
     Attributes:
@@ -57,17 +58,6 @@ class Entropic:
                 remedy="Use Assignment() for the limit σ → 0.",
             )
         return cls(2 * sigma**2, max_iterations, tolerance)
-
-    def prepare(
-        self,
-        source: Tensor | None,
-        data: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> "Entropic":
-        """Nothing depends on the whole sets: returns itself."""
-        return self
 
     def draw(
         self,

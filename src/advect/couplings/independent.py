@@ -11,27 +11,17 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from advect.couplings.draws import need_generator, permutation
+from advect.couplings.in_batch import InBatch
 from advect.errors import ShapeError
 from advect.records import Pairs
 
 
 @dataclass(frozen=True)
-class Independent:
+class Independent(InBatch):
     """Pairs without looking. Equal in law whatever the condition, so a condition is simply carried along.
 
     Its report is empty: it costs nothing, and measuring what it did would cost more than doing it.
     """
-
-    def prepare(
-        self,
-        source: Tensor | None,
-        data: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> "Independent":
-        """Nothing depends on the whole sets: returns itself."""
-        return self
 
     def draw(
         self,

@@ -19,12 +19,13 @@ from torch import Generator, Tensor
 
 from advect.couplings.cost import GroundCost, check_rows, ground_cost
 from advect.couplings.exact import solve_assignment
+from advect.couplings.in_batch import InBatch
 from advect.errors import ConfigError, ShapeError
 from advect.records import Pairs
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(InBatch):
     """The cheapest pairing of a share of the rows; the others keep a place in the batch with weight zero.
 
     Attributes:
@@ -43,17 +44,6 @@ class Partial:
                 remedy="0.9 leaves out the tenth of the rows that would travel farthest.",
             )
         ground_cost(self.cost, "Partial(cost=…)")
-
-    def prepare(
-        self,
-        source: Tensor | None,
-        data: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> "Partial":
-        """Nothing depends on the whole sets: returns itself."""
-        return self
 
     def draw(
         self,

@@ -21,12 +21,13 @@ from torch import Generator, Tensor
 from advect.couplings.cost import GroundCost, check_rows, ground_cost
 from advect.couplings.draws import draw_sources, need_generator
 from advect.couplings.entropic import NotConvergedError
+from advect.couplings.in_batch import InBatch
 from advect.errors import ConfigError
 from advect.records import Pairs
 
 
 @dataclass(frozen=True)
-class Unbalanced:
+class Unbalanced(InBatch):
     """Pairs drawn from the unbalanced plan, each data row with the mass that the plan leaves it as its weight.
 
     Attributes:
@@ -51,17 +52,6 @@ class Unbalanced:
         if self.max_iterations < 1:
             raise ConfigError(f"max_iterations is {self.max_iterations}, but must be at least 1", where="Unbalanced")
         ground_cost(self.cost, "Unbalanced(cost=…)")
-
-    def prepare(
-        self,
-        source: Tensor | None,
-        data: Tensor,
-        *,
-        condition: Tensor | None = None,
-        generator: Generator | None = None,
-    ) -> "Unbalanced":
-        """Nothing depends on the whole sets: returns itself."""
-        return self
 
     def draw(
         self,

@@ -64,6 +64,13 @@ class TrainingConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}", where=name)
+        if self.pool_uses == 0 and self.pool != 0:
+            raise ConfigError(
+                f"pool_uses 0 pairs once for all steps, and a pool of {self.pool} is not the whole data set: the other "
+                "rows would never be seen",
+                where="pool_uses",
+                remedy="Give pool=0 too, or a number of uses.",
+            )
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
