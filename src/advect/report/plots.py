@@ -14,7 +14,7 @@ from advect.report.figures import cloud_density, draw_cloud, few_ticks, finite_p
 from advect.report.ink import SAMPLES, house_style, label, new_figure
 from advect.report.marginals import draw_numbers, say
 from advect.report.numerals import number
-from advect.report.values import numbers
+from advect.report.values import LIKE, numbers
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -28,7 +28,6 @@ MASSES = (0.5, 0.9, 0.99)  # of the contours
 _LINES: "tuple[_LineStyle, ...]" = ("solid", "dashed", "dotted")
 DEEPEST = 12.0  # nats below the highest density that the heat map still tells apart
 _RAMP = ("#ffffff", "#fbe9d9", "#f6cfae", "#ea9550", "#D55E00", "#6b2d00")
-_LIKE = 4.0  # ratio of ranges up to which two columns share a scale
 _MARGIN = 0.06
 _TALLEST = 5.0  # inches
 
@@ -77,7 +76,7 @@ def _plane(
         above: Inches of the height that are not frame.
     """
     stretch = (ylim[1] - ylim[0]) / (xlim[1] - xlim[0])
-    alike = 1 / _LIKE < stretch < _LIKE
+    alike = 1 / LIKE < stretch < LIKE
     height = (width - beside) * (stretch if alike else 0.7)
     if height > _TALLEST:  # a narrow frame gets a narrow figure
         width, height = beside + max(_TALLEST / stretch, 1.6), _TALLEST
