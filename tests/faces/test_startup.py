@@ -1,9 +1,12 @@
 """Starting costs little: help does not load torch, and the package loads no optional library. Asserted on modules."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from advect import cli
 
 HEAVY = ("pandas", "polars", "pyarrow", "matplotlib", "sklearn", "ot", "rich", "cyclopts", "scipy", "PIL", "jinja2")
 
@@ -65,3 +68,24 @@ def test_the_module_is_the_command(tmp_path):
     )
     assert done.returncode == 0
     assert done.stdout.strip()[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("load", "given", "expected"),
+    [
+        (0.1, {}, {}),
+        (5.0, {}, {"GOMP_SPINCOUNT": cli.BUSY_SPINS}),
+        (5.0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        (5.0, {"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_on_a_busy_machine_threads_wait_asleep_unless_told_otherwise(monkeypatch, load, given, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy: what is written does not stay
+    cli._share_the_cores()
+    assert {name: os.environ[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in os.environ} == expected

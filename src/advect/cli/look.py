@@ -30,7 +30,8 @@ def data(*, json: Json = False) -> int:
         return DONE
     show_table(heads, [[name, b.title, str(b.rows), str(b.columns)] for name, b in BUILTINS.items()])
     show()
-    show("Files: .csv .tsv .parquet .npy .npz, all but parquet also with .gz; FILE.npz:KEY names an array inside.")
+    show("Files: .csv .tsv .parquet .npy .npz .h5ad, idx, a folder of pictures; tables and arrays also with .gz.")
+    show("FILE.npz:KEY names an array inside, FOLDER:64 a size of pictures.")
     return DONE
 
 
