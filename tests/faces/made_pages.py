@@ -7,7 +7,7 @@ import numpy as np
 from advect.records import Column, Finding, Metric, Table
 from advect.report import (
     DataSummary,
-    DensityMap,
+    DensityGrid,
     ErrorCurve,
     History,
     Likelihood,
@@ -90,7 +90,8 @@ def pictures_of(event_shape, rows=6):
 
 def density_of(words="plain"):
     x, y = np.linspace(-2, 2, 12), np.linspace(-1, 1, 10)
-    return DensityMap(-(x[None] ** 2) - 3 * y[:, None] ** 2, x, y, (f"{words}0", f"{words}1"), np.zeros((5, 2)))
+    names = (f"{words}0", f"{words}1")
+    return DensityGrid((x, y), -(x[None] ** 2) - 3 * y[:, None] ** 2, names, rows=np.zeros((5, 2)))
 
 
 def text_of(words):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from advect.records import Table
-from advect.report import DensityMap, Motion
+from advect.report import DensityGrid, Motion
 from advect.report.content import ErrorCurve, History, Likelihood, Regression
 from advect.report.curves import error_figure, history_figure, likelihood_figure, regression_figure
 from advect.report.density import density_card, density_figure
@@ -100,7 +100,7 @@ def test_hostile_names_are_drawn_as_they_are(name, rng):
         trajectory_figure(rng.normal(size=(4, 9, 2)), (name, "b")),
         error_figure([ErrorCurve(name, (1, 2), (3, 4), name)]),
         strip_figure([Clouds(rng.normal(size=(3, 9, 2)), [name] * 3, name)], (name, "b"), None, UNIT),
-        density_figure(DensityMap(rng.normal(size=(4, 5)), np.arange(5.0), np.arange(4.0), (name, "b"))),
+        density_figure(DensityGrid((np.arange(5.0), np.arange(4.0)), rng.normal(size=(4, 5)), (name, "b"))),
     ):
         assert "<script" not in draw(figure)
 
@@ -292,9 +292,9 @@ def test_any_density(log_density, scale, rng):
     x, y = scale * np.arange(4.0), np.arange(3.0)
     good = rng.normal(size=(3, 4))
     rows = np.array([[scale, 1.0], [np.nan, 0.0], [1e308, 1.0]])
-    draw(density_figure(DensityMap(np.full((3, 4), log_density), x, y, ("a", "b"), rows)))
+    draw(density_figure(DensityGrid((x, y), np.full((3, 4), log_density), ("a", "b"), rows=rows)))
     good[1, 2] = log_density
-    card = density_card(DensityMap(good, x, y, ("a", "b"), rows[:0]))
+    card = density_card(DensityGrid((x, y), good, ("a", "b"), rows=rows[:0]))
     assert ("could not be computed (8.3 % of the grid)" in card.caption) == np.isnan(log_density)
 
 

@@ -15,7 +15,7 @@ from advect.report.packing import NOWHERE, quantised
 from advect.run import RunFolder
 from advect.solvers import Adaptive
 from advect.workflows.again import report_run
-from advect.workflows.density_map import density_map
+from advect.workflows.density_map import density_around
 from advect.workflows.motion import FRAMES, visible
 from advect.workflows.open import open_run
 from advect.workflows.shown_motion import MOST_COLUMNS, shown_motion
@@ -147,14 +147,15 @@ def test_the_density_on_the_grid_is_that_of_the_model():
     """Against the careful solver, and integrating to the mass that lies in the frame."""
     rows = moons(300) + np.array([0.0, 1e5])
     artefact = run(rows, method="i-cfm").artefact
-    found = density_map(artefact, read_table(rows))
-    step = (found.x[1] - found.x[0]) * (found.y[1] - found.y[0])
-    # Samples outside the frame, which is wider than the rows by 8 %, and the sum for the integral: percents.
+    found = density_around(artefact, read_table(rows))
+    low, high = (np.array([axis[end] for axis in found.axes]) for end in (0, -1))
+    step = np.prod((high - low) / (np.array([len(axis) for axis in found.axes]) - 1))
+    # Samples outside the frame, which is wider than the rows by 12 %, and the sum for the integral: percents.
     drawn = artefact.flow.sample(4000, generator=torch.Generator().manual_seed(0)).detach().numpy()
     shift = np.array([code.offset for code in artefact.codec.codes])
-    inside = ((drawn + shift > [found.x[0], found.y[0]]) & (drawn + shift < [found.x[-1], found.y[-1]])).all(1).mean()
+    inside = ((drawn + shift > low) & (drawn + shift < high)).all(1).mean()
     assert np.exp(found.log_density).sum() * step == pytest.approx(inside, abs=0.03)
-    grid = np.stack(np.meshgrid(found.x, found.y), -1).reshape(-1, 2)[::97]
+    grid = np.stack(np.meshgrid(*found.axes), -1).reshape(-1, 2)[::97]
     with torch.no_grad():
         careful = artefact.flow.log_prob(torch.as_tensor(grid - shift)).numpy()
     near = careful > careful.max() - 10
@@ -164,11 +165,11 @@ def test_the_density_on_the_grid_is_that_of_the_model():
 def test_densities_that_are_not_known_are_not_drawn():
     rows = moons(100)
     for method in ("vae", "gan"):
-        assert density_map(run(rows, method=method, network="mlp-1x8").artefact, read_table(rows)) is None
+        assert density_around(run(rows, method=method, network="mlp-1x8").artefact, read_table(rows)) is None
     whole = np.random.default_rng(0).integers(0, 5, (100, 2))
-    assert density_map(run(whole).artefact, read_table(whole)) is None
+    assert density_around(run(whole).artefact, read_table(whole)) is None
     three = np.random.default_rng(0).normal(size=(100, 3))
-    assert density_map(run(three).artefact, read_table(three)) is None
+    assert density_around(run(three).artefact, read_table(three)) is None
 
 
 def test_the_page_of_a_run_in_the_plane_has_all_of_it(tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from advect.errors import ConfigError
 from advect.report import figures, plots
+from advect.report.density import density_figure
 from advect.report.images import grid_image, natural_bounds
 from advect.report.values import is_numeric
 from advect.run import Artefact
@@ -81,7 +82,7 @@ class Plotting:
     ) -> "matplotlib.figure.Figure":
         """The density of a model of one or two continuous columns: a curve, or a heat map of the log-density.
 
-        The map shows nats, down to 12 below the highest, with contours around half, 90 % and 99 % of the mass in the
+        The map shows nats, down to 10 below the highest, with contours around half, 90 % and 99 % of the mass in the
         frame; grey is where the solver failed.
 
         Args:
@@ -96,9 +97,7 @@ class Plotting:
         grid = density_grid(
             self.artefact, columns=columns, resolution=resolution, condition=self._condition(condition), seed=seed
         )
-        if len(grid.axes) == 1:
-            return plots.curve_figure(grid.axes[0], np.exp(grid.log_density), grid.names[0], grid.unit)
-        return plots.density_figure(grid.axes[0], grid.axes[1], grid.log_density, (grid.names[0], grid.names[1]))
+        return density_figure(grid)
 
     def plot_trajectories(
         self,

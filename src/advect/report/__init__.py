@@ -6,7 +6,7 @@ HTML file. `verdict` puts scores into words. The figures of the page are in `fig
 """
 
 from advect.report.content import DataSummary, ErrorCurve, History, Likelihood, Regression, ReportContent
-from advect.report.density import DensityMap
+from advect.report.density import DensityGrid
 from advect.report.images import picture_grid, write_pictures, write_png_grid
 from advect.report.motion import Motion
 from advect.report.page import render_report, write_report
@@ -14,7 +14,7 @@ from advect.report.verdict import judge, verdict
 
 __all__ = [
     "DataSummary",
-    "DensityMap",
+    "DensityGrid",
     "ErrorCurve",
     "History",
     "Likelihood",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from advect.records import Column, Finding, Metric, Table
-from advect.report.density import DensityMap
+from advect.report.density import DensityGrid
 from advect.report.motion import Motion
 from advect.report.times import Course
 
@@ -177,7 +177,7 @@ class ReportContent:
     motion: Motion | None = None
     ends: tuple[str, str] = ("noise", "data")
     course: Course | None = None
-    density: DensityMap | None = None
+    density: DensityGrid | None = None
     error_curves: tuple[ErrorCurve, ...] = ()
     configuration: str = ""
     command: str = ""

@@ -191,12 +191,13 @@ class Frame:
     high: np.ndarray
 
 
-def frame(values: np.ndarray, *, outside: float = 0.002) -> Frame:
+def frame(values: np.ndarray, *, outside: float = 0.002, margin: float = _EDGE) -> Frame:
     """Nearly all of the range of each column of ``(rows, columns)``, so that one stray point does not shrink the rest.
 
     Args:
         values: Rows that are not finite are left out.
-        outside: The share of the rows beyond each end.
+        outside: The share of the rows beyond each end; 0 frames them all.
+        margin: Room at each end, as a share of the range.
     """
     values = values[np.isfinite(values).all(1)].clip(-_LARGEST, _LARGEST)
     if not len(values):
@@ -205,7 +206,7 @@ def frame(values: np.ndarray, *, outside: float = 0.002) -> Frame:
     low, high = np.quantile(values, outside, axis=0), np.quantile(values, 1 - outside, axis=0)
     # Equal numbers still need a frame that floating point can tell apart.
     least = np.maximum(1.0, 1e-6 * np.abs(high))
-    room = np.where(high - low > 1e-9 * least, _EDGE * (high - low), least)
+    room = np.where(high - low > 1e-9 * least, margin * (high - low), least)
     return Frame(low - room, high + room)
 
 

@@ -8,40 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import read_table, some_rows, take_rows, with_condition
+from advect.data import read_table, some_rows, take_rows
 from advect.data.align import align
 from advect.errors import AdvectError, ConfigError, UnsupportedError, unknown_name
-from advect.flows import EmpiricalBase
 from advect.records import Table
-from advect.report.plots import frame
+from advect.report.density import DensityGrid
+from advect.report.values import frame
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.again import find_data
+from advect.workflows.density_map import density_on, refuse_unknown_density
 from advect.workflows.generate import condition_vectors, generate
 from advect.workflows.motion import refuse_a_jump, stops_of
 from advect.workflows.prepare import SAMPLE
-from advect.workflows.score import score
 
 FRAME_ROWS = 2000  # drawn to find where the mass is
 _REAL = 5  # stream below SAMPLE
 _INSTEAD = "Draw its rows: plot_samples."
-
-
-@dataclass(frozen=True)
-class DensityGrid:
-    """A log-density on an even grid.
-
-    Attributes:
-        axes: Coordinates of the grid, one array per axis.
-        log_density: In nats; ``(len(axes[0]),)``, or ``(len(axes[1]), len(axes[0]))`` of two columns.
-        names: Of the axes, with their units.
-        unit: Of the first one, where it is known.
-    """
-
-    axes: tuple[np.ndarray, ...]
-    log_density: np.ndarray
-    names: tuple[str, ...]
-    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,12 +161,7 @@ def density_grid(
         ConfigError: No one condition for a conditional model; a column of two.
     """
     where = "plot_density"
-    if isinstance(artefact.flow.base, EmpiricalBase):
-        raise UnsupportedError("this model's source is a data set, which has no density", where=where, remedy=_INSTEAD)
-    known = artefact.flow.likelihood
-    if known != "exact":
-        what = "knows no density" if known == "none" else "knows a lower bound of its density only"
-        raise UnsupportedError(f"{artefact.config['method']} {what}", where=where, remedy=_INSTEAD)
+    refuse_unknown_density(artefact, where, _INSTEAD)
     width = _continuous(artefact, where)
     _one_condition(artefact, condition, where)
     schema = artefact.schema
@@ -194,22 +172,14 @@ def density_grid(
         )
     count = _at_least((64 if width == 2 else 401) if resolution is None else resolution, 2, "resolution")
     drawn = generate(artefact, FRAME_ROWS, condition=condition, seed=seed).table
-    values = [np.asarray(c, dtype=np.float64) for c in _modelled(artefact, drawn).columns]
-    axes = tuple(np.linspace(*frame(values[i]), count) for i in order)
-    mesh = np.meshgrid(*axes)
-    points = [mesh[order.index(i)].ravel() for i in range(width)]
-    rows = Table(
-        schema.names, tuple(points), schema.container, schema.event_shape, ("float64",) * width, origin="the grid"
-    )
-    if artefact.condition is not None:
-        vectors = condition_vectors(artefact, rows.num_rows, condition, generator_for(seed, SAMPLE))
-        assert vectors is not None
-        rows = with_condition(rows, artefact.condition, vectors)
-    value = score(artefact, rows, seed=seed).estimate.value.double().numpy()
+    seen = frame(np.stack([np.asarray(c, dtype=np.float64) for c in _modelled(artefact, drawn).columns], 1))
+    vectors = condition_vectors(artefact, 1, condition, generator_for(seed, SAMPLE))
+    found = density_on(
+        artefact, [np.linspace(seen.low[i], seen.high[i], count) for i in order], order,
+        condition=None if vectors is None else vectors[0], seed=seed,
+    )  # fmt: skip
     names = axis_names(artefact)
-    return DensityGrid(
-        axes, value.reshape(mesh[0].shape), tuple(names[i] for i in order), schema.columns[order[0]].unit or ""
-    )
+    return replace(found, names=tuple(names[i] for i in order), unit=schema.columns[order[0]].unit or "")
 
 
 @torch.no_grad()
@@ -265,7 +235,8 @@ def velocity_grid(
     with torch.no_grad():
         states = artefact.flow.trajectory(n, torch.tensor([time], dtype=torch.float32), given, generator=generator)
     cloud = states[0].reshape(n, 2).double().cpu().numpy()
-    axes = [np.linspace(*frame(cloud[:, i], margin=0.12), count) for i in (0, 1)]
+    seen = frame(cloud, margin=0.12)
+    axes = [np.linspace(seen.low[i], seen.high[i], count) for i in (0, 1)]
     points = np.stack(np.meshgrid(*axes), -1)
     rows = torch.as_tensor(points.reshape(-1, 2)).reshape(-1, *artefact.codec.event_shape)
     vectors = condition_vectors(artefact, len(rows), condition, generator)

@@ -27,7 +27,7 @@ from advect.report import (
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
 from advect.workflows.course import course
-from advect.workflows.density_map import density_map
+from advect.workflows.density_map import density_around
 from advect.workflows.generate import generate
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.regression_gap import regression_line
@@ -111,7 +111,7 @@ def _content(
         samples=samples,
         real=real,
         motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
-        density=density_map(artefact, real, seed=int(config["seed"]), deadline=deadline),
+        density=density_around(artefact, real, seed=int(config["seed"]), deadline=deadline),
         ends=_ends(artefact),
         course=course(artefact, table, split),
         error_curves=_error_curves(artefact),
