@@ -1,20 +1,20 @@
 """The readers that are fuzzed: how a damaged file of each kind is made, and how it is read."""
 
-import gzip
+import contextlib
+import functools
 import io
 import json
 import random
 import shutil
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability import seeds
-from benchmarks.reliability.mutate import INTEGERS, TEXTS, VALUES, mutated_bytes, mutated_tree, with_png_checksums
+from benchmarks.reliability.mutate import INTEGERS, TEXTS, mutated_bytes, mutated_tree, with_png_checksums
 
 Seeds = Any
 Make = Callable[[random.Random, Seeds, Path], Path]
@@ -363,6 +363,7 @@ RUNS = (
 )  # fmt: skip
 
 
+@functools.cache
 def run_seeds() -> list[tuple[tuple[str, bytes], ...]]:
     """The files of quickly trained runs of several methods."""
     import shlex
@@ -379,7 +380,9 @@ def run_seeds() -> list[tuple[tuple[str, bytes], ...]]:
             command = f"train {data} {words} --steps 4 --batch-size 16 --out {out}" + (
                 " --network mlp-1x8" if "cfm" in words or "edm" in words else ""
             )
-            if run(shlex.split(command)):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                failed = run(shlex.split(command))
+            if failed:
                 raise RuntimeError(f"no seed: {command}")
             files = sorted(
                 path for path in out.rglob("*") if path.is_file() and path.suffix != ".html" and path.name[0] != "."

@@ -23,8 +23,10 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from advect.decoding import guard
+from advect.decoding.child import serve
 from benchmarks.reliability.cases import READERS, make_case
 from benchmarks.reliability.seeds import CANARY
 
@@ -43,7 +45,8 @@ FILES = 10_000
 def work(reader: str, seed: int, numbers: Iterable[int], known: Any, out: Path, scratch: Path) -> None:
     """Read the files of these numbers; one line of JSON for each, and a line before it that says which is begun."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    os.environ["ADVECT_DECODE_FORK"] = "1"
+    if READERS[reader].decoder:
+        guard.run_child = forked
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(scratch)
     _warm(reader, known, scratch)
@@ -66,6 +69,7 @@ def attempt(reader: str, path: Path, scratch: Path) -> dict[str, Any]:
 
     signal.alarm(int(2 * SECONDS))  # not handled: it ends the worker, even inside a library
     before, files = _forget_peak(), _open_files()
+    decoding.peak, decoding.ending = 0, ""
     started, problem = time.perf_counter(), None
     try:
         READERS[reader].read(path)
@@ -85,12 +89,13 @@ def attempt(reader: str, path: Path, scratch: Path) -> dict[str, Any]:
         problem = problem or f"took {seconds:.1f} s, {megabytes:.0f} MiB"
     if _open_files() > files:
         problem = problem or "left a file open"
-    return {"outcome": outcome, "problem": problem, "seconds": round(seconds, 4), "mebibytes": round(megabytes, 1)}
+    figures = {"seconds": round(seconds, 4), "mebibytes": round(megabytes, 1)}
+    return {"outcome": outcome, "problem": problem, "child": decoding.ending, **figures}
 
 
 def _bad_message(error: Any) -> str | None:
     """What is wrong with a message: a place that is missing, or characters that would steer a terminal."""
-    if any(ord(c) < 32 and c not in "\n\t" or 0x7F <= ord(c) < 0xA0 for c in error.message):
+    if any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in error.message):
         return f"control characters in the message {error.message[:200]!r}"
     if not error.where:
         return f"no place in the message {error.message[:200]!r}"
@@ -123,8 +128,44 @@ def _forget_peak() -> int:
 
 
 def _peak() -> int:
-    """The peak of this process or of a child that it waited for, whichever is larger."""
-    return _status("VmHWM")
+    """The peak of this process or of a decoding process that it waited for, whichever is larger."""
+    return max(_status("VmHWM"), decoding.peak)
+
+
+class _Decoding:
+    """What is known of the last decoding process: its peak in KiB, and how it ended where that was not by itself."""
+
+    peak, ending = 0, ""
+
+
+decoding = _Decoding()
+
+
+def forked(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> int:
+    """As `guard.run_child`, in a fork of this process, which has imported everything already."""
+    child = os.fork()
+    if not child:
+        try:
+            os.dup2(trace.fileno(), 2)
+            with os.fdopen(os.dup(answer.fileno()), "wb") as stream:
+                serve(asked, stream)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    late = time.monotonic() + SECONDS
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > late:
+            os.kill(child, signal.SIGKILL)
+            os.wait4(child, 0)
+            decoding.ending = "hangs"
+            raise subprocess.TimeoutExpired("decoding", SECONDS)
+        time.sleep(0.0005)
+    code = os.waitstatus_to_exitcode(status)
+    decoding.peak, decoding.ending = usage.ru_maxrss, "" if code == 0 else f"exit code {code}"
+    return code
 
 
 # ---- the parent
@@ -173,6 +214,7 @@ def summary(reader: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "slowest": slowest["number"],
         "mebibytes": largest["mebibytes"],
         "largest": largest["number"],
+        "children": dict(collections.Counter(line["child"] for line in found if line.get("child"))),
         "problems": len(problems),
         "first_problems": [{"number": line["number"], "problem": line["problem"]} for line in problems[:10]],
     }
