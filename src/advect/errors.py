@@ -7,6 +7,7 @@ which knows nothing of advect (``except ValueError``) still works.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
 
 
 class AdvectError(Exception):
@@ -27,7 +28,7 @@ class AdvectError(Exception):
         """The three parts as one paragraph."""
         head = f"{self.where}: {self.what}" if self.where else self.what
         head = head if head.endswith((".", "?", "!")) else head + "."
-        return f"{head} {self.remedy}" if self.remedy else head
+        return visible(f"{head} {self.remedy}" if self.remedy else head)
 
     def __str__(self) -> str:
         return self.message
@@ -70,6 +71,23 @@ class UnsupportedError(AdvectError, NotImplementedError):
 
 class MissingExtraError(AdvectError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
+
+
+def visible(text: str) -> str:
+    """The text with every character that would steer a terminal, or turn the direction of writing, written out.
+
+    Names and values in messages come from files that anybody may have made.
+
+    >>> visible("column 'a\x1b[2J'")
+    "column 'a\\\\x1b[2J'"
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c.encode("unicode_escape").decode() if _steers(c) else c for c in text)
+
+
+def _steers(character: str) -> bool:
+    return character not in "\n\t" and category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

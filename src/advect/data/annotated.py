@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from advect.data.arrays import refuse_dtype, refuse_non_finite
-from advect.data.frames import series_column
-from advect.errors import DataError, missing_extra, unknown_name
+from advect.data.arrays import refuse_non_finite
+from advect.decoding import decoded
+from advect.decoding.cells import GENES, Cells, cells_of
+from advect.decoding.columns import refuse_dtype
+from advect.errors import DataError, missing_extra
 from advect.records import Table
 
 CONTAINER = "h5ad"
-DEFAULT = "X_pca"
-GENES = "X"
-MOST_COLUMNS = 5000
-"""Columns of ``X`` that are still modelled as they are; a flow of more wants components."""
 
 
 def is_annotated(source: object) -> bool:
@@ -27,42 +25,36 @@ def is_annotated(source: object) -> bool:
     return all(hasattr(source, name) for name in ("obs", "var", "obsm", "obs_names", "var_names"))
 
 
-def open_annotated(path: Path, *, backed: bool = True) -> Any:
-    """The AnnData of a file, ``X`` left on the disk where ``backed``.
-
-    Raises:
-        MissingExtraError: anndata is not installed.
-        DataError: Damaged, or no such file.
-    """
-    try:
-        import anndata
-    except ImportError:
-        raise missing_extra("anndata", "cells", "reading .h5ad files") from None
-    try:
-        return anndata.read_h5ad(path, backed="r" if backed else None)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError) as error:
-        raise DataError(
-            f"the file cannot be read: {error}",
-            where=str(path),
-            remedy="It is damaged, cut short or no .h5ad file; fetch or save it again.",
-        ) from error
-
-
 def read_h5ad(path: Path, key: str | None = None) -> Table:
-    """Read a ``.h5ad`` file.
+    """Read a ``.h5ad`` file through anndata (the extra ``cells``), which runs in a process of its own.
 
     Args:
         path: The file.
         key: The representation: a key of ``obsm``, or ``X``; by default ``X_pca``.
 
     Raises:
-        As for `open_annotated` and `from_annotated`.
+        MissingExtraError: anndata is not installed.
+        DataError: Damaged, or no such file; else as for `from_annotated`.
     """
-    opened = open_annotated(path)
-    try:
-        return from_annotated(opened, key, origin=str(path))
-    finally:
-        opened.file.close()
+    answer = decoded("cells", path, key=key)
+    names, values = answer.texts("names"), answer.array(answer.meaning.get("values"))
+    columns, side_names = answer.columns("sides"), answer.texts("side_names")
+    if values.ndim != 2 or values.shape[1] != len(names) or len(columns) != len(side_names):
+        raise DataError("its parts do not fit one another", where=str(path), remedy="It is damaged; fetch it again.")
+    sides = dict(zip(side_names, columns, strict=True))
+    cells = Cells(str(answer.meaning.get("key")), tuple(names), values, sides, tuple(answer.texts("notes")))
+    return _table(cells, str(path))
+
+
+def read_loadings(path: Path) -> tuple[int, np.ndarray | None]:
+    """How many genes a file has, and the loadings ``(genes, components)`` of its components, if it has any.
+
+    Raises:
+        As for `read_h5ad`.
+    """
+    answer = decoded("loadings", path)
+    genes, number = answer.meaning.get("genes"), answer.meaning.get("loadings")
+    return int(genes) if isinstance(genes, int) else 0, None if number is None else answer.array(number)
 
 
 def from_annotated(annotated: Any, key: str | None = None, *, origin: str = "AnnData") -> Table:
@@ -77,92 +69,29 @@ def from_annotated(annotated: Any, key: str | None = None, *, origin: str = "Ann
         UnknownNameError: No such representation.
         DataError: None is named and there is no ``X_pca``; more columns than can be modelled; NaN or infinities.
     """
-    chosen = _chosen(annotated, key, origin)
-    where = f"{origin}:{chosen}"
-    values = _matrix(annotated, chosen, where)
-    if chosen == GENES:
-        names = tuple(map(str, annotated.var_names))
-    else:
-        names = tuple(f"{chosen.removeprefix('X_')}{i + 1}" for i in range(values.shape[1]))
+    return _table(cells_of(annotated, key, origin), origin)
+
+
+def _table(cells: Cells, origin: str) -> Table:
+    where, values = f"{origin}:{cells.key}", cells.values
     refuse_dtype(values.dtype, where)
     if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):
         values = values.astype(np.float32)
-    refuse_non_finite(values, names, where)
-    sides, categories, ordered, notes = _sides(annotated.obs, origin)
+    refuse_non_finite(values, cells.names, where)
+    declared = {name: tuple(c.categories) for name, c in cells.sides.items() if c.categories is not None}
     return Table(
-        names=names,
+        names=cells.names,
         columns=tuple(values.T),  # views
         container=CONTAINER,
-        event_shape=(len(names),),
-        dtypes=(str(values.dtype),) * len(names),
+        event_shape=(len(cells.names),),
+        dtypes=(str(values.dtype),) * len(cells.names),
         origin=origin,
-        key=chosen,
-        sides=sides,
-        categories=categories,
-        ordered=ordered,
-        notes=notes,
+        key=cells.key,
+        sides={name: column.values for name, column in cells.sides.items()},
+        categories=declared,
+        ordered=frozenset(name for name, column in cells.sides.items() if column.ordered),
+        notes=cells.notes,
     )
-
-
-def _chosen(annotated: Any, key: str | None, origin: str) -> str:
-    known = [*map(str, annotated.obsm.keys()), *([GENES] if _has_matrix(annotated) else [])]
-    if key is not None:
-        if key not in known:
-            raise unknown_name("representation", key, known, where=origin)
-        return key
-    if DEFAULT in known:
-        return DEFAULT
-    if known == [GENES] and annotated.n_vars <= MOST_COLUMNS:
-        return GENES
-    listed = ", ".join(known) or "none"
-    raise DataError(
-        f"there is no {DEFAULT}, and it is not clear which representation to model (there are: {listed})",
-        where=origin,
-        remedy=f"Name one, such as --rep {known[0]}." if known and known != [GENES] else "scanpy.pp.pca makes X_pca.",
-    )
-
-
-def _has_matrix(annotated: Any) -> bool:
-    """Whether there is an ``X``; of a file that is left on the disk the question may fail."""
-    try:
-        return annotated.X is not None
-    except KeyError:
-        return False
-
-
-def _matrix(annotated: Any, key: str, where: str) -> np.ndarray:
-    """The representation ``(cells, columns)``, dense."""
-    columns = annotated.n_vars if key == GENES else annotated.obsm[key].shape[1]
-    if columns > MOST_COLUMNS:
-        raise DataError(
-            f"{columns} columns are too many to model as they are",
-            where=where,
-            remedy="Take components of them: scanpy.pp.pca makes X_pca.",
-        )
-    values = annotated.X if key == GENES else annotated.obsm[key]
-    for step in ("to_memory", "toarray", "to_numpy"):  # on disk, sparse, a frame
-        values = getattr(values, step)() if hasattr(values, step) else values
-    values = np.asarray(values)
-    if values.ndim != 2 or not values.shape[1]:
-        raise DataError(f"a representation of shape {values.shape} has no columns to model", where=where)
-    return values
-
-
-def _sides(obs: Any, origin: str) -> tuple[dict[str, np.ndarray], dict[str, tuple], frozenset[str], tuple[str, ...]]:
-    """The columns of ``obs``, their declared values, which of these are in order, and notes on what was left aside."""
-    sides, categories, ordered, notes = {}, {}, set(), []
-    for name in map(str, obs.columns):
-        try:
-            column = series_column(obs[name], f"{origin}, obs {name!r}")
-        except DataError:  # dates, lists and other objects: nothing that a condition or a time could be
-            notes.append(f"the column {name!r} of obs is left aside: its kind is not known here")
-            continue
-        sides[name] = column.values
-        if column.categories is not None:
-            categories[name] = tuple(column.categories)
-        if column.ordered:
-            ordered.add(name)
-    return sides, categories, frozenset(ordered), tuple(notes)
 
 
 def write_h5ad(table: Table, path: Path) -> None:

@@ -9,6 +9,7 @@ run any program when loaded; they are refused by their header alone.
 import ast
 import gzip
 import io
+import lzma
 import os
 import struct
 import zipfile
@@ -43,6 +44,9 @@ _DAMAGE = (
     RuntimeError,
     RecursionError,
     MemoryError,
+    TypeError,
+    OverflowError,
+    lzma.LZMAError,
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -200,7 +204,7 @@ def _read_header(handle: io.BufferedIOBase, where: str) -> ArrayHeader:
     if not isinstance(entries, dict) or set(entries) != {"descr", "fortran_order", "shape"}:
         raise DataError("the array's header is damaged", where=where)
     shape = entries["shape"]
-    if not isinstance(shape, tuple) or any(not isinstance(s, int) or s < 0 for s in shape):
+    if not isinstance(shape, tuple) or any(type(s) is not int or s < 0 for s in shape):
         raise DataError(f"the array's header claims the shape {shape!r}", where=where)
     try:
         dtype = np.dtype(np.lib.format.descr_to_dtype(entries["descr"]))

@@ -11,6 +11,7 @@ What is given back has shape ``(n, *event_shape)``. A structured array is a tabl
 gap; in every other array NaN is refused, because nothing says that it means "missing", unless the caller does.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -18,10 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advect.decoding.columns import refuse_dtype
 from advect.errors import DataError
 from advect.records import Table
 
 CHANNELS = (1, 3, 4)
+MOST_COLUMNS = 1 << 20
+"""Numbers in a row: beyond it no model here could be trained, and a name for each would fill the memory."""
 CHECK_VALUES = 1 << 22
 """Values looked at in one go when searching for non-finite ones: bounds the memory of the search."""
 
@@ -62,9 +66,14 @@ def from_array(
     dtype = str(array.dtype)
     array, image, moved = _as_pictures(array)
     event_shape = array.shape[1:]
-    width = int(np.prod(event_shape, dtype=np.int64))
+    width = math.prod(event_shape)
     if width == 0:
-        raise DataError(f"the array of shape {array.shape} has no columns", where=origin)
+        raise DataError(
+            f"the array of shape {array.shape} has no columns",
+            where=origin,
+            remedy="Give an array of shape (rows, columns).",
+        )
+    refuse_width(width, origin)
 
     names = tuple(names) if names is not None else tuple(f"x{j}" for j in range(width))
     flat = array.reshape(len(array), width)
@@ -103,6 +112,16 @@ def from_tensor(tensor: Tensor, *, origin: str = "tensor", gaps: bool = False) -
     return from_array(tensor.numpy(), container="torch", origin=origin, gaps=gaps)
 
 
+def refuse_width(width: int, where: str) -> None:
+    """Refuse rows of more numbers than any model takes."""
+    if width > MOST_COLUMNS:
+        raise DataError(
+            f"a row of {width} numbers is too wide; at most {MOST_COLUMNS} are read",
+            where=where,
+            remedy="Is it the transpose that is meant? Else take fewer columns, or components of them.",
+        )
+
+
 def refuse_non_finite(values: np.ndarray, names: Sequence[str], origin: str, *, gaps_allowed: bool = False) -> None:
     """Refuse NaN and infinities in ``(n, d)`` numbers, naming the first one's row and column.
 
@@ -136,36 +155,6 @@ def refuse_non_finite(values: np.ndarray, names: Sequence[str], origin: str, *, 
         "in which an empty cell is a gap."
         if np.isnan(value)
         else "Drop or mend these rows: an infinite value has no density.",
-    )
-
-
-def refuse_dtype(dtype: np.dtype, where: str) -> None:
-    """Refuse the dtypes that are no numbers, each with its reason."""
-    kind = dtype.kind
-    if kind in "biuf":
-        return
-    if dtype.hasobject:
-        raise DataError(
-            "the array holds Python objects",
-            where=where,
-            remedy="Make it an array of numbers; for text and gaps give a data frame.",
-        )
-    if kind in "Mm":
-        raise DataError(
-            f"dates and durations ({dtype}) cannot be modelled as they are",
-            where=where,
-            remedy="Convert them to numbers, such as days since a start.",
-        )
-    if kind == "c":
-        raise DataError(
-            f"complex numbers ({dtype}) cannot be modelled as they are",
-            where=where,
-            remedy="Give their real and imaginary parts as two columns.",
-        )
-    raise DataError(
-        f"values of type {dtype} are no numbers",
-        where=where,
-        remedy="Give numbers; for text columns give a table (.csv, a data frame, a structured array).",
     )
 
 
@@ -253,6 +242,10 @@ def _from_structured(
 
 def text_column(values: np.ndarray, where: str) -> np.ndarray:
     """Fixed-width text as an object array with None for the empty text."""
+    if values.dtype.kind == "U" and values.dtype.itemsize and values.size:
+        points = np.ascontiguousarray(values).view(np.uint32)
+        if int(points.max()) >= 0x110000 or ((points >= 0xD800) & (points < 0xE000)).any():
+            raise DataError("text that is not Unicode", where=where, remedy="The file is damaged; save the text again.")
     try:
         text = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
     except UnicodeDecodeError as error:

@@ -14,15 +14,14 @@ The rule, stated in the notes of the table wherever it did something:
 """
 
 import os
-import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from advect.data.arrays import from_array
+from advect.decoding import Answer, decoded
 from advect.errors import DataError
 from advect.records import Table
 
@@ -31,7 +30,6 @@ LABEL = "label"
 LARGEST_SIDE = 64
 MOST_PIXELS = 1 << 26
 MOST_BYTES = 1 << 33
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
 def read_folder(path: Path, side: int | None = None) -> Table:
@@ -47,62 +45,46 @@ def read_folder(path: Path, side: int | None = None) -> Table:
     Raises:
         DataError: No picture, more than half of the files unusable, or more than fits in memory.
     """
-    asked, files = side, tuple(_files(path))
+    files = tuple(_files(path))
     if not files:
         raise DataError(
             "there is no picture in this folder", where=str(path), remedy=f"Known endings: {' '.join(ENDINGS)}."
         )
-    left_out = _LeftOut()
-    heads = [head for file in files if (head := _head(file, left_out)) is not None]
-    sizes = {head.size for head in heads}
-    if side is None and len(sizes) > 1:
-        side = min(LARGEST_SIDE, round(statistics.median(min(head.size) for head in heads)))
-    if side is not None:
-        heads = [head for head in heads if _large_enough(head, side, left_out)]
-    channels = 1 if all(head.grey for head in heads) else 3
-    width, height = (side, side) if side is not None else next(iter(sizes), (0, 0))
-    if len(heads) * channels * width * height > MOST_BYTES:
-        raise DataError(
-            f"{len(heads)} pictures of {width} × {height} are more than {MOST_BYTES >> 30} GiB",
-            where=str(path),
-            remedy=f"Ask for smaller ones, such as {path}:32.",
-        )
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    pictures, kept = np.empty((len(heads), *shape), np.uint8), []
-    for head in heads:
-        if (pixels := _pixels(head.file, side, channels, left_out)) is not None:
-            pictures[len(kept)] = pixels
-            kept.append(head.file)
+    limits = {"largest_side": LARGEST_SIDE, "most_pixels": MOST_PIXELS, "most_bytes": MOST_BYTES}
+    num_bytes = sum(file.stat().st_size for file in files)
+    answer = decoded("pictures", path, num_bytes=num_bytes, files=[str(f) for f in files], side=side, **limits)
+    left_out = _left_out(answer, files)
     left_out.refuse_if_most(len(files), path)
-    array = pictures[: len(kept)]
+    kept, array = _places(answer.meaning.get("kept"), files), answer.array(answer.meaning.get("pixels"))
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or len(array) != len(kept):
+        raise DataError("its pictures do not fit one another", where=str(path), remedy="Look for a damaged one.")
     return from_array(
-        array[:, None] if channels == 1 else np.moveaxis(array, -1, 1),
+        array[:, None] if array.ndim == 3 else np.moveaxis(array, -1, 1),
         container="npy",
         origin=str(path),
-        key=None if asked is None else str(asked),
+        key=None if side is None else str(side),
         sides=_labels(kept, path),
-        notes=[*_notes({head.size for head in heads}, side), *left_out.notes()],
+        notes=[*_notes(answer), *left_out.notes()],
     )
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What a file's header says: width and height, and whether it is grey."""
+def _places(places: object, files: Sequence[Path]) -> list[Path]:
+    """Files by their places, which come from the process that decodes them."""
+    if not (isinstance(places, list) and all(isinstance(p, int) and 0 <= p < len(files) for p in places)):
+        raise DataError("its pictures cannot be told apart", where=str(files[0].parent))
+    return [files[place] for place in places]
 
-    file: Path
-    size: tuple[int, int]
-    grey: bool
+
+def _left_out(answer: Answer, files: Sequence[Path]) -> "_LeftOut":
+    found = answer.meaning.get("left_out")
+    return _LeftOut({str(reason): _places(places, files) for reason, places in dict(found or {}).items()})
 
 
 @dataclass
 class _LeftOut:
     """Files that are left out, by reason."""
 
-    files: dict[str, list[Path]] = field(default_factory=dict)
-
-    def add(self, reason: str, file: Path) -> None:
-        """One more."""
-        self.files.setdefault(reason, []).append(file)
+    files: dict[str, list[Path]]
 
     def notes(self) -> list[str]:
         """One sentence for each reason."""
@@ -130,76 +112,6 @@ def _files(path: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _head(file: Path, left_out: _LeftOut) -> _Head | None:
-    """The header of a picture, without decoding it."""
-    try:
-        with Image.open(file) as picture:
-            width, height = picture.size
-            if width * height > MOST_PIXELS:
-                left_out.add(f"more than {MOST_PIXELS >> 20} million pixels", file)
-                return None
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # by a quarter
-            return _Head(file, (height, width) if turned else (width, height), picture.mode in _grey_modes(picture))
-    except Exception as error:  # decoders raise almost anything on damaged bytes
-        left_out.add(_reason(error), file)
-        return None
-
-
-def _grey_modes(picture: Image.Image) -> tuple[str, ...]:
-    return (*_GREY_MODES, picture.mode) if picture.mode.startswith("I;16") else _GREY_MODES
-
-
-def _reason(error: Exception) -> str:
-    return f"more than {MOST_PIXELS >> 20} million pixels" if "bomb" in type(error).__name__.lower() else "damaged"
-
-
-def _large_enough(head: _Head, side: int, left_out: _LeftOut) -> bool:
-    enough = 4 * min(head.size) >= side
-    if not enough:
-        left_out.add(f"smaller than a quarter of {side} pixels", head.file)
-    return enough
-
-
-def _pixels(file: Path, side: int | None, channels: int, left_out: _LeftOut) -> np.ndarray | None:
-    """One picture, brought to size and channels."""
-    try:
-        plain = _upright(file).convert("L" if channels == 1 else "RGB")
-        if side is not None:
-            plain = ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS)
-        return np.asarray(plain)
-    except Exception as error:  # decoders raise almost anything on damaged bytes
-        left_out.add(_reason(error), file)
-        return None
-
-
-def open_picture(file: Path) -> Image.Image | None:
-    """A picture decoded, upright, on white, in 8 bits; None for one that cannot be read or is too large."""
-    left_out = _LeftOut()
-    if _head(file, left_out) is None:
-        return None
-    try:
-        return _upright(file)
-    except Exception:  # decoders raise almost anything on damaged bytes
-        return None
-
-
-def _upright(file: Path) -> Image.Image:
-    with Image.open(file) as picture:
-        upright = _eight_bit(ImageOps.exif_transpose(picture))
-    if upright.has_transparency_data:
-        clear = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-    return upright
-
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits, which a mere conversion would cut off."""
-    if not picture.mode.startswith("I"):
-        return picture
-    values = np.asarray(picture).astype(np.int64)
-    return Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))
-
-
 def _labels(files: Sequence[Path], path: Path) -> dict[str, np.ndarray]:
     """The first folder below ``path`` of each picture, where all of them have one and there are several."""
     parts = [file.relative_to(path).parts for file in files]
@@ -208,7 +120,8 @@ def _labels(files: Sequence[Path], path: Path) -> dict[str, np.ndarray]:
     return {LABEL: np.array([part[0] for part in parts], dtype=object)}
 
 
-def _notes(sizes: set[tuple[int, int]], side: int | None) -> list[str]:
-    if side is None or sizes == {(side, side)}:
+def _notes(answer: Answer) -> list[str]:
+    side, sizes = answer.meaning.get("side"), answer.meaning.get("sizes")
+    if side is None or sizes == [[side, side]]:
         return []
     return [f"pictures were cut to their central square and resized to {side} × {side}"]

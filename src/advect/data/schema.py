@@ -6,12 +6,14 @@ around the integers), text is ``categorical``, the rest is ``continuous``. The d
 back in samples. `schema_to_dict` holds no None and only plain values, so that it may be stored as TOML or JSON.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from advect.data.arrays import refuse_width
 from advect.data.kinds import as_floats, infer_column, is_gap, is_whole, stack_numbers
 from advect.errors import DataError, UnknownNameError, unknown_name
 from advect.records import Column, Schema, Table
@@ -83,7 +85,8 @@ def schema_from_dict(stored: Mapping[str, Any]) -> Schema:
     only_keys(stored, required, {"key", "pixel_names"} if image else {"key"}, "schema")
     shape = tuple(int(n) for n in stored["event_shape"])
     if image:
-        names = stored.get("pixel_names") or default_names(int(np.prod(shape)))
+        refuse_width(math.prod(shape), "the stored schema")
+        names = stored.get("pixel_names") or default_names(math.prod(shape))
         columns = tuple(column_from_dict({"name": name, **stored["pixel"]}) for name in names)
     else:
         columns = tuple(column_from_dict(c) for c in stored["columns"])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from advect.data.folders import ENDINGS, MOST_PIXELS, open_picture
+from advect.data.folders import ENDINGS, MOST_PIXELS
+from advect.decoding import decoded
 from advect.errors import DataError
 from advect.records import Table
 
@@ -43,16 +44,14 @@ def read_silhouette(path: Path, *, points: int = POINTS, seed: int = 0) -> Table
     Raises:
         DataError: A picture that cannot be read, or one without anything dark in it.
     """
-    picture = open_picture(path)
-    if picture is None:
+    answer = decoded("picture", path, side=_SIDE, most_pixels=MOST_PIXELS)
+    if "grey" not in answer.meaning:
         raise DataError(
             "the picture cannot be read",
             where=str(path),
             remedy=f"It is damaged, or larger than {MOST_PIXELS >> 20} million pixels; save it again.",
         )
-    picture = picture.convert("L")
-    picture.thumbnail((_SIDE, _SIDE))
-    darkness = 1 - np.asarray(picture, dtype=np.float64) / 255
+    darkness = 1 - np.atleast_2d(answer.array(answer.meaning["grey"]).astype(np.float64)) / 255
     darkness[darkness < _FAINT] = 0
     if not darkness.any():
         raise DataError("the picture is all white", where=str(path), remedy="What is dark becomes the density.")

@@ -64,7 +64,7 @@ def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | 
             None if condition is None else ConditionCodec.from_dict(condition),
             dict(card["config"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunFolderError(
             f"the card of {MODEL} does not describe a model ({error})",
             where=str(folder.path),

@@ -66,7 +66,7 @@ def read_config(folder: RunFolder) -> dict:
     folder.require_run()
     try:
         return tomllib.loads(folder.read_text(CONFIG))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of many thousand digits, a list within lists without end
         raise RunFolderError(
             f"{CONFIG} is damaged ({error})", where=str(folder.path), remedy="Restore it, or train anew with --restart."
         ) from error

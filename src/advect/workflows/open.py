@@ -1,16 +1,20 @@
 """Opening a finished run: the model comes back through the same constructor that made it, without running anything."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from advect.data import Codec
+from advect.data.arrays import MOST_COLUMNS
 from advect.errors import RunFolderError
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Parts, build_flow, full_flow
+from advect.methods.table import get_method, resolve_options
 from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
 from advect.transforms import Precision, empty_preprocess
+from advect.workflows.bounded import REMEDY, checked, described_by_file
 
 
 def open_run(path: object, *, parts: Parts | None = None) -> Artefact:
@@ -47,7 +51,16 @@ def rebuild(
         RunFolderError: Settings are missing, the weights do not fit them, or a network of the user's own is needed.
     """
     parts = Parts() if parts is None else parts
-    blueprint = blueprint_from(config)
+    weight_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
+    with described_by_file(where, weight_bytes):
+        flow = _rebuilt(codec, config, parts, where)
+    load_weights(flow, tensors, where)
+    return flow.eval()
+
+
+def _rebuilt(codec: Codec, config: Mapping, parts: Parts, where: str) -> Flow:
+    """The flow without its weights."""
+    blueprint = blueprint_from(config, where)
     if ":" in blueprint.network and parts.network is None:
         raise RunFolderError(
             f"this run was trained with a network of your own, {blueprint.network}",
@@ -59,35 +72,45 @@ def rebuild(
         source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
     core = build_flow(blueprint, source=source, parts=parts)
     preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
-    flow = full_flow(core, preprocess, Precision(tuple(codec.event_shape)))
-    load_weights(flow, tensors, where)
-    return flow.eval()
+    return full_flow(core, preprocess, Precision(tuple(codec.event_shape)))
 
 
-def blueprint_from(config: Mapping) -> Blueprint:
+def blueprint_from(config: Mapping, where: str = "model") -> Blueprint:
     """The constructor's settings from a stored configuration.
 
     Raises:
         RunFolderError: A setting is missing.
+        AdvectError, ValueError: A setting that no run has.
     """
     try:
         # A map without an ODE has no solvers.
         model, sampling, likelihood = config["model"], config.get("sampling", {}), config.get("likelihood", {})
+        shape = tuple(checked("event_shape", n, _is_size) for n in model["event_shape"])
         return Blueprint(
             method=config["method"],
-            options=config.get("options", {}),
-            network=model["network"],
-            event_shape=tuple(model["event_shape"]),
-            condition_features=model["condition_features"],
-            condition_dropout=model["condition_dropout"],
+            options=resolve_options(get_method(config["method"]), config.get("options", {})),
+            network=checked("network", model["network"], lambda name: isinstance(name, str)),
+            event_shape=checked("event_shape", shape, lambda sizes: math.prod(sizes) <= MOST_COLUMNS),
+            condition_features=checked("condition_features", model["condition_features"], _is_size),
+            condition_dropout=checked("condition_dropout", model["condition_dropout"], _is_number),
             # A path or coupling of the user's own leaves no Gaussian start, see `methods.build`.
             baseline=model["baseline"] and "path" not in model and "coupling" not in model,
             solver=sampling.get("solver"),
-            steps=sampling.get("steps"),
-            tolerance=sampling.get("tolerance"),
+            steps=checked("steps", sampling.get("steps"), lambda n: n is None or _is_size(n)),
+            tolerance=checked("tolerance", sampling.get("tolerance"), lambda n: n is None or _is_number(n)),
             likelihood_solver=likelihood.get("solver"),
-            likelihood_tolerance=likelihood.get("tolerance"),
+            likelihood_tolerance=checked(
+                "likelihood.tolerance", likelihood.get("tolerance"), lambda n: n is None or _is_number(n)
+            ),
             piecewise="time_key" in config.get("data", {}),
         )
     except KeyError as error:
-        raise RunFolderError(f"the configuration lacks {error}", remedy="The run folder is damaged.") from error
+        raise RunFolderError(f"the configuration lacks {error}", where=where, remedy=REMEDY) from error
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COLUMNS
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from advect.data import Codec
-from advect.data.annotated import DEFAULT, GENES
+from advect.decoding.cells import DEFAULT, GENES
 from advect.errors import ConfigError, DataError, UnsupportedError
 from advect.files import atomic_path
 from advect.records import Status, Table
@@ -170,14 +170,11 @@ def annotate_file(
     from h5py import File
 
     from advect.data import read_like
-    from advect.data.annotated import open_annotated
+    from advect.data.annotated import read_loadings
 
     key = _representation(artefact)
     found = velocities(artefact, read_like(source, artefact.schema), at=at)
-    opened = open_annotated(source)
-    loadings = None if LOADINGS not in opened.varm else np.asarray(opened.varm[LOADINGS])
-    num_genes = opened.n_vars
-    opened.file.close()
+    num_genes, loadings = read_loadings(source)
     added = []
     with atomic_path(destination) as temporary:
         shutil.copyfile(source, temporary)
