@@ -6,8 +6,9 @@ A record never grows with a flag: a field that does not apply is None. Shapes ar
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import IntEnum
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -237,6 +238,33 @@ class Bridge:
     score: Float[Tensor, "batch *event"] | None = None
     x0: Float[Tensor, "batch *event"] | None = None
     x1: Float[Tensor, "batch *event"] | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Everything that is random about the loss of a batch, drawn for all of its rows before the loss of any.
+
+    Attributes:
+        bridge: Times, points and targets.
+        condition: ``(batch, *condition)``, zeros where it was dropped; or None.
+        interval: `Batch.interval`.
+    """
+
+    bridge: Bridge
+    condition: Float[Tensor, "batch *condition"] | None = None
+    interval: Float[Tensor, "batch 2"] | None = None
+
+
+Record = TypeVar("Record", Batch, Bridge, Drawn)
+
+
+def take(record: Record, rows: slice) -> Record:
+    """The record of some of its rows: every tensor in it, and every record in it, with these rows alone."""
+    return replace(record, **{f.name: _taken(getattr(record, f.name), rows) for f in fields(record)})
+
+
+def _taken(value: Any, rows: slice) -> Any:
+    return value[rows] if isinstance(value, Tensor) else take(value, rows) if is_dataclass(value) else value
 
 
 @dataclass(frozen=True)

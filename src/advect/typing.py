@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from advect.records import Batch, Bridge, Mapped, Pairs, Progress, Solution
+from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Progress, Solution
 
 Rows = Float[Tensor, "batch *event"]
 Times = Float[Tensor, " batch"]
@@ -128,6 +128,23 @@ class Objective(Protocol):
 
     def __call__(self, flow: torch.nn.Module, batch: Batch, *, generator: Generator | None = None) -> Tensor:
         """Loss ``(batch,)`` before row weights."""
+        ...
+
+
+@runtime_checkable
+class DrawingObjective(Objective, Protocol):
+    """An objective whose draws can be made for a whole batch before the loss of some of its rows is taken.
+
+    ``objective(flow, batch, generator=g)`` is ``objective.loss(flow, objective.draw(batch, generator=g))``. So the loss
+    of a batch does not depend on how its rows are shared out, in memory or over processes.
+    """
+
+    def draw(self, batch: Batch, *, generator: Generator | None = None) -> Drawn:
+        """Everything random, row by row."""
+        ...
+
+    def loss(self, flow: torch.nn.Module, drawn: Drawn) -> Tensor:
+        """Loss ``(batch,)`` of what was drawn; no further draw is made."""
         ...
 
 

@@ -148,16 +148,19 @@ _FOLDER_WORDS = {
 
 def _run(request: "TrainRequest", json: bool, started: float) -> int:
     from advect.cli.interrupt import stop_on_signals
+    from advect.training import joined
     from advect.workflows.fit import train as run_training
 
     try:
-        with stop_on_signals() as stop:
-            listener = TerminalListener(quiet=json, on_phase=stop.phase)
+        with stop_on_signals() as stop, joined() as workers:
+            listener = TerminalListener(quiet=json or not workers.leads, on_phase=stop.phase)
             with closing(listener):
-                result = run_training(request, listener=listener, stop=stop, started=started)
+                result = run_training(request, listener=listener, stop=stop, started=started, workers=workers)
     except KeyboardInterrupt:
         say("Interrupted. What was written before stays; the same command continues.")
         return INTERRUPTED
+    if not workers.leads:
+        return INTERRUPTED if result.state == "interrupted" else DONE
     if json:
         show_json(
             {("run" if name == "folder" else name): value for name, value in vars(result).items() if name != "artefact"}

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Generator
 
 from advect.errors import ConfigError
-from advect.objectives.matching import VelocityMatching, drop_condition, mean_event, on_interval
+from advect.objectives.matching import VelocityMatching, mean_event, on_interval
 from advect.paths import BrownianBridge
-from advect.records import Batch
+from advect.records import Drawn
 from advect.typing import Field, Scalars, expand_time
 
 
@@ -50,20 +49,16 @@ class BridgeMatching(VelocityMatching):
                 f"score_weight is {self.score_weight}", where="bridge matching", remedy="Take a finite number above 0."
             )
 
-    def __call__(self, flow: torch.nn.Module, batch: Batch, *, generator: Generator | None = None) -> Scalars:
+    def loss(self, flow: torch.nn.Module, drawn: Drawn) -> Scalars:
         """Loss ``(batch,)``: both terms averaged over the event.
 
         Args:
             flow: A module with ``velocity(t, x, condition)`` and ``marginal_score(t, x, condition)``.
-            batch: Paired rows; their weights are left to the caller.
-            generator: Of every draw: times, then the path's noise, then the dropped conditions.
+            drawn: As `draw` gives it.
         """
-        bridge = self.bridge(batch, generator=generator)
+        bridge, condition = drawn.bridge, drawn.condition
         assert bridge.score is not None
-        condition = batch.condition
-        if condition is not None:
-            condition = drop_condition(condition, self.condition_dropout, generator=generator)
-        time, length = on_interval(bridge.t, batch.interval)
+        time, length = on_interval(bridge.t, drawn.interval)
         velocity = cast(Field, flow.velocity)(time, bridge.x, condition)  # a module's attributes have no types
         velocity = expand_time(length, bridge.x) * velocity
         score = cast(Field, flow.marginal_score)(time, bridge.x, condition)  # a density knows no speed of time

@@ -16,7 +16,7 @@ from advect.objectives.matching import drop_condition, mean_event
 from advect.objectives.snr import LossWeight, Natural
 from advect.objectives.times import TimeSampler, UniformTimes
 from advect.paths import PREDICTIONS, AffinePath, target
-from advect.records import Batch
+from advect.records import Batch, Drawn
 from advect.typing import Field, Scalars
 
 END_MARGIN = 1e-3  # kept in time from an end where the weight or the target is not finite
@@ -72,6 +72,10 @@ class Denoising:
             batch: Data rows; source rows x0 where it has some, else fresh standard-normal noise.
             generator: Of every draw: times, noise, dropped conditions.
         """
+        return self.loss(flow, self.draw(batch, generator=generator))
+
+    def draw(self, batch: Batch, *, generator: Generator | None = None) -> Drawn:
+        """Times, then noise, then the dropped conditions."""
         x1, x0, condition = batch.x1, batch.x0, batch.condition
         t = self.times(x1.shape[0], generator=generator, device=x1.device, dtype=x1.dtype).clamp(*self.interval)
         if x0 is None:
@@ -80,9 +84,16 @@ class Denoising:
         bridge = self.path.sample(t, x0, x1)
         if condition is not None:
             condition = drop_condition(condition, self.condition_dropout, generator=generator)
-        wanted = target(self.prediction, t, x0, x1, self.path.schedule)
+        return Drawn(bridge, condition)
+
+    def loss(self, flow: torch.nn.Module, drawn: Drawn) -> Scalars:
+        """Loss ``(batch,)`` of what was drawn."""
+        bridge, t = drawn.bridge, drawn.bridge.t
+        assert bridge.x0 is not None
+        assert bridge.x1 is not None
+        wanted = target(self.prediction, t, bridge.x0, bridge.x1, self.path.schedule)
         predict = cast(Field, flow.predict)  # a module's attributes have no types
-        error = mean_event((predict(t, bridge.x, condition) - wanted).square())
+        error = mean_event((predict(t, bridge.x, drawn.condition) - wanted).square())
         return error if self._plain else error * self._multiplier(t).to(error.dtype)
 
     @property

@@ -15,7 +15,7 @@ from advect.errors import ConfigError
 from advect.objectives.times import TimeSampler, UniformTimes, uniform
 from advect.objectives.weights import UniformWeight, Weight
 from advect.paths import curved
-from advect.records import Batch, Bridge
+from advect.records import Batch, Bridge, Drawn
 from advect.typing import Field, Path, Rows, Scalars, Times, expand_time, sum_event
 
 
@@ -108,14 +108,23 @@ class VelocityMatching:
             batch: Paired rows; their weights are left to the caller.
             generator: Of every draw: times, then the path's noise, then the dropped conditions.
         """
+        return self.loss(flow, self.draw(batch, generator=generator))
+
+    def draw(self, batch: Batch, *, generator: Generator | None = None) -> Drawn:
+        """Times, then the path's noise, then the dropped conditions."""
         bridge = self.bridge(batch, generator=generator)
         condition = batch.condition
         if condition is not None:
             condition = drop_condition(condition, self.condition_dropout, generator=generator)
+        return Drawn(bridge, condition, batch.interval)
+
+    def loss(self, flow: torch.nn.Module, drawn: Drawn) -> Scalars:
+        """Loss ``(batch,)`` of what was drawn."""
+        bridge = drawn.bridge
         velocity = cast(Field, flow.velocity)  # a module's attributes have no types
-        time, length = on_interval(bridge.t, batch.interval)
-        prediction = velocity(time, bridge.x, condition)
-        if batch.interval is not None:
+        time, length = on_interval(bridge.t, drawn.interval)
+        prediction = velocity(time, bridge.x, drawn.condition)
+        if drawn.interval is not None:
             prediction = expand_time(length, bridge.x) * prediction
         loss, weight = mean_event((prediction - bridge.velocity).square()), self.time_weight
         return loss if isinstance(weight, UniformWeight) else loss * weight(bridge.t)  # by ones: two passes saved

@@ -14,13 +14,16 @@ from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
+from advect.training.workers import ALONE, LostWorkerError, Workers, joined, launched
 
 __all__ = [
+    "ALONE",
     "BatchSource",
     "Batches",
     "ChainBatches",
     "DataRows",
     "Epochs",
+    "LostWorkerError",
     "Outcome",
     "Pool",
     "SnapshotBatches",
@@ -29,7 +32,10 @@ __all__ = [
     "TrainingConfig",
     "TrainingState",
     "WeightAverage",
+    "Workers",
     "generator_for",
+    "joined",
+    "launched",
     "learning_rate",
     "mix",
 ]

@@ -27,6 +27,8 @@ class TrainingConfig:
         pool: Batches that the coupling pairs together, prepared beside the loop; 1 pairs each by itself, 0 as many as
             hold the whole data set.
         pool_uses: Times that the pairs of a pool are gone through before the next; 0 pairs once for the whole training.
+        microbatch: Rows that pass through the network at once, where memory is scarce; the gradients of a batch are
+            those of its parts added up. 0 takes all rows of a batch together.
         precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
         seed: Of every draw the loop makes.
@@ -45,6 +47,7 @@ class TrainingConfig:
     checkpoint_seconds: float = 15.0
     pool: int = 1
     pool_uses: int = 1
+    microbatch: int = 0
     precision: str = "float32"
     seed: int = 0
 
@@ -60,6 +63,7 @@ class TrainingConfig:
             "checkpoint_seconds",
             "pool",
             "pool_uses",
+            "microbatch",
             "seed",
         ):
             if not getattr(self, name) >= 0:

@@ -6,13 +6,14 @@ is a method and is timed, so that the live line can say where the time goes.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from advect.errors import AdvectError, DataError, TrainingError
+from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
 from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
@@ -22,8 +23,12 @@ from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
+from advect.training.shares import pieces_of, share_losses, total_weight
 from advect.training.state import TrainingState
+from advect.training.workers import ALONE, LostWorkerError, Workers
 from advect.typing import Objective, Sink
+
+_REASONS = ("finished", "deadline", "stopped")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class Trainer:
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
         validation_batches: How many batches a validation takes.
+        workers: The processes that share the rows of every batch.
+
+    Raises:
+        ConfigError: More processes than rows in a batch.
     """
 
     def __init__(
@@ -69,8 +78,16 @@ class Trainer:
         sink: Sink,
         validation: BatchSource | None = None,
         validation_batches: int = 4,
+        workers: Workers = ALONE,
     ) -> None:
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
+        self.workers = workers
+        if config.batch_size < workers.count:
+            raise ConfigError(
+                f"{workers.count} processes cannot share a batch of {config.batch_size} rows",
+                where="batch_size",
+                remedy="Start fewer processes, or give a larger --batch-size.",
+            )
         self.batches = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         self.validation, self.validation_batches = validation, validation_batches
         parameters = [p for p in flow.parameters() if p.requires_grad]
@@ -102,13 +119,11 @@ class Trainer:
         # the caller's state is put back afterwards.
         with torch.random.fork_rng(devices=self._accelerators):
             self.flow.train()
+            self.workers.spread(list(self.state.tensors().values()))
             self._clock.start(self.state.step)
             while self.state.step < self.config.steps:
-                if stop():
-                    reason = "stopped"
-                    break
-                if deadline is not None and time.monotonic() > deadline:
-                    reason = "deadline"
+                reason = self._reason_to_leave(stop, deadline)
+                if reason != "finished":
                     break
                 self._guarded_step()
                 self._after_step()
@@ -155,6 +170,9 @@ class Trainer:
         """One step; rows or a pairing that cannot be used are told with the step, and the state before it is kept."""
         try:
             self._train_step()
+        except LostWorkerError:
+            self._checkpoint()
+            raise
         except AdvectError as error:
             if not isinstance(error, DataError | ArithmeticError):
                 raise
@@ -171,14 +189,15 @@ class Trainer:
         self._seed_layers(step)
 
         batch = self.batches.draw(step, generator, self._clock.phase)
+        if step == 0 and not self._whole(batch):
+            self._first_look(batch, generator)
         with self._clock.phase("network"):
-            if self.config.precision == "bfloat16":
-                with torch.autocast(batch.x1.device.type, torch.bfloat16):
-                    loss = self._mean_loss(batch, generator)
-            else:
-                loss = self._mean_loss(batch, generator)
-            value = self._backward(loss)
+            gradients, loss = self._gradients(batch, generator)
+        if self.workers.count > 1:
+            with self._clock.phase("messages"):
+                self.workers.add([*gradients, loss])
         with self._clock.phase("optimiser"):
+            value = self._clipped(gradients, loss)
             self.optimizer.advance(learning_rate(step, self.config))
             self.state.step += 1
             self.state.average.update(self.state.step)
@@ -198,19 +217,46 @@ class Trainer:
         loss = self.objective(self.flow, batch, generator=generator)
         if batch.weight is not None:
             # Where every row of the batch has weight zero the loss is zero, not 0/0.
-            total = batch.weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
-            return (loss * batch.weight).sum() / total
+            return (loss * batch.weight).sum() / total_weight(batch.weight, loss.dtype)
         return loss.mean()
 
-    def _backward(self, loss: Tensor) -> float:
-        """Gradients, clipped, and the loss; anything non-finite stops the run before the weights change."""
+    def _losses(self, batch: Batch, generator: Generator, precision: AbstractContextManager) -> Iterator[Tensor]:
+        """The mean loss of a batch, or what this process has of it, in shares that add up to it."""
+        if self._whole(batch):
+            with precision:
+                loss = self._mean_loss(batch, generator)
+            yield loss
+        else:
+            pieces = pieces_of(len(batch.x1), self.workers, self.config.microbatch)
+            yield from share_losses(self.objective, self.flow, batch, generator, pieces, precision)
+
+    def _whole(self, batch: Batch) -> bool:
+        """Whether all rows of a batch pass through the network at once, here."""
+        return self.workers.count == 1 and not 0 < self.config.microbatch < len(batch.x1)
+
+    @torch.no_grad()
+    def _first_look(self, batch: Batch, generator: Generator) -> None:
+        """Show all rows of the first batch to layers that start from what they see, before any sees its share alone."""
+        self._mean_loss(batch, torch.Generator(generator.device).set_state(generator.get_state()))
+        self._seed_layers(self.state.step)
+        self.workers.spread(list(self.state.tensors().values()))
+
+    def _gradients(self, batch: Batch, generator: Generator) -> tuple[list[Tensor], Tensor]:
+        """The gradients, which the parameters hold too, and the loss; of several processes this one's part of them."""
         for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        shares = []
+        for loss in self._losses(batch, generator, self._precision(batch)):
+            loss.backward()
+            shares.append(loss.detach())
+        loss = shares[0] if len(shares) == 1 else torch.stack(shares).sum()
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None], loss
+
+    def _clipped(self, gradients: list[Tensor], loss: Tensor) -> float:
+        """The loss, once gradients are clipped; anything non-finite stops the run before the weights change."""
         norm = gradient_norm(gradients)
         # The one place where the loop waits for an accelerator.
-        value, size = torch.stack([loss.detach().to(norm.dtype), norm]).tolist()
+        value, size = torch.stack([loss.to(norm.dtype), norm]).tolist()
         if math.isfinite(value) and math.isfinite(size):
             share = self.config.gradient_clip / (size + 1e-6)  # as in `torch.nn.utils.clip_grad_norm_`
             if self.config.gradient_clip and share < 1:
@@ -226,7 +272,18 @@ class Trainer:
             "with another seed.",
         )
 
+    def _precision(self, batch: Batch) -> AbstractContextManager:
+        """The arithmetic of the training loss."""
+        if self.config.precision == "bfloat16":
+            return torch.autocast(batch.x1.device.type, torch.bfloat16)
+        return nullcontext()
+
     # Between steps
+
+    def _reason_to_leave(self, stop: Callable[[], bool], deadline: float | None) -> str:
+        """``stopped`` or ``deadline`` as soon as one of the processes has that reason, else ``finished``."""
+        late = deadline is not None and time.monotonic() > deadline
+        return _REASONS[self.workers.largest(2 if stop() else int(late))]
 
     def _after_step(self) -> None:
         state, config = self.state, self.config
@@ -251,12 +308,15 @@ class Trainer:
                 self._cached_validation = self._validation_batches(self.validation)
             self.flow.eval()
             with self.state.average.applied():
-                losses = [
-                    self._mean_loss(batch, generator_for(self.config.seed, VALIDATION, 1, index))
-                    for index, batch in enumerate(self._cached_validation)
-                ]
+                losses = torch.stack(
+                    [
+                        sum(self._losses(batch, generator_for(self.config.seed, VALIDATION, 1, index), nullcontext()))
+                        for index, batch in enumerate(self._cached_validation)
+                    ]
+                )
             self.flow.train()
-            values["validation_loss"] = float(torch.stack(losses).mean())
+            self.workers.add([losses])
+            values["validation_loss"] = float(losses.mean())
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
 

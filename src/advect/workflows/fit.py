@@ -29,7 +29,7 @@ from advect.run import (
     values,
     write_artefact,
 )
-from advect.training import Outcome
+from advect.training import ALONE, Outcome, Workers
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
@@ -38,6 +38,7 @@ from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
+from advect.workflows.together import follow, leading, with_processes
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
 
 # Seconds of a budget that the report takes, and the share of what is kept for figures that measuring solvers may take.
@@ -79,6 +80,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     evaluate: bool = True,
     started: float | None = None,
+    workers: Workers = ALONE,
 ) -> TrainResult:
     """Train as asked, in a run folder or in memory.
 
@@ -88,11 +90,30 @@ def train(
         stop: Asked before every step; True checkpoints and leaves.
         evaluate: Whether to compute figures and the report afterwards.
         started: ``time.monotonic()`` at the beginning of the budget; now by default.
+        workers: Which of several processes this is. The first one does everything; of the others, which have the same
+            request, the result is no more than how the loop ended.
 
     Raises:
         AdvectError: Data or settings that must be mended, a folder that cannot be used, a training that diverged.
     """
     started = time.monotonic() if started is None else started
+    if not workers.leads:
+        outcome = follow(prepare(request), workers, stop, listener.phase)
+        state = "finished" if outcome.finished else "interrupted"
+        return TrainResult(None, request.out, state, outcome.step, outcome.step, outcome.seconds)
+    with leading(workers) as begin:
+        return _lead(request, listener, stop, evaluate, started, workers, begin)
+
+
+def _lead(
+    request: TrainRequest,
+    listener: Listener,
+    stop: Callable[[], bool],
+    evaluate: bool,
+    started: float,
+    workers: Workers,
+    begin: Callable[[int], None],
+) -> TrainResult:
     folder = None if request.out is None else RunFolder(request.out)
     if folder is not None and folder.state == "foreign":
         raise RunFolderError(
@@ -102,7 +123,7 @@ def train(
         )
     # Everything that may be refused about the input is, before a folder is made or an old run is moved.
     listener.phase("reading")
-    prepared = prepare(request)
+    prepared = with_processes(prepare(request), workers)
     for text in prepared.table.notes:
         listener.note(f"{prepared.table.origin}: {text}")
     if folder is not None and request.restart and folder.state in ("started", "finished"):
@@ -112,7 +133,7 @@ def train(
             prepared = _continue_settings(folder, prepared)
             if folder.state == "finished":
                 return _finish_again(folder, prepared, listener, evaluate)
-        return _train(prepared, folder, listener, stop, evaluate, started)
+        return _train(prepared, folder, listener, stop, evaluate, started, workers, begin)
 
 
 def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
@@ -151,6 +172,8 @@ def _train(
     stop: Callable[[], bool],
     evaluate: bool,
     started: float,
+    workers: Workers,
+    begin: Callable[[int], None],
 ) -> TrainResult:
     request = prepared.request
     sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
@@ -160,17 +183,18 @@ def _train(
         end = started + request.budget_seconds - REPORT_SECONDS
         # Once in the configuration the number of steps stays, also where a crash came before the first checkpoint.
         if folder is None or folder.state == "empty":
-            prepared = steps_for_budget(prepared, started, reserve=evaluate)
+            prepared = steps_for_budget(prepared, started, reserve=evaluate, workers=workers)
         deadline = started + request.budget_seconds - reserve_seconds(request.budget_seconds, evaluate)
     if checkpoint is None:
-        listener.preflight(describe(prepared))
+        listener.preflight(describe(prepared, workers=workers))
     if folder is not None and folder.state == "empty":
         write_text(folder.file(CONFIG), render(prepared.sections, head=_head(request)))
-    trainer = make_trainer(prepared, sink)
+    trainer = make_trainer(prepared, sink, workers)
     if checkpoint is not None:
         trainer.state.load(*checkpoint)
         listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")
     listener.phase("training")
+    begin(prepared.training.steps)
     outcome = trainer.run(stop=stop, deadline=deadline)
     if not outcome.finished:
         return TrainResult(

@@ -8,6 +8,7 @@ from advect.flows import IsotropicNormal, data_moments, start_law
 from advect.methods import Built, get_method
 from advect.records import Finding
 from advect.run import MemorySink, render, values
+from advect.training import ALONE, Workers
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
@@ -50,12 +51,12 @@ def preflight(request: TrainRequest, *, started: float | None = None) -> Preflig
     return describe(prepare(request), started=started)
 
 
-def describe(prepared: Prepared, *, started: float | None = None) -> Preflight:
+def describe(prepared: Prepared, *, started: float | None = None, workers: Workers = ALONE) -> Preflight:
     """The preflight of a prepared training; the timed steps leave no trace."""
     request = prepared.request
     if request.budget_seconds is not None and started is not None:
         prepared = steps_for_budget(prepared, started, reserve=True)
-    trainer = make_trainer(prepared, MemorySink())
+    trainer = make_trainer(prepared, MemorySink(), workers.silent())
     per_step = trainer.time_steps(TIMED_STEPS)
     schema, split, method = prepared.schema, prepared.split, get_method(request.method)
     kinds: dict[str, int] = {}

@@ -29,6 +29,7 @@ _TRAINING_WORDS = {
     "checkpoint_seconds": "time between checkpoints",
     "pool": "batches paired together, beside the loop; 0 is the whole set",
     "pool_uses": "times that a pool's pairs are used; 0 is the whole training",
+    "microbatch": "rows through the network at once; 0 is all of a batch",
     "precision": "of the training loss: float32 or bfloat16",
 }
 

@@ -6,7 +6,17 @@ from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
 from advect.run.card import Setting
-from advect.training import Batches, BatchSource, ChainBatches, DataRows, SnapshotBatches, Snapshots, Trainer
+from advect.training import (
+    ALONE,
+    Batches,
+    BatchSource,
+    ChainBatches,
+    DataRows,
+    SnapshotBatches,
+    Snapshots,
+    Trainer,
+    Workers,
+)
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
@@ -18,8 +28,8 @@ BUDGET_MARGIN = 0.9
 VALIDATION_BATCHES = 4
 
 
-def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
-    """The loop over the prepared rows."""
+def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink, workers: Workers = ALONE) -> Trainer:
+    """The loop over the prepared rows, or the part of it that one of several processes has."""
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
@@ -38,6 +48,7 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
         sink,
         validation=None if validate is None else batches(validate, seed + 1, prepared=False),
         validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
+        workers=workers,
     )
 
 
@@ -53,16 +64,17 @@ def reserve_seconds(budget: float, figures: bool) -> float:
     return min(0.5 * budget, max(RESERVE_SECONDS, RESERVE_SHARE * budget)) if figures else 0.0
 
 
-def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool) -> Prepared:
+def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool, workers: Workers = ALONE) -> Prepared:
     """Turn a time budget into a number of steps, once; from then on the run is as exact as any other.
 
     Args:
         prepared: A training with a budget.
         started: ``time.monotonic()`` at the beginning of the budget.
         reserve: Whether figures and a report follow.
+        workers: The processes; what their messages cost is not timed.
     """
     budget = prepared.request.budget_seconds or 0.0
-    trainer = make_trainer(with_steps(prepared, 10**6), MemorySink())
+    trainer = make_trainer(with_steps(prepared, 10**6), MemorySink(), workers.silent())
     per_step = trainer.time_steps(2)
     per_step = trainer.time_steps(max(2, min(TIMED_STEPS, int(TIMED_SHARE * budget / per_step))))
     left = budget - (time.monotonic() - started) - reserve_seconds(budget, reserve)
