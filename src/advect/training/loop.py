@@ -310,8 +310,8 @@ class Trainer:
             with self.state.average.applied():
                 losses = torch.stack(
                     [
-                        sum(self._losses(batch, generator_for(self.config.seed, VALIDATION, 1, index), nullcontext()))
-                        for index, batch in enumerate(self._cached_validation)
+                        torch.stack([*self._losses(batch, generator, nullcontext())]).sum()
+                        for batch, generator in zip(self._cached_validation, self._validation_draws(1), strict=True)
                     ]
                 )
             self.flow.train()
@@ -321,11 +321,11 @@ class Trainer:
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
 
     def _validation_batches(self, validation: BatchSource) -> list[Batch]:
-        result = []
-        for index in range(self.validation_batches):
-            generator = generator_for(self.config.seed, VALIDATION, 0, index)
-            result.append(validation.draw(index, generator))
-        return result
+        return [validation.draw(index, generator) for index, generator in enumerate(self._validation_draws(0))]
+
+    def _validation_draws(self, stream: int) -> list[Generator]:
+        """The same generators in every validation: of the rows (0) and of the losses (1)."""
+        return [generator_for(self.config.seed, VALIDATION, stream, index) for index in range(self.validation_batches)]
 
     def _checkpoint(self) -> None:
         self._clock.checkpointed()
