@@ -62,7 +62,9 @@ def torchdyn_adaptive(method: str) -> Settings:
 
         def run(field: Any, x: Tensor, tolerance: float = tolerance) -> Tensor:
             span = torch.tensor([0.0, 1.0])
-            return odeint(lambda t, x, args=None: field(t, x), x, span, method, atol=tolerance, rtol=tolerance)[1][-1]
+            return odeint(
+                lambda t, x, args=None: field(t.reshape(()), x), x, span, method, atol=tolerance, rtol=tolerance
+            )[1][-1]
 
         yield f"{method} at {tolerance:g}", run
 

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from advect.networks.field import check_sizes
 from advect.networks.layers import activation as find_activation
-from advect.networks.layers import linear, zero_linear
+from advect.networks.layers import asinh, linear, zero_linear
 
 _BULK = 3.0  # C: numbers up to this many standard deviations are seen almost as they are
 
@@ -62,7 +62,7 @@ class Conditioner(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Parameters ``(batch, outputs)`` for ``x`` ``(batch, inputs)`` and ``condition`` ``(batch, features)``."""
         h = x if condition is None else torch.cat([x, condition.to(x.dtype)], dim=1)
-        h = (_BULK * (h / _BULK).asinh()).to(self.output.bias.dtype)
+        h = (_BULK * asinh(h / _BULK)).to(self.output.bias.dtype)
         for layer in self.hidden:
             h = self._activation(layer(h))
         return self.output(h).to(x.dtype)

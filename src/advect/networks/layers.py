@@ -7,6 +7,7 @@ taken of clipped arguments, so that a branch not chosen cannot overflow into the
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,3 +87,39 @@ def activation(name: str) -> Activation:
     if name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
+
+
+class _Asinh(torch.autograd.Function):
+    """The inverse hyperbolic sine by vector instructions, with the derivative of the function and not of its parts."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        """log(|x| + √(1 + x²)) with the sign of x, without cancellation at 0 and without overflow."""
+        size = x.abs()
+        half = (size / (1 + torch.hypot(size, size.new_ones(())))).nan_to_num(1.0)  # tanh(y/2); 1 at infinity
+        return torch.log1p(size * (1 + half)).copysign(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """gradient / √(1 + x²)."""
+        (x,) = ctx.saved_tensors
+        return gradient * (x * x + 1).rsqrt()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        """The same for a tangent."""
+        return _Asinh.backward(ctx, tangent)
+
+
+def asinh(x: Tensor) -> Tensor:
+    """`torch.asinh` to rounding, on a processor in a third of its time: torch takes the numbers there one by one."""
+    if x.device.type != "cpu":
+        return x.asinh()
+    return _Asinh.apply(x) if torch.is_grad_enabled() and x.requires_grad else _Asinh.forward(x)

@@ -17,6 +17,7 @@ from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
 from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
+from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.optimiser import FusedAdamW, gradient_norm
@@ -58,7 +59,8 @@ class Trainer:
     Args:
         flow: What is trained; its trainable parameters only.
         objective: Loss per row.
-        batches: Training batches; where `TrainingConfig.pool` says so they are paired many at a time.
+        batches: Training batches; where `TrainingConfig.pool` says so they are paired many at a time, and where they
+            are small they are drawn many at a time (`blocks`).
         validation: Validation batches, or None to keep the last averaged weights.
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
@@ -88,7 +90,8 @@ class Trainer:
                 where="batch_size",
                 remedy="Start fewer processes, or give a larger --batch-size.",
             )
-        self.batches = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
+        pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
+        self.batches = in_blocks(pool, config.seed)
         self.validation, self.validation_batches = validation, validation_batches
         parameters = [p for p in flow.parameters() if p.requires_grad]
         if not parameters:
