@@ -51,9 +51,16 @@ def points(features: int, rows: int = 20_000) -> Tensor:
 
 
 def our_loop(
-    features: int, depth: int, width: int, *, paired: bool = False, batch: int = BATCH, **settings: Any
+    features: int,
+    depth: int,
+    width: int,
+    *,
+    paired: bool = False,
+    batch: int = BATCH,
+    steps: int = STEPS,
+    **settings: Any,
 ) -> Callable[[], None]:
-    """`STEPS` steps of advect's loop."""
+    """``steps`` steps of advect's loop."""
     network = MLP((features,), depth=depth, width=width, generator=torch.Generator().manual_seed(0))
     flow = Flow(StandardNormal((features,)), ContinuousMap(VelocityField(network), event_shape=(features,)))
     data = points(features)

@@ -6,8 +6,8 @@ is a method and is timed, so that the live line can say where the time goes.
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Outcome:
         best_step: Where it was.
         seconds: Training time over all continuations.
         reason: ``finished``, ``stopped`` or ``deadline``.
+        shares: Where the time of this call went: phase name to fraction.
     """
 
     finished: bool
@@ -46,6 +47,7 @@ class Outcome:
     best_step: int
     seconds: float
     reason: str
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -130,6 +132,7 @@ class Trainer:
             best_step=state.best_step,
             seconds=state.seconds,
             reason=reason,
+            shares=self._clock.shares(),
         )
 
     def time_steps(self, num_steps: int = 2) -> float:
