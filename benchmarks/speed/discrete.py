@@ -186,7 +186,7 @@ def steps(settings: Mapping[str, Any], kind: str, features: int, marks: tuple[fl
         f"5 training steps, {kind}, {features} coordinates, batch {BATCH}",
         contenders,
         [Goal("advect", tuple(c.name for c in contenders[1:]), *marks, label="against the best peer")],
-        rounds=5 if settings["quick"] else 9,
+        rounds=3 if settings["quick"] else 9,
         clock=settings["clock"],
         memory=not settings["quick"],
     )
@@ -195,8 +195,8 @@ def steps(settings: Mapping[str, Any], kind: str, features: int, marks: tuple[fl
 @torch.no_grad()
 def draws(settings: Mapping[str, Any], kind: str, features: int, marks: tuple[float, float]) -> dict[str, Any]:
     """Sampling one batch."""
-    contenders = []
-    for name, make in {"advect": advect_model, **PEERS}.items():
+    contenders, quick = [], settings["quick"] and kind.endswith(("-ar", "maf"))
+    for name, make in {"advect": advect_model, **({"zuko": zuko_model} if quick else PEERS)}.items():
         model = make(kind, features)
         if model is not None:
             contenders.append(Contender(name, lambda model=model: model.sample(BATCH), error=_bad_share(model)))

@@ -23,6 +23,7 @@ LEAST = 0.05
 """Seconds that the calls of one contender fill in one round."""
 
 Clock = Literal["wall", "cpu"]
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as in the C library's malloc.h
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def race(contenders: Sequence[Contender], rounds: int, *, seed: int = 0, least: 
         seed: Of the orders.
         least: Seconds that the calls of a contender fill in a round.
     """
+    keep_freed_memory()
     shuffle, calls = random.Random(seed), {}
     result = Race({contender.name: [] for contender in contenders})
     if len(result.samples) < len(contenders):
@@ -103,6 +105,17 @@ def _sample(contender: Contender, calls: int) -> Sample:
     for _ in range(calls):
         contender.run()
     return Sample((time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls)
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory it frees, where the C library can be told so.
+
+    Otherwise large tensors come from the system anew at every call or not, depending on what was freed before: page
+    faults then double the time of whoever happens to be hit.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, 2**30)
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

@@ -386,3 +386,10 @@ def test_half_precision_is_in_the_training_loss_alone():
     assert abs(ends[0] - ends[1]) < 0.1 * (starts - ends[1])
     with pytest.raises(UnknownNameError, match="bfloat16"):
         TrainingConfig(precision="bfloat61")
+
+
+def test_the_outcome_says_where_the_time_went():
+    outcome = matching_trainer(steps=20).run()
+    assert {"data", "coupling", "network", "optimiser", "validation", "other"} == set(outcome.shares)
+    assert sum(outcome.shares.values()) == pytest.approx(1.0, abs=1e-6)
+    assert all(share >= 0 for share in outcome.shares.values())

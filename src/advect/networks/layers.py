@@ -107,15 +107,15 @@ class _Asinh(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """gradient / √(1 + x²)."""
         (x,) = ctx.saved_tensors
-        return gradient * (x * x + 1).rsqrt()
+        return gradients[0] * (x * x + 1).rsqrt()
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         """The same for a tangent."""
-        return _Asinh.backward(ctx, tangent)
+        return _Asinh.backward(ctx, *tangents)
 
 
 def asinh(x: Tensor) -> Tensor:

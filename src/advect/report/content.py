@@ -83,6 +83,7 @@ class History:
         validation_loss: Validation loss there.
         best_step: The step whose weights were kept, or None.
         seconds: Training time, or None.
+        shares: Where the loop's time went: phase name to fraction.
     """
 
     steps: Sequence[float] = ()
@@ -91,6 +92,7 @@ class History:
     validation_loss: Sequence[float] = ()
     best_step: int | None = None
     seconds: float | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The sections of the page, each from the content to parts and sentences; None where there is nothing to say."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -260,9 +260,15 @@ def training(content: ReportContent) -> Card | None:
     kept = f" The weights of step {grouped(history.best_step)} were kept." if history.best_step is not None else ""
     caption = (
         "A loss does not go to zero: part of it is noise that no network can predict. What counts is that the "
-        f"validation loss does not rise again.{kept}"
+        f"validation loss does not rise again.{kept}{_time_spent(history.shares)}"
     )
     return figure_card(history_figure(history), (alt + kept).strip(), caption=caption)
+
+
+def _time_spent(shares: Mapping[str, float]) -> str:
+    """Where the loop's time went, largest share first; what is below half a hundredth is not named."""
+    told = sorted(((share, name) for name, share in shares.items() if share >= 0.005), reverse=True)
+    return f" Where the time went: {', '.join(f'{name} {percent(share)}' for share, name in told)}." if told else ""
 
 
 def _fall(name: str, values: Iterable[float]) -> str:

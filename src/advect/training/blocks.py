@@ -30,11 +30,7 @@ class Blocks:
         self.batches, self.size, self.seed = batches, size, seed
         self._blind = getattr(batches.coupling, "blind", False)
         self._block, self._held = -1, Batch(x1=torch.empty(0))
-
-    @property
-    def report(self) -> dict[str, float]:
-        """What the coupling said of its last plan."""
-        return self.batches.report
+        self.report: dict[str, float] = {}
 
     def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
         """The paired rows of a step; ``generator`` is the coupling's where it looks at the rows of a batch."""
@@ -43,7 +39,11 @@ class Blocks:
             if block != self._block:
                 self._block, self._held = block, self._made(block)
             batch = self._slice(place * self.batches.batch_size)
-        return batch if self._blind else self.batches.pair(batch, generator, phase)
+        if self._blind:
+            return batch
+        batch = self.batches.pair(batch, generator, phase)
+        self.report = self.batches.report
+        return batch
 
     def seconds_per_step(self) -> float:
         """What the preparation of a step costs beside the step: nothing, it is part of it."""

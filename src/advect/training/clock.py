@@ -79,8 +79,7 @@ class Clock:
         now = time.perf_counter()
         rate = (step - self._line_step) / max(now - self._line, 1e-9)
         overall = (step - self._first_step) / max(now - self._started, 1e-9)
-        total = max(now - self._started, 1e-9)
-        shares = {name: spent / total for name, spent in self._account.items()}
+        shares = self.shares()
         losses, self._line_losses = self._line_losses, []
         self._line, self._line_step = now, step
         return Progress(
@@ -89,5 +88,11 @@ class Clock:
             loss=sum(losses) / len(losses) if losses else float("nan"),
             rate=rate,
             seconds_left=(steps - step) / overall if overall else float("nan"),
-            shares=shares | {"other": max(0.0, 1.0 - sum(shares.values()))},
+            shares=shares,
         )
+
+    def shares(self) -> dict[str, float]:
+        """Where the time since the start went: each phase's share of it, and what belongs to none as ``other``."""
+        total = max(time.perf_counter() - self._started, 1e-9)
+        shares = {name: spent / total for name, spent in self._account.items()}
+        return shares | {"other": max(0.0, 1.0 - sum(shares.values()))}

@@ -6,9 +6,9 @@ is a method and is timed, so that the live line can say where the time goes.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor, nn
@@ -43,6 +43,7 @@ class Outcome:
         best_step: Where it was.
         seconds: Training time over all continuations.
         reason: ``finished``, ``stopped`` or ``deadline``.
+        shares: Where the time of this call went: phase name to fraction.
     """
 
     finished: bool
@@ -51,6 +52,7 @@ class Outcome:
     best_step: int
     seconds: float
     reason: str
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -145,6 +147,7 @@ class Trainer:
             best_step=state.best_step,
             seconds=state.seconds,
             reason=reason,
+            shares=self._clock.shares(),
         )
 
     def time_steps(self, num_steps: int = 2) -> float:

@@ -243,9 +243,12 @@ def _finish(
 
 def _outcome_card(outcome: Outcome) -> dict:
     best = outcome.best_value
-    return {"step": outcome.step, "seconds": round(outcome.seconds, 3), "best_step": outcome.best_step} | (
-        {"best_validation_loss": best} if best == best else {}
-    )
+    return {
+        "step": outcome.step,
+        "seconds": round(outcome.seconds, 3),
+        "best_step": outcome.best_step,
+        "time": {name: round(share, 4) for name, share in outcome.shares.items()},
+    } | ({"best_validation_loss": best} if best == best else {})
 
 
 def _finish_again(folder: RunFolder, prepared: Prepared, listener: Listener, evaluate: bool) -> TrainResult:

@@ -219,6 +219,7 @@ def _history(artefact: Artefact) -> History:
         validation_loss=[v for _, v in validated],
         best_step=outcome.get("best_step") if validated else None,
         seconds=outcome.get("seconds"),
+        shares=outcome.get("time", {}),
     )
 
 
