@@ -29,6 +29,7 @@ from advect.errors import AdvectError, ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PACKAGES = ("advect", "torch", "numpy", "scipy", "POT", "torchcfm")
+PEERS = ("flow_matching", "torchdyn", "torchdiffeq", "torchode", "lapx", "zuko", "nflows", "normflows", "torchflows")
 RECORD_KEYS = frozenset(
     {"cell", "command", "seed", "date", "seconds", "cpu_seconds", "versions", "machine", "settings", "figures"}
 )
@@ -190,7 +191,7 @@ def work(cell: Cell, target: Path) -> None:
 def _versions() -> dict[str, str]:
     """Of Python and the packages; advect's also by its source, because a version number covers many states of it."""
     found = {"python": platform.python_version(), "advect_source": _source_digest()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *PEERS):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # an optional one that this cell did without

@@ -142,18 +142,14 @@ def test_non_finite_data_stops_before_the_step(value):
     """Trap O9: step and batch named, weights as before the step, checkpoint the last good state."""
     data = cloud()
     bad_step = 4
-    poisoned = set(Batches(rows_of(data), 16, 0).epochs.rows(bad_step).tolist())
-    calls = []
 
     def draw(index, generator):
-        calls.append(index)
         rows = data[index].clone()
-        if len(calls) > bad_step and set(index.tolist()) == poisoned:
-            rows[3, 1] = value
+        rows[bad_step * 16 + 3, 1] = value  # of the first block of steps
         return rows
 
     trainer = matching_trainer(steps=20)
-    trainer.batches.data = rows_of(data).__class__(draw=draw, num_rows=len(data))
+    trainer.batches.batches.data = rows_of(data).__class__(draw=draw, num_rows=len(data))
     with pytest.raises(TrainingError, match="not finite") as caught:
         trainer.run()
     assert f"step {bad_step}," in caught.value.message

@@ -5,6 +5,7 @@ an order of their own (by time, by label): pairing row i with row i would then n
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,9 @@ class Independent(InBatch):
 
     Its report is empty: it costs nothing, and measuring what it did would cost more than doing it.
     """
+
+    blind: ClassVar[bool] = True
+    """Rows are not looked at, so those of many batches may be paired together."""
 
     def draw(
         self,

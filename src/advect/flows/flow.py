@@ -196,7 +196,7 @@ class Flow(nn.Module):
         Raises:
             UnsupportedError: If the map has no ODE.
         """
-        return self.split_at_ode("velocity")[1].field(t, x, condition)
+        return self._ode_for("velocity").field(t, x, condition)
 
     def predict(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
@@ -206,7 +206,7 @@ class Flow(nn.Module):
         Raises:
             UnsupportedError: If the map has no ODE, or its field is no network with a parameterisation.
         """
-        predict = getattr(self.split_at_ode("predict")[1].field, "predict", None)
+        predict = getattr(self._ode_for("predict").field, "predict", None)
         if predict is None:
             raise UnsupportedError(
                 "The field of this flow predicts nothing but its velocity", where="predict", remedy="Use velocity."
@@ -221,7 +221,7 @@ class Flow(nn.Module):
         Raises:
             UnsupportedError: If the map has no ODE, or its field knows no score.
         """
-        score = getattr(self.split_at_ode("marginal_score")[1].field, "score", None)
+        score = getattr(self._ode_for("marginal_score").field, "score", None)
         if score is None:
             raise UnsupportedError(
                 "The field of this flow has learnt no score of its own",
@@ -238,8 +238,7 @@ class Flow(nn.Module):
     @property
     def ode(self) -> ContinuousMap | None:
         """The ODE inside the map, or None."""
-        found = [m for m in members(self.map) if isinstance(m, ContinuousMap)]
-        return found[0] if found else None
+        return next((m for m in members(self.map) if isinstance(m, ContinuousMap)), None)
 
     def with_options(self, **options: Any) -> "Flow":
         """A copy that shares all parameters, with options of `ContinuousMap.with_options` changed.
@@ -247,7 +246,7 @@ class Flow(nn.Module):
         Raises:
             UnsupportedError: If the map has no ODE.
         """
-        self.split_at_ode(f"with_options({', '.join(options)})")
+        self._ode_for(f"with_options({', '.join(options)})")
         changed = _replace_ode(self.map, lambda ode: ode.with_options(**options))
         copy = Flow(self.base, changed, event_shape=self.event_shape, chunk_rows=self.chunk_rows)
         copy.training = self.training
@@ -297,16 +296,21 @@ class Flow(nn.Module):
 
     def split_at_ode(self, asked: str) -> tuple[Compose, ContinuousMap, Compose]:
         """What encode does before the ODE, the ODE, and what it does after it."""
+        ode = self._ode_for(asked)
         chain = list(members(self.map))
-        places = [(i, member) for i, member in enumerate(chain) if isinstance(member, ContinuousMap)]
-        if not places:
+        place = next(i for i, member in enumerate(chain) if member is ode)
+        return Compose(*chain[:place]), ode, Compose(*chain[place + 1 :])
+
+    def _ode_for(self, asked: str) -> ContinuousMap:
+        """The ODE, or the refusal of what needs one."""
+        ode = self.ode
+        if ode is None:
             raise UnsupportedError(
                 "The map of this flow is made of discrete layers: there is no ODE in it",
                 where=asked,
                 remedy="Use encode, decode, sample and log_prob, or train a continuous method such as i-cfm.",
             )
-        place, ode = places[0]
-        return Compose(*chain[:place]), ode, Compose(*chain[place + 1 :])
+        return ode
 
     def extra_repr(self) -> str:
         """The event shape, for ``print``."""

@@ -129,17 +129,25 @@ class Batches:
         return 0.0
 
     def _paired(self, rows: Tensor, generator: Generator, phase: Phase) -> Batch:
-        """Let the coupling choose; one pair of indices permutes every tensor of its side."""
         with phase("data"):
-            x1 = self.data.draw(rows, generator)
-            condition, weight = self._beside(rows)
-            x0 = None if self.source is None else self.source.sample(len(rows), condition, generator=generator)
-        if x0 is None or self.coupling is None:
-            return Batch(x1=x1, x0=x0, condition=condition, weight=weight)
+            batch = self.rows(rows, generator)
+        return self.pair(batch, generator, phase)
+
+    def rows(self, index: Tensor, generator: Generator) -> Batch:
+        """Data rows and as many source rows, not yet paired."""
+        x1 = self.data.draw(index, generator)
+        condition, weight = self._beside(index)
+        x0 = None if self.source is None else self.source.sample(len(index), condition, generator=generator)
+        return Batch(x1=x1, x0=x0, condition=condition, weight=weight)
+
+    def pair(self, batch: Batch, generator: Generator, phase: Phase = untimed) -> Batch:
+        """Let the coupling choose; one pair of indices permutes every tensor of its side."""
+        if batch.x0 is None or self.coupling is None:
+            return batch
         with phase("coupling"):
-            pairs = self.coupling.draw(x0, x1, condition=condition, generator=generator)
+            pairs = self.coupling.draw(batch.x0, batch.x1, condition=batch.condition, generator=generator)
             self.report = dict(pairs.report)
-            return paired(Batch(x1=x1, x0=x0, condition=condition, weight=weight), pairs)
+            return paired(batch, pairs)
 
     def _chosen(self, rows: Tensor, generator: Generator, phase: Phase) -> Batch:
         """Source rows first; the coupling finds the data row of each, in the class of the row whose turn it is."""

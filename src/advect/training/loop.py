@@ -4,6 +4,7 @@ The loop knows an objective, a flow and batches, and no method's name. What happ
 is a method and is timed, so that the live line can say where the time goes.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from advect.errors import AdvectError, DataError, TrainingError
 from advect.records import Batch
 from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
+from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
+from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
 from advect.training.schedule import learning_rate
-from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for
+from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
 from advect.training.state import TrainingState
 from advect.typing import Objective, Sink
 
@@ -51,7 +54,8 @@ class Trainer:
     Args:
         flow: What is trained; its trainable parameters only.
         objective: Loss per row.
-        batches: Training batches; where `TrainingConfig.pool` says so they are paired many at a time.
+        batches: Training batches; where `TrainingConfig.pool` says so they are paired many at a time, and where they
+            are small they are drawn many at a time (`blocks`).
         validation: Validation batches, or None to keep the last averaged weights.
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
@@ -69,19 +73,16 @@ class Trainer:
         validation_batches: int = 4,
     ) -> None:
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
-        self.batches = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
+        pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
+        self.batches = in_blocks(pool, config.seed)
         self.validation, self.validation_batches = validation, validation_batches
         parameters = [p for p in flow.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError("the flow has no trainable parameters", where="training")
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=all(p.device.type in ("cpu", "cuda") for p in parameters),
+        self.optimizer = FusedAdamW(
+            parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
-        self.state = TrainingState(flow, optimizer, WeightAverage(flow, config.ema_decay))
+        self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay))
         self.parameters = parameters
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
@@ -170,20 +171,31 @@ class Trainer:
     def _train_step(self) -> None:
         step = self.state.step
         generator = generator_for(self.config.seed, TRAINING, step)
-        torch.manual_seed(generator_for(self.config.seed, NETWORK, step).initial_seed())
+        self._seed_layers(step)
 
         batch = self.batches.draw(step, generator, self._clock.phase)
         with self._clock.phase("network"):
-            with torch.autocast(batch.x1.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            if self.config.precision == "bfloat16":
+                with torch.autocast(batch.x1.device.type, torch.bfloat16):
+                    loss = self._mean_loss(batch, generator)
+            else:
                 loss = self._mean_loss(batch, generator)
-            self._backward(loss)
+            value = self._backward(loss)
         with self._clock.phase("optimiser"):
-            for group in self.state.optimizer.param_groups:
-                group["lr"] = learning_rate(step, self.config)
-            self.state.optimizer.step()
+            self.optimizer.advance(learning_rate(step, self.config))
             self.state.step += 1
             self.state.average.update(self.state.step)
-        self._clock.loss(loss.item())
+        self._clock.loss(value)
+
+    def _seed_layers(self, step: int) -> None:
+        """Seed torch's global generators for layers that draw from them.
+
+        One by one: `torch.manual_seed` also keeps a note, with a stack trace, for every device that is not there yet.
+        """
+        seed = mix(self.config.seed, NETWORK, step)
+        torch.default_generator.manual_seed(seed)
+        for index in self._accelerators:
+            torch.cuda.default_generators[index].manual_seed(seed)
 
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         loss = self.objective(self.flow, batch, generator=generator)
@@ -193,19 +205,25 @@ class Trainer:
             return (loss * batch.weight).sum() / total
         return loss.mean()
 
-    def _backward(self, loss: Tensor) -> None:
-        """Gradients, clipped; anything non-finite stops the run before the weights change."""
-        self.state.optimizer.zero_grad(set_to_none=True)
+    def _backward(self, loss: Tensor) -> float:
+        """Gradients, clipped, and the loss; anything non-finite stops the run before the weights change."""
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
-        limit = self.config.gradient_clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        if torch.isfinite(norm) and torch.isfinite(loss):
-            return
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = gradient_norm(gradients)
+        # The one place where the loop waits for an accelerator.
+        value, size = torch.stack([loss.detach().to(norm.dtype), norm]).tolist()
+        if math.isfinite(value) and math.isfinite(size):
+            share = self.config.gradient_clip / (size + 1e-6)  # as in `torch.nn.utils.clip_grad_norm_`
+            if self.config.gradient_clip and share < 1:
+                torch._foreach_mul_(gradients, share)
+            return value
         self.state.optimizer.zero_grad(set_to_none=True)
         self._checkpoint()
-        what = "loss" if not torch.isfinite(loss) else "gradient"
+        what = "loss" if not math.isfinite(value) else "gradient"
         raise TrainingError(
-            f"the {what} is not finite ({loss.item():.3g}); the step was not taken and the state before it is kept",
+            f"the {what} is not finite ({value:.3g}); the step was not taken and the state before it is kept",
             where=self._place(),
             remedy="Lower the learning rate, look for extreme values in the data, or continue from the checkpoint "
             "with another seed.",

@@ -32,4 +32,4 @@ def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Ge
 
 
 # Streams: the second number, so that the same step draws independently for different purposes.
-TRAINING, SHUFFLE, VALIDATION, NETWORK, POOL = 1, 2, 3, 4, 5
+TRAINING, SHUFFLE, VALIDATION, NETWORK, POOL, BLOCK = 1, 2, 3, 4, 5, 6

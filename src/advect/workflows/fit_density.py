@@ -134,8 +134,8 @@ def fit_density(request: DensityRequest, *, progress: Callable[[Progress], None]
 
 def _batches(request: DensityRequest, training: TrainingConfig, device: torch.device, seed: int) -> Batches:
     """Batches that say how many draws to make; there are no rows."""
-    empty = torch.zeros(training.batch_size, math.prod(request.event_shape), device=device)
-    rows = DataRows(draw=lambda index, generator: empty, num_rows=training.batch_size)
+    row = torch.zeros(1, math.prod(request.event_shape), device=device)
+    rows = DataRows(draw=lambda index, generator: row.expand(len(index), -1), num_rows=training.batch_size)
     return Batches(rows, training.batch_size, seed)
 
 

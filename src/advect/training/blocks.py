@@ -1,0 +1,79 @@
+"""The rows of many small batches drawn at once.
+
+In few coordinates a batch costs a few microseconds of arithmetic and many times that of calls: one for its rows, one
+for its noise, one for its order. `Blocks` makes these calls once for many steps and hands out slices. A block depends
+on the seed and its number alone, so a run continued in its middle draws it again. Couplings that look at rows see those
+of one batch, as ever; one that does not look pairs the block in one go.
+"""
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advect.records import Batch
+from advect.training.batches import Batches, BatchSource, Phase, untimed
+from advect.training.seeding import BLOCK, generator_for
+
+NUMBERS = 2**16  # in the rows of a block: a quarter of a megabyte in float32, which stays in cache
+MOST_STEPS = 64
+
+
+class Blocks:
+    """`Batches` whose rows are drawn for ``size`` steps at a time; the same verbs.
+
+    Args:
+        batches: What is drawn ahead.
+        size: Steps in a block, at least 1.
+        seed: Of the rows and of what is drawn beside them.
+    """
+
+    def __init__(self, batches: Batches, size: int, seed: int) -> None:
+        self.batches, self.size, self.seed = batches, size, seed
+        self._blind = getattr(batches.coupling, "blind", False)
+        self._block, self._held = -1, Batch(x1=torch.empty(0))
+
+    @property
+    def report(self) -> dict[str, float]:
+        """What the coupling said of its last plan."""
+        return self.batches.report
+
+    def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
+        """The paired rows of a step; ``generator`` is the coupling's where it looks at the rows of a batch."""
+        block, place = divmod(step, self.size)
+        with phase("data"):
+            if block != self._block:
+                self._block, self._held = block, self._made(block)
+            batch = self._slice(place * self.batches.batch_size)
+        return batch if self._blind else self.batches.pair(batch, generator, phase)
+
+    def seconds_per_step(self) -> float:
+        """What the preparation of a step costs beside the step: nothing, it is part of it."""
+        return 0.0
+
+    @torch.no_grad()
+    def _made(self, block: int) -> Batch:
+        generator = generator_for(self.seed, BLOCK, block)
+        rows = torch.cat([self.batches.epochs.rows(block * self.size + i) for i in range(self.size)])
+        batch = self.batches.rows(rows, generator)
+        return self.batches.pair(batch, generator) if self._blind else batch
+
+    def _slice(self, start: int) -> Batch:
+        held, end = self._held, start + self.batches.batch_size
+
+        def part(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[start:end]
+
+        return Batch(x1=held.x1[start:end], x0=part(held.x0), condition=part(held.condition), weight=part(held.weight))
+
+
+def in_blocks(batches: BatchSource, seed: int) -> BatchSource:
+    """``batches`` drawn many at a time where they are small and nothing about them is learned or chosen."""
+    if not isinstance(batches, Batches) or batches.chooser is not None or _is_learned(batches.source):
+        return batches
+    numbers = batches.batch_size * max(1, batches.data.draw(torch.zeros(1, dtype=torch.long), Generator()).numel())
+    size = min(MOST_STEPS, NUMBERS // numbers)
+    return Blocks(batches, size, seed) if size > 1 else batches
+
+
+def _is_learned(source: object) -> bool:
+    """Whether gradients flow into the source's draws."""
+    return isinstance(source, nn.Module) and any(p.requires_grad for p in source.parameters())
