@@ -116,9 +116,10 @@ inline int lowest_bit(unsigned bits) {
 #endif
 }
 
-// Falling eps, in units of a typical cost above the cheapest of a row, and the most bids at each, per row: costs whose
-// digits float32 does not hold could go on for ever, and any prices are a start for the paths.
-constexpr float kLevels[] = {0.04f, 0.004f, 0.0004f, 0.00004f};
+// The first eps, in units of a typical cost above the cheapest of a row, the share of it at the next level, and the least.
+constexpr double kFirst = 0.04, kFall = 0.1, kLeast = 4e-5;
+// The most bids at each level, per row: costs whose digits float32 does not hold could go on for ever, and any prices are a
+// start for the paths.
 constexpr int64_t kBids = 50;
 
 struct Entry {
@@ -230,9 +231,10 @@ template <typename Cost> class Solver {
         complete_ = waiting.empty();
     }
 
+    bool complete() const { return complete_; }
+
     // What the pairing of a completed auction can have lost, in the caller's units.
     bool within(double tolerance) {
-        if (!complete_) return false;
         double gap = 0, total = 0;
         for (int64_t i = 0; i < n_; ++i) {
             const int64_t at = i * n_ + column_of_[i];
@@ -531,12 +533,14 @@ template <typename Cost>
 void solve(Solver<Cost> &solver, double typical, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     bool done = false;
     solver.open();
-    for (float level : kLevels) {
-        const float eps = float(level * typical);
-        if (!(eps > 0)) break;
-        solver.auction(eps, kBids * n);
-        done = tolerance > 0 && solver.within(tolerance);
+    for (double level = kFirst, fall = kFall; level > 0.9 * kLeast && float(level * typical) > 0; level *= fall) {
+        solver.auction(float(level * typical), kBids * n);
+        if (!(tolerance > 0) || !solver.complete()) continue;
+        done = solver.within(tolerance);
         if (done) break;
+        // The gap is near proportional to eps: no finer than the tolerance asks for.
+        const double wanted = tolerance * std::fabs(solver.figures.total) / solver.figures.gap;
+        fall = std::min(0.5, std::max(kFall, 0.7 * wanted));
     }
     if (!done) solver.finish();
     solver.answer(column, price);
