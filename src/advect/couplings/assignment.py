@@ -4,6 +4,9 @@ Between equally many rows of equal weight an optimal plan is a permutation (Birk
 min_π Σ_j c(x0_{π(j)}, x1_j) gives it. Each source and each data row is used exactly once; drawing pairs *from* the
 plan with replacement, as published tables did, loses about 37 % of the data rows of a batch (1/e).
 
+A plan need not be the very best: with a `tolerance` the solver stops where the dual numbers show that it is near
+enough, and the costs may be rounded (`squared_pairs`).
+
 Up to `exact_rows` rows the assignment is exact (`exact`); a larger set is paired by local repairs (`bijection`), whose
 matrix would not fit into memory, and the report holds a bound on what that can have lost (`bounds`).
 """
@@ -21,7 +24,8 @@ from advect.couplings.cost import GroundCost, check_rows, ground_cost
 from advect.couplings.draws import integers, need_generator
 from advect.couplings.exact import solve_assignment
 from advect.couplings.in_batch import InBatch
-from advect.errors import ShapeError
+from advect.couplings.squared_pairs import pair_squared
+from advect.errors import ConfigError, ShapeError
 from advect.records import Pairs
 
 
@@ -35,6 +39,8 @@ class Assignment(InBatch):
         cost: ``squared`` (Wasserstein-2), ``distance`` (Wasserstein-1), or any function of two sets of rows, see
             `cost`.
         exact_rows: Most rows that are paired exactly; more are paired by local repairs, which needs a generator.
+        tolerance: How far the mean cost of a plan may lie above the best, as a share of itself; 0 is exact. Without the
+            compiled solver every plan is exact.
 
     Unequal numbers of rows are accepted where one is a multiple of the other. The balanced plan is then still an
     assignment, of copies: with k source rows per data row, each data row is served by k of them and one is drawn at
@@ -45,8 +51,15 @@ class Assignment(InBatch):
     replacement: bool = False
     cost: str | GroundCost = "squared"
     exact_rows: int = 4096
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ConfigError(
+                f"tolerance is {self.tolerance}, but must be at least 0 and below 1",
+                where="Assignment",
+                remedy="0 is exact; 0.01 allows a mean cost one per cent above the best.",
+            )
         ground_cost(self.cost, "Assignment(cost=…)")
 
     def draw(
@@ -65,8 +78,9 @@ class Assignment(InBatch):
 
         Returns:
             Indices on the device of ``x1``; the report holds ``mean_cost`` of the plan, ``independent_cost`` of
-            pairing at random, and for more than `exact_rows` rows ``lower_bound`` of the mean cost of any plan (where
-            the cost is ``squared``) and ``exact`` 0.
+            pairing at random, and, with the compiled solver and the ``squared`` cost, ``relative_gap``, the share of
+            the mean cost that it can lie above the best by the solver's dual numbers. For more than `exact_rows` rows
+            it holds ``lower_bound`` of the mean cost of any plan (where the cost is ``squared``) and ``exact`` 0.
 
         Raises:
             ShapeError: Different event shapes, no rows, numbers of rows of which neither divides the other.
@@ -98,6 +112,14 @@ class Assignment(InBatch):
         self, x0: Tensor, x1: Tensor, generator: Generator | None
     ) -> tuple[Int[Tensor, " data"], dict[str, float]]:
         """The source row of each data row by the exact assignment; copies make the numbers equal."""
+        if self.cost == "squared" and len(x0) == len(x1):
+            found = pair_squared(x0, x1, tolerance=self.tolerance)
+            if found is not None:
+                return found.index0, {
+                    "mean_cost": found.mean_cost,
+                    "independent_cost": found.independent_cost,
+                    "relative_gap": found.relative_gap,
+                }
         matrix = ground_cost(self.cost, "Assignment")(x0, x1).T.cpu()
         index0 = self._plan(matrix.contiguous(), len(x0), len(x1), generator)
         chosen = matrix[torch.arange(len(x1)), index0]
@@ -108,14 +130,17 @@ class Assignment(InBatch):
     ) -> Int[Tensor, " data"]:
         square = matrix.numpy()
         if num0 == num1:
-            return torch.from_numpy(solve_assignment(square.copy()))
+            return torch.from_numpy(self._columns(square.copy()))
         if num1 > num0:
-            columns = solve_assignment(np.tile(square, (1, num1 // num0)))
+            columns = self._columns(np.tile(square, (1, num1 // num0)))
             return torch.from_numpy(columns % num0)
         copies = num0 // num1
         generator = need_generator(generator, f"Assignment.draw with {num0} source rows for {num1} data rows")
-        served = torch.from_numpy(solve_assignment(np.repeat(square, copies, axis=0))).reshape(num1, copies)
+        served = torch.from_numpy(self._columns(np.repeat(square, copies, axis=0))).reshape(num1, copies)
         return served[torch.arange(num1), integers(copies, num1, generator, served.device)]
+
+    def _columns(self, matrix: Float[np.ndarray, "rows rows"]) -> Int[np.ndarray, " rows"]:
+        return solve_assignment(matrix, tolerance=self.tolerance)
 
     def _repaired(
         self, x0: Tensor, x1: Tensor, generator: Generator | None

@@ -1,6 +1,9 @@
 """The exact assignment: a cheapest permutation of a square matrix of costs.
 
-The solver is SciPy's shortest augmenting path, made fast by a warm start. Adding potentials to the rows and columns of
+Where the compiled solver is installed (`kernel`), it is the one that is used. What follows is the plain way, which
+needs SciPy alone and gives the same costs (of several cheapest permutations either may be returned).
+
+It is SciPy's shortest augmenting path, made fast by a warm start. Adding potentials to the rows and columns of
 the cost leaves every optimal permutation optimal, and from nearly dual-optimal potentials the augmenting paths are
 a few edges long. They come from thirty rounds of Sinkhorn in float32 at falling regularisation; being a start only,
 they may be as rough as they like. Milliseconds on one core of a small x86-64 server, median of several runs:
@@ -15,7 +18,8 @@ they may be as rough as they like. Milliseconds on one core of a small x86-64 se
     512,  3, Student t (1.2)                52                                    1.7  +  9.9
    2000,  2, 8 Gaussians                  3060                                   27    +  112
 
-so it is the one solver at every size and dimension; below 64 rows SciPy alone is as fast.
+so it serves every size and dimension; below 64 rows SciPy alone is as fast. `docs/couplings.md` has the figures of the
+compiled solver.
 """
 
 import math
@@ -23,6 +27,8 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
+
+from advect.couplings import kernel
 
 # Falling regularisation, as a share of a typical cost above the cheapest; ten Sinkhorn rounds each. Both were measured
 # (table above): finer last levels cost more than the paths they save, coarser ones leave the paths long.
@@ -58,12 +64,20 @@ def _column_potentials(cost: Float[np.ndarray, "rows columns"]) -> Float[np.ndar
     return cheapest + scale * potential.astype(np.float64)
 
 
-def solve_assignment(cost: Float[np.ndarray, "rows rows"]) -> Int[np.ndarray, " rows"]:
+def solve_assignment(cost: Float[np.ndarray, "rows rows"], *, tolerance: float = 0.0) -> Int[np.ndarray, " rows"]:
     """The column given to each row by a cheapest one-to-one assignment; exact to the rounding of float64.
 
     Args:
         cost: Finite, any sign. It is overwritten where that saves a copy.
+        tolerance: Leave to stop where the cost is known to be at most this share of itself above the best. Only the
+            compiled solver makes use of it.
     """
+    solved = kernel.solve(np.ascontiguousarray(cost, np.float64), tolerance=tolerance)
+    return solve_plainly(cost) if solved is None else solved.columns
+
+
+def solve_plainly(cost: Float[np.ndarray, "rows rows"]) -> Int[np.ndarray, " rows"]:
+    """The same by SciPy, whatever is installed."""
     if len(cost) >= _SMALLEST_WARM:
         cost -= _column_potentials(cost)
     return linear_sum_assignment(cost)[1]

@@ -56,7 +56,7 @@ def _optimal_plan(options: Options) -> Coupling:
     """The plan of OT-CFM, inside each class or weighing the distance of continuous conditions."""
     if options["plan"] == "semidiscrete":
         return Semidiscrete(target=options["chi_square"])
-    inner: Coupling = Assignment(replacement=options["replacement"])
+    inner: Coupling = Assignment(replacement=options["replacement"], tolerance=options["tolerance"])
     if options["plan"] == "unbalanced":
         inner = Unbalanced(options["relaxation"])
     elif options["share"] < 1:
@@ -162,6 +162,11 @@ MATCHING: tuple[Method, ...] = (
                 choices=("assignment", "semidiscrete", "unbalanced"),
             ),
             "replacement": Option(False, "Draw pairs from the assignment with replacement, as published tables did."),
+            "tolerance": Option(
+                0.0,
+                "How far the mean cost of a batch's assignment may lie above the best, as a share of it, to save time; "
+                "0 is exact.",
+            ),
             "share": Option(
                 1.0, "Share of a batch that is paired, the cheapest; the rest gets weight zero.", exclusive=True
             ),

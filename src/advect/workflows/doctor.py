@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from advect.couplings.kernel import instruction_set
 from advect.methods import Blueprint, build, get_method, resolve_options
 from advect.run import MemorySink
 from advect.training import Batches, DataRows, Trainer, TrainingConfig
@@ -31,6 +32,7 @@ def examine() -> dict[str, Any]:
         "torch threads": torch.get_num_threads(),
         "processor cores": os.cpu_count(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "assignment solver": _assignment_solver(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "mps": "yes" if torch.backends.mps.is_available() else "none",
     }
@@ -39,6 +41,13 @@ def examine() -> dict[str, Any]:
     facts["step, i-cfm 2-D"] = f"{1000 * time_step('i-cfm'):.2g} ms"
     facts["step, ot-cfm 2-D"] = f"{1000 * time_step('ot-cfm'):.2g} ms"
     return facts
+
+
+def _assignment_solver() -> str:
+    instructions = instruction_set()
+    if instructions is not None:
+        return f"compiled ({instructions})"
+    return "SciPy (the compiled one is faster; installing advect with a C++ compiler builds it)"
 
 
 def time_step(method: str, *, rows: int = 4096, steps: int = 20) -> float:

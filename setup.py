@@ -1,0 +1,64 @@
+"""Builds the one compiled file, the assignment kernel; everything else stands in `pyproject.toml`.
+
+The library needs no Python headers: it is plain C to the outside and loaded by ctypes. Its source is compiled once for
+each instruction set, into one library; which is used is decided at run time. Where that fails (no compiler, say) the
+installation goes on without it, and SciPy does the work.
+"""
+
+import platform
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+_SOURCE = "src/advect/couplings/assignment_kernel.cpp"
+_COMMON = [
+    *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
+    # Sums keep their order and products are not fused, so that every instruction set computes the same numbers.
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only"),
+]
+_X86_SETS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+}
+
+
+class BuildKernel(build_ext):
+    """Compile the source for each instruction set the compiler knows, and link what came out."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """No tag of an interpreter: any of them can load it."""
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        """None: there is no Python module to initialise."""
+        return []
+
+    def build_extension(self, ext: Extension) -> None:
+        """Leave out the instruction sets that the compiler refuses."""
+        msvc = self.compiler.compiler_type == "msvc"
+        objects = self._objects("plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else _COMMON)
+        if not msvc and platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin":
+            for name, flags in _X86_SETS.items():
+                try:
+                    objects += self._objects(name, _COMMON + flags)
+                except Exception as error:  # every compiler has its own exception
+                    self.warn(f"the assignment kernel goes without {name}: {error}")
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(objects, str(target), target_lang="c++")
+
+    def _objects(self, name: str, flags: list[str]) -> list[str]:
+        return self.compiler.compile(
+            [_SOURCE],
+            output_dir=str(Path(self.build_temp, name)),
+            macros=[("ADVECT_SET", name)],
+            extra_postargs=flags,
+        )
+
+
+setup(
+    ext_modules=[Extension("advect.couplings.assignment_kernel", [_SOURCE], language="c++", optional=True)],
+    cmdclass={"build_ext": BuildKernel},
+)

@@ -1,0 +1,127 @@
+"""The compiled assignment solver, where there is one (`assignment_kernel.cpp` says how it works).
+
+An installation with a C++ compiler builds it into this folder; without one, every caller has another way (`exact`),
+with the same results and more time. In a checkout that is used without being installed, `python setup.py build_ext
+--inplace` builds it. The library holds the solver once for each instruction set; the set is chosen when it is first
+used, as torch chooses its own. ``ADVECT_KERNEL`` in the environment names another (``plain``, ``avx2``, ``avx512``), or
+``none`` to leave it alone.
+
+The solver holds no lock of the interpreter, so that pairs can be made beside a training step.
+"""
+
+import ctypes
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from advect.errors import ConfigError
+
+LIBRARY = Path(__file__).with_name("assignment_kernel.so")
+SETS = ("plain", "avx2", "avx512")
+# Below, half as many lanes are faster: the lists of a row hold one candidate of each lane.
+_SMALLEST_WIDE = 192
+
+
+@dataclass(frozen=True)
+class Solved:
+    """An assignment with the dual numbers that bound its loss.
+
+    Attributes:
+        columns: ``(rows,)`` the column of each row.
+        prices: ``(columns,)`` p_j; whatever they are, Σ_i min_j (c_ij + p_j) − Σ_j p_j is a lower bound of the cost of
+            every assignment.
+        total: Cost of the assignment, summed over the rows.
+        gap: Its excess over the bound that these prices give, computed with the costs that were solved.
+        mean: Of all costs, where they were made of products and norms.
+        work: Bids, rows read, rows left to the augmenting paths, columns that these settled.
+    """
+
+    columns: Int[np.ndarray, " rows"]
+    prices: Float[np.ndarray, " columns"]
+    total: float
+    gap: float
+    mean: float
+    work: tuple[int, int, int, int]
+
+    @property
+    def relative_gap(self) -> float:
+        """The gap as a share of the cost; 0 where both are 0."""
+        gap = max(self.gap, 0.0)
+        return gap / abs(self.total) if gap else 0.0
+
+
+@functools.cache
+def _library(path: Path) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def instruction_set() -> str | None:
+    """The instruction set the compiled solver runs with, None where there is no solver (or it is switched off).
+
+    Raises:
+        ConfigError: ``ADVECT_KERNEL`` names none of the sets.
+    """
+    asked = os.environ.get("ADVECT_KERNEL", "")
+    if asked not in ("", "none", *SETS):
+        raise ConfigError(
+            f"ADVECT_KERNEL is {asked!r}, but must be one of {', '.join(('none', *SETS))}",
+            where="the environment",
+            remedy="Unset it: the best of them is chosen by itself.",
+        )
+    library = None if asked == "none" else _library(LIBRARY)
+    if library is None:
+        return None
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    able = SETS[: SETS.index(capability) + 1] if capability in SETS else ("plain",)
+    built = [name for name in able if hasattr(library, f"advect_assign_float_{name}")]
+    return asked if asked in built else built[-1]
+
+
+@functools.cache
+def _function(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPointer":
+    function = getattr(_library(path), f"advect_assign_{kind}_{instructions}")
+    pointer = ctypes.c_void_p
+    function.argtypes = [pointer, pointer, pointer, ctypes.c_int64, ctypes.c_double, pointer, pointer, pointer]
+    function.restype = ctypes.c_int
+    return function
+
+
+def solve(
+    cost: Float[np.ndarray, "rows rows"],
+    *,
+    norms: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]] | None = None,
+    tolerance: float = 0.0,
+) -> Solved | None:
+    """A cheapest assignment, or one within ``tolerance`` of it; None where there is no compiled solver.
+
+    Args:
+        cost: Finite, contiguous, float64 of any size and sign or float32 from 0 upwards.
+        norms: |x_i|² and |y_j|², both of the type of ``cost``. Then ``cost`` holds the products x_i·y_j instead, and is
+            overwritten with |x_i|² + |y_j|² − 2 x_i·y_j.
+        tolerance: Stop once the gap is at most this share of the cost. 0 goes on to the end: exact for the costs given,
+            to the rounding of float64.
+    """
+    instructions, rows = instruction_set(), len(cost)
+    if instructions is None or rows < 2:
+        return None
+    if instructions == "avx512" and rows < _SMALLEST_WIDE:
+        instructions = "avx2" if hasattr(_library(LIBRARY), "advect_assign_float_avx2") else instructions
+    columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
+    ends = (None, None) if norms is None else (norms[0].ctypes.data, norms[1].ctypes.data)
+    kind = "float" if cost.dtype == np.float32 else "double"
+    status = _function(LIBRARY, kind, instructions)(
+        cost.ctypes.data, *ends, rows, tolerance, columns.ctypes.data, prices.ctypes.data, figures.ctypes.data
+    )
+    if status:
+        raise MemoryError(f"no memory for the assignment of {rows} rows")
+    gap, total, *work, mean = figures.tolist()
+    bids, scans, searches, settled = (int(count) for count in work)
+    return Solved(columns, prices, total, gap, mean, (bids, scans, searches, settled))
