@@ -9,6 +9,7 @@ from advect.report import (
     DataSummary,
     DensityGrid,
     ErrorCurve,
+    FigureCurve,
     History,
     Likelihood,
     Motion,
@@ -61,7 +62,7 @@ def content_of(words="plain", width=2, rows=60):
         findings=(Finding(words, words, words, words),),
         metrics=metrics,
         likelihood=Likelihood(-1.0, 0.1, rows, -2.0, 0.1, 1.0, 0.1, 16, 2.0, 3, words),
-        history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0),
+        history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0, (figure_curve(words),)),
         samples=rows_of(),
         real=rows_of(),
         regression=regression_of(words),
@@ -74,6 +75,10 @@ def content_of(words="plain", width=2, rows=60):
         notes=(words, words),
         versions={words: words},
     )
+
+
+def figure_curve(words="plain"):
+    return FigureCurve(words, (1, 2, 3), (3.0, 2.0, 1.0), 0.5, words, 0.1)
 
 
 def motion_of(words="plain", columns=2, rows=20, **more):

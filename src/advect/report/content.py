@@ -73,6 +73,29 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class FigureCurve:
+    """A figure that was measured while the run trained.
+
+    Attributes:
+        label: What it is.
+        steps: Where it was measured.
+        values: What it was there.
+        level: What it is judged by, such as the same figure of real rows; None where there is nothing.
+        level_label: What that is.
+        spread: Standard deviation of the level, or None.
+        rises: Whether larger is better.
+    """
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    level: float | None = None
+    level_label: str = ""
+    spread: float | None = None
+    rises: bool = False
+
+
+@dataclass(frozen=True)
 class History:
     """How training went. The two curves have their own steps, because validation is seldom run.
 
@@ -83,6 +106,7 @@ class History:
         validation_loss: Validation loss there.
         best_step: The step whose weights were kept, or None.
         seconds: Training time, or None.
+        figures: Curves of what else was measured on the way.
     """
 
     steps: Sequence[float] = ()
@@ -91,6 +115,7 @@ class History:
     validation_loss: Sequence[float] = ()
     best_step: int | None = None
     seconds: float | None = None
+    figures: Sequence[FigureCurve] = ()
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def render_report(content: ReportContent) -> str:
             likelihood=sections.likelihood(content),
             likelihood_card=sections.likelihood_card(content),
             training=sections.training(content),
+            on_the_way=sections.on_the_way(content),
             regression=sections.regression(content),
             cost=sections.cost(content),
             paths=sections.paths(content),

@@ -5,7 +5,7 @@ is a method and is timed, so that the live line can say where the time goes.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from advect.training.batches import BatchSource
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.pool import pooled
+from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for
 from advect.training.state import TrainingState
@@ -56,6 +57,7 @@ class Trainer:
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
         validation_batches: How many batches a validation takes.
+        probes: What else is measured of the averaged weights at a few validations, within `TrainingConfig.probe_share`.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Trainer:
         sink: Sink,
         validation: BatchSource | None = None,
         validation_batches: int = 4,
+        probes: Sequence[Probe] = (),
     ) -> None:
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
         self.batches = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         self.validation, self.validation_batches = validation, validation_batches
+        self.probes = Probes(probes, config.probe_share)
         parameters = [p for p in flow.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError("the flow has no trainable parameters", where="training")
@@ -105,6 +109,7 @@ class Trainer:
         with torch.random.fork_rng(devices=self._accelerators):
             self.flow.train()
             self._clock.start(self.state.step)
+            self.probes.begin()
             while self.state.step < self.config.steps:
                 if stop():
                     reason = "stopped"
@@ -227,23 +232,31 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Loss of the averaged weights on fixed rows with fixed draws, so that two validations compare."""
+        """Loss and figures of the averaged weights, with fixed draws, so that two validations compare."""
         training, seconds = self._clock.mean_loss(), self.state.seconds + self._clock.running()
         values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
         values |= {f"coupling_{k}": v for k, v in self.batches.report.items()}
-        if self.validation is not None:
-            if self._cached_validation is None:
-                self._cached_validation = self._validation_batches(self.validation)
+        interval = self.config.validation_interval
+        due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
+        if self.validation is not None or due:
             self.flow.eval()
             with self.state.average.applied():
-                losses = [
-                    self._mean_loss(batch, generator_for(self.config.seed, VALIDATION, 1, index))
-                    for index, batch in enumerate(self._cached_validation)
-                ]
+                if self.validation is not None:
+                    values["validation_loss"] = self._validation_loss(self.validation)
+                values |= self.probes.measure() if due else {}
             self.flow.train()
-            values["validation_loss"] = float(torch.stack(losses).mean())
+        if "validation_loss" in values:
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
+
+    def _validation_loss(self, validation: BatchSource) -> float:
+        if self._cached_validation is None:
+            self._cached_validation = self._validation_batches(validation)
+        losses = [
+            self._mean_loss(batch, generator_for(self.config.seed, VALIDATION, 1, index))
+            for index, batch in enumerate(self._cached_validation)
+        ]
+        return float(torch.stack(losses).mean())
 
     def _validation_batches(self, validation: BatchSource) -> list[Batch]:
         result = []

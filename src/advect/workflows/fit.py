@@ -36,6 +36,7 @@ from advect.workflows.evaluate import evaluate_rows
 from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
+from advect.workflows.probes import probes_of
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
 from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
@@ -140,7 +141,8 @@ def _comparable(config: Mapping) -> dict:
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
     for name in ("path", "origin"):  # how a file is named does not matter, its content does
         kept.get("data", {}).pop(name, None)
-    kept.get("training", {}).pop("checkpoint_seconds", None)
+    for name in ("checkpoint_seconds", "probe_share"):  # neither touches the weights
+        kept.get("training", {}).pop(name, None)
     return kept
 
 
@@ -166,7 +168,8 @@ def _train(
         listener.preflight(describe(prepared))
     if folder is not None and folder.state == "empty":
         write_text(folder.file(CONFIG), render(prepared.sections, head=_head(request)))
-    trainer = make_trainer(prepared, sink)
+    # What is measured on the way is for the report, which a run in memory does not get.
+    trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared))
     if checkpoint is not None:
         trainer.state.load(*checkpoint)
         listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")

@@ -30,6 +30,7 @@ _TRAINING_WORDS = {
     "pool": "batches paired together, beside the loop; 0 is the whole set",
     "pool_uses": "times that a pool's pairs are used; 0 is the whole training",
     "precision": "of the training loss: float32 or bfloat16",
+    "probe_share": "of the training time, for figures on the way; 0 is none",
 }
 
 

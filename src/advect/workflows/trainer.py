@@ -2,11 +2,12 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
 from advect.run.card import Setting
-from advect.training import Batches, BatchSource, ChainBatches, DataRows, SnapshotBatches, Snapshots, Trainer
+from advect.training import Batches, BatchSource, ChainBatches, DataRows, Probe, SnapshotBatches, Snapshots, Trainer
 from advect.workflows.prepare import Prepared
 
 # Share of a time budget kept for figures and report, and the least of it in seconds.
@@ -18,8 +19,8 @@ BUDGET_MARGIN = 0.9
 VALIDATION_BATCHES = 4
 
 
-def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
-    """The loop over the prepared rows."""
+def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink, probes: Sequence[Probe] = ()) -> Trainer:
+    """The loop over the prepared rows; ``probes`` are measured on the way."""
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
@@ -38,6 +39,7 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink) -> Trainer:
         sink,
         validation=None if validate is None else batches(validate, seed + 1, prepared=False),
         validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
+        probes=probes,
     )
 
 
@@ -66,4 +68,5 @@ def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool) -> Pr
     per_step = trainer.time_steps(2)
     per_step = trainer.time_steps(max(2, min(TIMED_STEPS, int(TIMED_SHARE * budget / per_step))))
     left = budget - (time.monotonic() - started) - reserve_seconds(budget, reserve)
+    left *= 1 - prepared.training.probe_share
     return with_steps(prepared, max(1, int(BUDGET_MARGIN * left / per_step)))
