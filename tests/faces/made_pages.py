@@ -17,6 +17,7 @@ from advect.report import (
     ReportContent,
     verdict,
 )
+from advect.report.pairing import PairingCost
 
 ATTACKS = [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
@@ -68,6 +69,7 @@ def content_of(words="plain", width=2, rows=60):
         regression=regression_of(words),
         motion=motion_of(words),
         density=density_of(words),
+        pairing=(PairingCost(words, 1.0, 0.1, 3.0, 0.8, 0.9),),
         error_curves=(ErrorCurve(words, (1, 2, 4), (0.3, 0.2, 0.1), words, 2),),
         configuration=f'name = "{words}"\nsteps = 5\n',
         command=f"advect train {words}",
@@ -102,7 +104,7 @@ def density_of(words="plain"):
 def text_of(words):
     """The same without figures, which take most of the time."""
     figures = ("samples", "real", "history", "motion", "density", "regression")
-    whole = content_of(words)
+    whole = dataclasses.replace(content_of(words), pairing=())
     likelihood = dataclasses.replace(whole.likelihood, gaussian=None)
     return dataclasses.replace(whole, error_curves=(), likelihood=likelihood, **dict.fromkeys(figures))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from advect.records import Column, Finding, Metric, Table
 from advect.report.density import DensityGrid
 from advect.report.motion import Motion
+from advect.report.pairing import PairingCost
 from advect.report.times import Course
 
 
@@ -179,6 +180,7 @@ class ReportContent:
         ends: What stands at t = 0 and at t = 1.
         course: The times of a run that leads through several.
         density: The model's density in the plane.
+        pairing: What pairing source and data costs.
         error_curves: Error against network evaluations, one per solver.
         configuration: The resolved configuration as TOML.
         command: The command line that makes this run again.
@@ -203,6 +205,7 @@ class ReportContent:
     ends: tuple[str, str] = ("noise", "data")
     course: Course | None = None
     density: DensityGrid | None = None
+    pairing: tuple[PairingCost, ...] = ()
     error_curves: tuple[ErrorCurve, ...] = ()
     configuration: str = ""
     command: str = ""

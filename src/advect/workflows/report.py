@@ -30,6 +30,7 @@ from advect.training import TrainingConfig, generator_for
 from advect.workflows.course import course
 from advect.workflows.density_map import density_around
 from advect.workflows.generate import generate
+from advect.workflows.pairing import pairing_costs
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.probes import FIGURES, Figure
 from advect.workflows.regression_gap import regression_line
@@ -114,6 +115,7 @@ def _content(
         real=real,
         motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
         density=density_around(artefact, real, seed=int(config["seed"]), deadline=deadline),
+        pairing=pairing_costs(artefact),
         ends=_ends(artefact),
         course=course(artefact, table, split),
         error_curves=_error_curves(artefact),
