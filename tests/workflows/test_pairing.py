@@ -28,9 +28,7 @@ def test_means_over_batches():
         "2.00 ± 0.58 a pair, 50 % of what pairs at random cost (4); no plan between the same rows costs less than "
         "0.500.",
     )
-    assert (
-        pairing_costs(SimpleNamespace(history=({"step": 1}, {"step": 2, "coupling_chi_square": 0.1}), config={})) == ()
-    )
+    assert pairing_costs(dataclasses.replace(artefact, history=({"step": 1, "coupling_chi_square": 0.1},))) == ()
     assert pairing_card(()) is None
 
 
