@@ -33,6 +33,7 @@ from advect.training import Outcome
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
+from advect.workflows.growth import growth_of
 from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
@@ -211,6 +212,7 @@ def _finish(
         condition=prepared.condition,
         config=values(prepared.sections) | {"outcome": _outcome_card(outcome)},
         history=history,
+        growth=growth_of(prepared),
     )
     if folder is not None:
         # The solver is measured on the weights that are kept, so it is written with them.
