@@ -9,6 +9,7 @@ from advect.report import (
     DataSummary,
     DensityGrid,
     ErrorCurve,
+    FigureCurve,
     History,
     Likelihood,
     Motion,
@@ -16,6 +17,7 @@ from advect.report import (
     ReportContent,
     verdict,
 )
+from advect.report.pairing import PairingCost
 
 ATTACKS = [
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
@@ -61,12 +63,13 @@ def content_of(words="plain", width=2, rows=60):
         findings=(Finding(words, words, words, words),),
         metrics=metrics,
         likelihood=Likelihood(-1.0, 0.1, rows, -2.0, 0.1, 1.0, 0.1, 16, 2.0, 3, words),
-        history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0),
+        history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0, (figure_curve(words),)),
         samples=rows_of(),
         real=rows_of(),
         regression=regression_of(words),
         motion=motion_of(words),
         density=density_of(words),
+        pairing=(PairingCost(words, 1.0, 0.1, 3.0, 0.8, 0.9),),
         error_curves=(ErrorCurve(words, (1, 2, 4), (0.3, 0.2, 0.1), words, 2),),
         configuration=f'name = "{words}"\nsteps = 5\n',
         command=f"advect train {words}",
@@ -74,6 +77,10 @@ def content_of(words="plain", width=2, rows=60):
         notes=(words, words),
         versions={words: words},
     )
+
+
+def figure_curve(words="plain"):
+    return FigureCurve(words, (1, 2, 3), (3.0, 2.0, 1.0), 0.5, words, 0.1)
 
 
 def motion_of(words="plain", columns=2, rows=20, **more):
@@ -97,7 +104,7 @@ def density_of(words="plain"):
 def text_of(words):
     """The same without figures, which take most of the time."""
     figures = ("samples", "real", "history", "motion", "density", "regression")
-    whole = content_of(words)
+    whole = dataclasses.replace(content_of(words), pairing=())
     likelihood = dataclasses.replace(whole.likelihood, gaussian=None)
     return dataclasses.replace(whole, error_curves=(), likelihood=likelihood, **dict.fromkeys(figures))
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from advect.records import Table
 from advect.report import DensityGrid, Motion
-from advect.report.content import ErrorCurve, History, Likelihood, Regression
-from advect.report.curves import error_figure, history_figure, likelihood_figure, regression_figure
+from advect.report.content import ErrorCurve, FigureCurve, History, Likelihood, Regression
+from advect.report.curves import error_figure, figures_figure, history_figure, likelihood_figure, regression_figure
 from advect.report.density import density_card, density_figure
 from advect.report.figures import matrix_columns, matrix_figure, scatter_figure, trajectory_figure
 from advect.report.ink import REAL, SAMPLES, figure_uri, label
@@ -276,6 +276,14 @@ def test_a_steep_loss_gets_a_log_axis_and_a_negative_one_does_not():
     steps = range(50)
     assert history_figure(History(steps, [10.0 ** (-i / 10) for i in steps])).axes[0].get_yscale() == "log"
     assert history_figure(History(steps, [5.0 - i for i in steps])).axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("level", [None, 0.0, -1e300, np.inf, np.nan, 1e308])
+@pytest.mark.parametrize("values", [(), (1.0,), (np.nan, np.inf, 1.0), (1e300, 1e-300, -1e300), (0.0, 0.0, 0.0)])
+def test_any_figures_on_the_way(values, level):
+    curve = FigureCurve("<b>", range(1, 1 + len(values)), values, level, "<i>", level, True)
+    draw(figures_figure([curve, curve], best_step=2))
+    draw(figures_figure([]))
 
 
 @pytest.mark.parametrize("shape", [(5, 20, 2), (1, 1, 2), (0, 0, 2), (5, 20, 3), (4, 4)])

@@ -235,8 +235,28 @@ class Model(Plotting):
         """
         return velocities(self.artefact, self._rows(data, None), at=at).values
 
+    def growth(self, data: Any, *, at: Any = None) -> np.ndarray:
+        """Growth rate ``(rows,)`` of rows at their time, relative to all rows, per unit of the data's times.
+
+        Args:
+            data: Rows, with their column of times where ``at`` is not given.
+            at: The time of all of them.
+
+        Raises:
+            UnsupportedError: The plan of this model neither makes nor loses mass.
+        """
+        found = velocities(self.artefact, self._rows(data, None), at=at).growth
+        if found is None:
+            raise UnsupportedError(
+                "this model carries every row at its own weight, so nothing grows",
+                where="growth",
+                remedy='Train with plan="unbalanced" and time_key.',
+            )
+        return found
+
     def annotate(self, cells: Any, *, at: Any = None, genes: bool = True) -> None:
-        """Put velocities into an AnnData: ``obsm["velocity_pca"]``, and ``layers["velocity"]`` through the loadings.
+        """Put velocities into an AnnData: ``obsm["velocity_pca"]``, ``layers["velocity"]`` through the loadings, and
+        ``obs["growth_rate"]`` where the plan makes and loses mass.
 
         Args:
             cells: An AnnData with the representation that the model was trained on.

@@ -27,7 +27,8 @@ def velocity(
 ) -> int:
     """Velocity of rows at their time, in the units of the data per unit of its times.
 
-    From .h5ad to .h5ad the cells are copied, with obsm['velocity_pca'] and layers['velocity'] beside what they had.
+    From .h5ad to .h5ad the cells are copied, with obsm['velocity_pca'] and layers['velocity'] beside what they had,
+    and obs['growth_rate'] where the plan makes and loses mass (plan=unbalanced).
     """
     from advect.data import read_like, write_table
     from advect.data.read import split_key

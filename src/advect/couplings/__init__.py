@@ -5,6 +5,7 @@ that the same two index tensors permute every per-row tensor of a batch: data, l
 random, `Assignment` by optimal transport (exact, or by local repairs where there are very many rows), `Partial`
 leaves the dearest pairs out, `Entropic` draws from a plan tied to the noise of a Schrödinger bridge, `Classwise` lets
 any of them act inside each class of a condition, `Conditioned` weighs the distance of continuous conditions.
+`Unbalanced` makes and loses mass, and `PlanGrowth` says how much.
 `Semidiscrete` is prepared with the data set once and then finds the data row of any source row.
 """
 
@@ -23,6 +24,7 @@ from advect.couplings.cost import (
 )
 from advect.couplings.entropic import Entropic, NotConvergedError
 from advect.couplings.exact import solve_assignment
+from advect.couplings.growth import PlanGrowth
 from advect.couplings.independent import Independent
 from advect.couplings.partial import Partial
 from advect.couplings.semidiscrete import Semidiscrete
@@ -41,6 +43,7 @@ __all__ = [
     "Independent",
     "NotConvergedError",
     "Partial",
+    "PlanGrowth",
     "Semidiscrete",
     "Unbalanced",
     "centred_rows",

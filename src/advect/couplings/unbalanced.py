@@ -27,6 +27,29 @@ from advect.records import Pairs
 
 
 @dataclass(frozen=True)
+class UnbalancedDuals:
+    """A plan by its dual numbers: P_ij = exp(f_i + g_j − c_ij/ε)/(n0 n1).
+
+    Attributes:
+        early: ``(source,)`` f, in units of ε, float64.
+        late: ``(data,)`` g.
+        epsilon: ε, in units of the cost.
+        relaxation: τ, likewise.
+        iterations: Rounds it took.
+    """
+
+    early: Float[Tensor, " source"]
+    late: Float[Tensor, " data"]
+    epsilon: float
+    relaxation: float
+    iterations: int
+
+    def plan(self, cost: Float[Tensor, "source data"]) -> Float[Tensor, "source data"]:
+        """The plan of these costs."""
+        return torch.exp(self.early[:, None] + self.late - cost / self.epsilon) / cost.numel()
+
+
+@dataclass(frozen=True)
 class Unbalanced(InBatch):
     """Pairs drawn from the unbalanced plan, each data row with the mass that the plan leaves it as its weight.
 
@@ -76,14 +99,15 @@ class Unbalanced(InBatch):
         generator = need_generator(generator, "Unbalanced.draw")
         check_rows(x0, x1, "Unbalanced.draw")
         cost = ground_cost(self.cost, "Unbalanced")(x0, x1)
-        plan, iterations = self._solve(cost)
+        duals = self._solve(cost)
+        plan = duals.plan(cost)
         mass = plan.sum()
         index0 = draw_sources(plan / plan.sum(0, keepdim=True).clamp(min=1e-300), generator)
         report = {
             "mean_cost": float((plan * cost).sum() / mass),
             "independent_cost": float(cost.mean()),
             "mass": float(mass),
-            "iterations": float(iterations),
+            "iterations": float(duals.iterations),
         } | ({} if condition is None else {"ignored_condition": 1.0})
         weight = (plan.sum(0) * len(x1)).to(x1.device, x1.dtype)
         return Pairs(index0.to(x1.device), torch.arange(len(x1), device=x1.device), weight, report)
@@ -91,10 +115,16 @@ class Unbalanced(InBatch):
     def plan(self, x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."]) -> Float[Tensor, "source data"]:
         """The plan itself, float64; its sums are the masses that are left of 1/n0 and 1/n1 per row."""
         check_rows(x0, x1, "Unbalanced.plan")
-        return self._solve(ground_cost(self.cost, "Unbalanced")(x0, x1))[0]
+        cost = ground_cost(self.cost, "Unbalanced")(x0, x1)
+        return self._solve(cost).plan(cost)
 
-    def _solve(self, cost: Float[Tensor, "source data"]) -> tuple[Float[Tensor, "source data"], int]:
-        """The plan and the rounds it took."""
+    def duals(self, x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."]) -> UnbalancedDuals:
+        """The plan by its dual numbers, which extend it to other rows; see `growth`."""
+        check_rows(x0, x1, "Unbalanced.duals")
+        return self._solve(ground_cost(self.cost, "Unbalanced")(x0, x1))
+
+    def _solve(self, cost: Float[Tensor, "source data"]) -> UnbalancedDuals:
+        """Rounds of the scaling iteration until the duals rest."""
         scale = max(float(cost.mean()), torch.finfo(cost.dtype).tiny)
         epsilon, tau = self.regularisation * scale, self.relaxation * scale
         damped, (num0, num1) = tau / (tau + epsilon), cost.shape
@@ -112,7 +142,7 @@ class Unbalanced(InBatch):
             change = float((new_f - f).abs().max())
             f = new_f
             if change <= self.tolerance:
-                return torch.exp(f[:, None] + g - scaled) / (num0 * num1), turn
+                return UnbalancedDuals(f, g, epsilon, tau, turn)
         raise NotConvergedError(
             f"the unbalanced plan between {num0} and {num1} rows did not come to rest: after {self.max_iterations} "
             f"rounds its duals still change by {change:.1e} ε (tolerance {self.tolerance:.1e})",

@@ -108,12 +108,9 @@ def regression_gap(
         raise DataError(
             f"{len(held_out)} held-out rows are too few", where="regression gap", remedy="Give at least 16."
         )
-    first, last = max(interval[0], exact.interval[0]), min(interval[1], exact.interval[1])
-    # One time in each of as many slices: less chance in the mean than with independent ones.
-    slices = torch.arange(rows, dtype=torch.float64) + torch.rand(rows, generator=generator, dtype=torch.float64)
-    t = first + (last - first) * slices / rows
-    noise = torch.randn(rows, *exact.event_shape, generator=generator, dtype=torch.float64)
-    chosen, others = _draw(len(exact.data), rows, generator), _draw(len(held_out), rows, generator)
+    first, last = _common(exact, interval)
+    t, noise, chosen = _on_the_way(exact, rows, (first, last), generator)
+    others = _draw(len(held_out), rows, generator)
     gaussian = GaussianBaseline.fit(exact.data.double(), exact.schedule).double()
     known = _errors(velocity, exact, gaussian, exact.data[chosen].double(), noise, t)
     unseen = _errors(velocity, exact, gaussian, held_out[others].double(), noise, t)
@@ -129,6 +126,61 @@ def regression_gap(
         last=last,
         spans=_by_time(known, t),
     )
+
+
+@dataclass(frozen=True)
+class FieldPoints:
+    """Points on the way to training rows and the exact velocity there, drawn once so that fields compare.
+
+    Attributes:
+        t: ``(rows,)`` float64, in no order.
+        x: ``(rows, *event)`` float64.
+        velocity: The exact one, ``(rows, *event)`` float64.
+    """
+
+    t: Tensor
+    x: Tensor
+    velocity: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def draw(
+        cls, exact: EmpiricalField, rows: int, *, generator: Generator, interval: tuple[float, float] = (0.0, 1.0)
+    ) -> "FieldPoints":
+        """Points as `regression_gap` takes them."""
+        t, noise, chosen = _on_the_way(exact, rows, _common(exact, interval), generator)
+        x, _ = _bridge(exact, exact.data[chosen].double(), noise.to(exact.data.device), t.to(exact.data.device))
+        order = torch.randperm(rows, generator=generator)  # the first few are of all times, too
+        return cls(*(values[order.to(values.device)] for values in (t.to(x.device), x, exact(t.to(x.device), x))))
+
+    def gap(self, velocity: Field, rows: int | None = None) -> tuple[float, float]:
+        """E|v − u*|² over the first ``rows`` of the points, with its standard error."""
+        learnt = velocity(self.t[:rows], self.x[:rows]).double()
+        squares = _square(learnt - self.velocity[:rows])
+        return float(squares.mean()), _standard_error(squares)
+
+
+def _common(exact: EmpiricalField, interval: tuple[float, float]) -> tuple[float, float]:
+    """Where both fields are known."""
+    return max(interval[0], exact.interval[0]), min(interval[1], exact.interval[1])
+
+
+def _on_the_way(
+    exact: EmpiricalField, rows: int, interval: tuple[float, float], generator: Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Times, noise and indices of training rows; rising times, one in each of as many slices, which leaves less chance
+    in a mean than independent ones."""
+    first, last = interval
+    slices = torch.arange(rows, dtype=torch.float64) + torch.rand(rows, generator=generator, dtype=torch.float64)
+    noise = torch.randn(rows, *exact.event_shape, generator=generator, dtype=torch.float64)
+    return first + (last - first) * slices / rows, noise, _draw(len(exact.data), rows, generator)
+
+
+def _bridge(exact: EmpiricalField, x1: Tensor, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """α x1 + σ x0 and its derivative in time."""
+    schedule, time = exact.schedule, expand_time(t, x1)
+    x = schedule.alpha(time) * x1 + schedule.sigma(time) * x0
+    return x, schedule.alpha_derivative(time) * x1 + schedule.sigma_derivative(time) * x0
 
 
 @dataclass(frozen=True)
@@ -160,9 +212,8 @@ def _by_time(errors: _Errors, t: Tensor) -> tuple[GapSpan, ...]:
 
 def _errors(velocity: Field, exact: EmpiricalField, gaussian: Field, x1: Tensor, x0: Tensor, t: Tensor) -> _Errors:
     """Learnt and exact velocity beside the conditional one, at α x1 + σ x0."""
-    schedule, time = exact.schedule, expand_time(t, x1)
-    x = schedule.alpha(time) * x1 + schedule.sigma(time) * x0
-    target = schedule.alpha_derivative(time) * x1 + schedule.sigma_derivative(time) * x0
+    schedule = exact.schedule
+    x, target = _bridge(exact, x1, x0, t)
     learnt = velocity(t.to(exact.data.dtype), x.to(exact.data.dtype)).double()
     best = exact(t, x)
     scale = (schedule.sigma(t) / wronskian(schedule, t)).square()

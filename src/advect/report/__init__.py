@@ -5,7 +5,7 @@ HTML file. `verdict` puts scores into words. The figures of the page are in `fig
 `picture_grid` and `write_png_grid` make pictures of pictures, `write_pictures` single files.
 """
 
-from advect.report.content import DataSummary, ErrorCurve, History, Likelihood, Regression, ReportContent
+from advect.report.content import DataSummary, ErrorCurve, FigureCurve, History, Likelihood, Regression, ReportContent
 from advect.report.density import DensityGrid
 from advect.report.images import picture_grid, write_pictures, write_png_grid
 from advect.report.motion import Motion
@@ -16,6 +16,7 @@ __all__ = [
     "DataSummary",
     "DensityGrid",
     "ErrorCurve",
+    "FigureCurve",
     "History",
     "Likelihood",
     "Motion",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from advect.records import Column, Finding, Metric, Table
 from advect.report.density import DensityGrid
 from advect.report.motion import Motion
+from advect.report.pairing import PairingCost
 from advect.report.times import Course
 
 
@@ -73,6 +74,29 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class FigureCurve:
+    """A figure that was measured while the run trained.
+
+    Attributes:
+        label: What it is.
+        steps: Where it was measured.
+        values: What it was there.
+        level: What it is judged by, such as the same figure of real rows; None where there is nothing.
+        level_label: What that is.
+        spread: Standard deviation of the level, or None.
+        rises: Whether larger is better.
+    """
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    level: float | None = None
+    level_label: str = ""
+    spread: float | None = None
+    rises: bool = False
+
+
+@dataclass(frozen=True)
 class History:
     """How training went. The two curves have their own steps, because validation is seldom run.
 
@@ -84,6 +108,7 @@ class History:
         best_step: The step whose weights were kept, or None.
         seconds: Training time, or None.
         shares: Where the loop's time went: phase name to fraction.
+        figures: Curves of what else was measured on the way.
     """
 
     steps: Sequence[float] = ()
@@ -93,6 +118,7 @@ class History:
     best_step: int | None = None
     seconds: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    figures: Sequence[FigureCurve] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +182,7 @@ class ReportContent:
         ends: What stands at t = 0 and at t = 1.
         course: The times of a run that leads through several.
         density: The model's density in the plane.
+        pairing: What pairing source and data costs.
         error_curves: Error against network evaluations, one per solver.
         configuration: The resolved configuration as TOML.
         command: The command line that makes this run again.
@@ -180,6 +207,7 @@ class ReportContent:
     ends: tuple[str, str] = ("noise", "data")
     course: Course | None = None
     density: DensityGrid | None = None
+    pairing: tuple[PairingCost, ...] = ()
     error_curves: tuple[ErrorCurve, ...] = ()
     configuration: str = ""
     command: str = ""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from advect.report.content import ErrorCurve, History, Likelihood, Regression
+from advect.report.content import ErrorCurve, FigureCurve, History, Likelihood, Regression
 from advect.report.ink import FAINT, INK, REAL, SAMPLES, house_style, label, new_figure
 from advect.report.marginals import say
 from advect.report.numerals import grouped
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # A log axis where the loss falls by more than this, else the end of training would be a flat line; but none over
 # more powers of ten than an axis can label.
 _LOG_RATIO, _WIDEST_LOG = 20.0, 1e60
+_LARGEST = 1e300  # of a number that an axis can still leave room around
 
 
 def _curve(steps: Sequence[float], values: Sequence[float]) -> np.ndarray:
@@ -71,6 +72,45 @@ def _scale(axes: "matplotlib.axes.Axes", losses: np.ndarray) -> None:
     top = float(np.quantile(losses, 0.98))
     if np.isfinite(high - low) and high - low > 3 * (top - low) > 0:
         axes.set_ylim(low - 0.05 * (top - low), top + 0.25 * (top - low))
+
+
+@house_style()
+def figures_figure(curves: Sequence[FigureCurve], *, best_step: int | None = None) -> "matplotlib.figure.Figure":
+    """What was measured on the way, one panel a figure, each with what it is judged by (dashes; band: two standard
+    deviations of it) and the step whose weights were kept."""
+    drawn = [(curve, _curve(curve.steps, curve.values)) for curve in curves]
+    drawn = [(curve, points) for curve, points in drawn if len(points)]
+    figure = new_figure(5.6, 0.6 + 1.45 * max(len(drawn), 1))
+    if not drawn:
+        say(figure.subplots(), "Nothing was measured on the way.")
+        return figure
+    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (curve, points) in zip(panels, drawn, strict=True):
+        axes.plot(*points.T, "o-", color=SAMPLES, ms=3.2, linewidth=1.2)
+        _level(axes, curve)
+        if best_step is not None:
+            axes.axvline(best_step, color=FAINT, linestyle=":", linewidth=1.3)
+        if curve.level is None:
+            _scale(axes, points[:, 1])
+        axes.set_title(label(curve.label, 60) + (" (higher is better)" if curve.rises else " (lower is better)"))
+        axes.grid(axis="y")
+    panels[-1].set_xlabel("step")
+    return figure
+
+
+def _level(axes: "matplotlib.axes.Axes", curve: FigureCurve) -> None:
+    """What a figure is judged by, named at the right end of its line."""
+    level = curve.level
+    if level is None or not abs(level) < _LARGEST:
+        return
+    axes.axhline(level, color=INK, linestyle="--", linewidth=1.1)
+    if curve.spread is not None and curve.spread < _LARGEST:
+        low = max(level - 2 * curve.spread, 0.0) if level >= 0 else level - 2 * curve.spread
+        axes.axhspan(low, level + 2 * curve.spread, color=INK, alpha=0.08, linewidth=0)
+    axes.annotate(
+        label(curve.level_label, 40), (1.0, level), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+        textcoords="offset points", ha="right", va="bottom", fontsize=8.5, color=INK,
+    )  # fmt: skip
 
 
 @house_style()

@@ -18,6 +18,7 @@ from advect.report.density import density_card
 from advect.report.ink import clean
 from advect.report.moving import moving
 from advect.report.numerals import grouped
+from advect.report.pairing import pairing_card, pairing_words
 from advect.report.parts import column_row, score_row
 from advect.report.times import HEADS, course_card, course_rows
 
@@ -52,7 +53,10 @@ def render_report(content: ReportContent) -> str:
             likelihood=sections.likelihood(content),
             likelihood_card=sections.likelihood_card(content),
             training=sections.training(content),
+            on_the_way=sections.on_the_way(content),
             regression=sections.regression(content),
+            pairing=pairing_card(content.pairing),
+            pairing_words=pairing_words(content.pairing),
             cost=sections.cost(content),
             paths=sections.paths(content),
             motion=moving(content.motion),

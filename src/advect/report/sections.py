@@ -8,7 +8,13 @@ import numpy as np
 from advect.errors import ShapeError
 from advect.records import Table
 from advect.report.content import DataSummary, ReportContent
-from advect.report.curves import error_figure, history_figure, likelihood_figure, regression_figure
+from advect.report.curves import (
+    error_figure,
+    figures_figure,
+    history_figure,
+    likelihood_figure,
+    regression_figure,
+)
 from advect.report.figures import (
     matrix_columns,
     matrix_figure,
@@ -26,6 +32,7 @@ from advect.report.verdict import judge
 
 # So many columns and scores stand open on the page; the rest is one click away, and on paper open as well.
 OPEN_COLUMNS, OPEN_ROWS = 12, 16
+FEWEST_POINTS = 3  # of a curve
 _PICTURES = 64
 _PATHS = 60
 
@@ -274,6 +281,30 @@ def _time_spent(shares: Mapping[str, float]) -> str:
 def _fall(name: str, values: Iterable[float]) -> str:
     finite = [v for v in values if np.isfinite(v)]
     return f"{name} from {number(finite[0])} to {number(finite[-1])}." if finite else ""
+
+
+def on_the_way(content: ReportContent) -> Card | None:
+    """The figures that were measured while the run trained; nothing where no curve has three points."""
+    history = content.history
+    curves = () if history is None else tuple(curve for curve in history.figures if len(curve.steps) >= FEWEST_POINTS)
+    if history is None or not curves:
+        return None
+    told = []
+    for curve in curves:
+        words = clean(curve.label)
+        told.append(_fall(f"{words[:1].upper()}{words[1:]}", curve.values))
+        if curve.level is not None:
+            told.append(f"{clean(curve.level_label)}: {number(curve.level)}.".capitalize())
+    caption = (
+        "Of the averaged weights, on the same rows and noise each time. The rows are few and the solver is coarse: the "
+        "scores above are the ones to quote. Dashes: what a curve is judged by (band: two standard deviations)."
+    )
+    return figure_card(
+        figures_figure(curves, best_step=history.best_step),
+        " ".join(["Figures against training step.", *(t for t in told if t)]),
+        heading="Figures on the way",
+        caption=caption,
+    )
 
 
 def regression(content: ReportContent) -> Card | None:

@@ -1,8 +1,11 @@
 """The model artefact: a flow with everything needed to speak the user's kind of data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
+from advect.couplings import PlanGrowth
 from advect.data.codec import Codec
 from advect.data.condition import ConditionCodec
 from advect.data.schema import schema_from_dict, schema_to_dict
@@ -11,6 +14,8 @@ from advect.flows import Flow
 from advect.records import Schema
 from advect.run.folder import MODEL, RunFolder
 from advect.run.tensors import read_tensors, write_tensors
+
+_GROWTH = "growth."  # beginning of the names of tensors that are no weights
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Artefact:
         config: The resolved settings, nested as in ``config.toml``.
         history: Lines of the training history.
         evaluation: Held-out figures, if they were computed.
+        growth: Of each pair of neighbouring times, where the plan makes and loses mass; else empty.
     """
 
     flow: Flow
@@ -34,21 +40,29 @@ class Artefact:
     config: Mapping
     history: tuple[Mapping, ...] = ()
     evaluation: Mapping = field(default_factory=dict)
+    growth: tuple[PlanGrowth, ...] = ()
 
 
 def write_artefact(folder: RunFolder, artefact: Artefact) -> None:
     """Write ``model.safetensors``: weights, and a card that rebuilds the model around them."""
-    card = {
+    card: dict[str, object] = {
         "schema": schema_to_dict(artefact.schema),
         "codec": artefact.codec.to_dict(),
         "condition": artefact.condition.to_dict() if artefact.condition else None,
         "config": artefact.config,
     }
-    write_tensors(folder.file(MODEL), artefact.flow.state_dict(), card)
+    tensors = dict(artefact.flow.state_dict())
+    if artefact.growth:
+        card["growth"] = [one.numbers() for one in artefact.growth]
+        for place, one in enumerate(artefact.growth):
+            tensors |= {f"{_GROWTH}{place}.{name}": tensor for name, tensor in one.tensors().items()}
+    write_tensors(folder.file(MODEL), tensors, card)
 
 
-def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | None, dict]:
-    """Weights, schema, codec, condition codec and configuration of a finished run.
+def read_card(
+    folder: RunFolder,
+) -> tuple[dict, Schema, Codec, ConditionCodec | None, dict, tuple[PlanGrowth, ...]]:
+    """Weights, schema, codec, condition codec, configuration and growth of a finished run.
 
     Raises:
         RunFolderError: The run is unfinished or damaged.
@@ -57,12 +71,14 @@ def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | 
     tensors, card = read_tensors(folder.file(MODEL))
     try:
         condition = card["condition"]
+        growth = _read_growth(tensors, card.get("growth", ()))
         return (
-            tensors,
+            {name: tensor for name, tensor in tensors.items() if not name.startswith(_GROWTH)},
             schema_from_dict(card["schema"]),
             Codec.from_dict(card["codec"]),
             None if condition is None else ConditionCodec.from_dict(condition),
             dict(card["config"]),
+            growth,
         )
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunFolderError(
@@ -70,3 +86,12 @@ def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | 
             where=str(folder.path),
             remedy="The run folder is damaged, or was written by another version; restore it or train anew.",
         ) from error
+
+
+def _read_growth(tensors: Mapping[str, Tensor], numbers: Sequence[Mapping]) -> tuple[PlanGrowth, ...]:
+    found = []
+    for place, one in enumerate(numbers):
+        prefix = f"{_GROWTH}{place}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        found.append(PlanGrowth.load(own, one))
+    return tuple(found)

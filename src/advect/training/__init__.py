@@ -10,6 +10,7 @@ from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
 from advect.training.loop import Outcome, Trainer
 from advect.training.pool import Pool
+from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
@@ -26,6 +27,8 @@ __all__ = [
     "LostWorkerError",
     "Outcome",
     "Pool",
+    "Probe",
+    "Probes",
     "SnapshotBatches",
     "Snapshots",
     "Trainer",

@@ -31,6 +31,8 @@ class TrainingConfig:
             those of its parts added up. 0 takes all rows of a batch together.
         precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
+        probe_share: The share of the training time that figures of the weights on the way may take, see `probes`; 0
+            measures none.
         seed: Of every draw the loop makes.
     """
 
@@ -49,6 +51,7 @@ class TrainingConfig:
     pool_uses: int = 1
     microbatch: int = 0
     precision: str = "float32"
+    probe_share: float = 0.03
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,8 +82,9 @@ class TrainingConfig:
             raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are two numbers in [0, 1), not {self.betas}", where="betas")
-        if not 0 <= self.ema_decay <= 1:
-            raise ConfigError(f"ema_decay lies between 0 and 1, not {self.ema_decay}", where="ema_decay")
+        for name in ("ema_decay", "probe_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} lies between 0 and 1, not {getattr(self, name)}", where=name)
         if self.decay not in ("cosine", "constant"):
             raise ConfigError(
                 f"decay {self.decay!r} is not known", where="decay", remedy="Choose 'cosine' or 'constant'."

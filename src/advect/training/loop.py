@@ -6,7 +6,7 @@ is a method and is timed, so that the live line can say where the time goes.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
+from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
 from advect.training.shares import pieces_of, share_losses, total_weight
@@ -67,6 +68,7 @@ class Trainer:
         config: Settings.
         sink: Where progress, metrics and checkpoints go.
         validation_batches: How many batches a validation takes.
+        probes: What else is measured of the averaged weights at a few validations, within `TrainingConfig.probe_share`.
         workers: The processes that share the rows of every batch.
 
     Raises:
@@ -82,6 +84,7 @@ class Trainer:
         sink: Sink,
         validation: BatchSource | None = None,
         validation_batches: int = 4,
+        probes: Sequence[Probe] = (),
         workers: Workers = ALONE,
     ) -> None:
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
@@ -95,6 +98,7 @@ class Trainer:
         pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         self.batches = in_blocks(pool, config.seed)
         self.validation, self.validation_batches = validation, validation_batches
+        self.probes = Probes(probes, config.probe_share)
         parameters = [p for p in flow.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError("the flow has no trainable parameters", where="training")
@@ -126,6 +130,7 @@ class Trainer:
             self.flow.train()
             self.workers.spread(list(self.state.tensors().values()))
             self._clock.start(self.state.step)
+            self.probes.begin()
             while self.state.step < self.config.steps:
                 reason = self._reason_to_leave(stop, deadline)
                 if reason != "finished":
@@ -305,26 +310,34 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Loss of the averaged weights on fixed rows with fixed draws, so that two validations compare."""
+        """Loss and figures of the averaged weights, with fixed draws, so that two validations compare."""
         training, seconds = self._clock.mean_loss(), self.state.seconds + self._clock.running()
         values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
         values |= {f"coupling_{k}": v for k, v in self.batches.report.items()}
-        if self.validation is not None:
-            if self._cached_validation is None:
-                self._cached_validation = self._validation_batches(self.validation)
+        interval = self.config.validation_interval
+        due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
+        if self.validation is not None or due:
             self.flow.eval()
             with self.state.average.applied():
-                losses = torch.stack(
-                    [
-                        torch.stack([*self._losses(batch, generator, nullcontext())]).sum()
-                        for batch, generator in zip(self._cached_validation, self._validation_draws(1), strict=True)
-                    ]
-                )
+                if self.validation is not None:
+                    values["validation_loss"] = self._validation_loss(self.validation)
+                values |= self.probes.measure() if due else {}
             self.flow.train()
-            self.workers.add([losses])
-            values["validation_loss"] = float(losses.mean())
+        if "validation_loss" in values:
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
+
+    def _validation_loss(self, validation: BatchSource) -> float:
+        if self._cached_validation is None:
+            self._cached_validation = self._validation_batches(validation)
+        losses = torch.stack(
+            [
+                torch.stack([*self._losses(batch, generator, nullcontext())]).sum()
+                for batch, generator in zip(self._cached_validation, self._validation_draws(1), strict=True)
+            ]
+        )
+        self.workers.add([losses])
+        return float(losses.mean())
 
     def _validation_batches(self, validation: BatchSource) -> list[Batch]:
         return [validation.draw(index, generator) for index, generator in enumerate(self._validation_draws(0))]

@@ -70,7 +70,7 @@ class SnapshotBatches:
             x0 = earlier.draw(before.rows(turn), generator)
         with phase("coupling"):
             pairs = self.snapshots.couplings[pair].draw(x0, x1, generator=generator)
-            self.report = dict(pairs.report)
+            self.report = dict(pairs.report) | {"interval": float(pair)}
             return paired(Batch(x1=x1, x0=x0, interval=self._interval(pair, x1)), pairs)
 
     def seconds_per_step(self) -> float:

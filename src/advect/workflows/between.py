@@ -12,6 +12,7 @@ from advect.errors import ConfigError
 from advect.records import Mapped, Table
 from advect.run import Artefact
 from advect.training import generator_for
+from advect.workflows.growth import mass_gain, with_mass
 from advect.workflows.prepare import SAMPLE, SCORE
 from advect.workflows.snapshots import needed_timeline, timeline_of
 from advect.workflows.transport import Transported, from_latent, preprocessing, to_latent, transport
@@ -119,7 +120,8 @@ def _moved(artefact: Artefact, table: Table, start: float, end: float, seed: int
     moved = Mapped(torch.cat([piece.value for piece in pieces]), None, status)
     nfe = torch.cat([piece.nfe for piece in pieces if piece.nfe is not None])
     worst = torch.maximum(coded.status.to(torch.int8), status.cpu().to(torch.int8))
-    return Transported(from_latent(artefact, moved), worst, float(nfe.double().mean()))
+    table = with_mass(from_latent(artefact, moved), mass_gain(artefact, latent, start, end))
+    return Transported(table, worst, float(nfe.double().mean()))
 
 
 def _starts(timeline: Timeline, table: Table, start: Any, end: Any) -> np.ndarray:

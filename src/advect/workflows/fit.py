@@ -33,9 +33,11 @@ from advect.training import ALONE, Outcome, Workers
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
+from advect.workflows.growth import growth_of
 from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
+from advect.workflows.probes import probes_of
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
 from advect.workflows.together import follow, leading, with_processes
@@ -161,7 +163,8 @@ def _comparable(config: Mapping) -> dict:
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
     for name in ("path", "origin"):  # how a file is named does not matter, its content does
         kept.get("data", {}).pop(name, None)
-    kept.get("training", {}).pop("checkpoint_seconds", None)
+    for name in ("checkpoint_seconds", "probe_share"):  # neither touches the weights
+        kept.get("training", {}).pop(name, None)
     return kept
 
 
@@ -189,7 +192,8 @@ def _train(
         listener.preflight(describe(prepared, workers=workers))
     if folder is not None and folder.state == "empty":
         write_text(folder.file(CONFIG), render(prepared.sections, head=_head(request)))
-    trainer = make_trainer(prepared, sink, workers)
+    # What is measured on the way is for the report, which a run in memory does not get.
+    trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared), workers)
     if checkpoint is not None:
         trainer.state.load(*checkpoint)
         listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")
@@ -232,6 +236,7 @@ def _finish(
         condition=prepared.condition,
         config=values(prepared.sections) | {"outcome": _outcome_card(outcome)},
         history=history,
+        growth=growth_of(prepared),
     )
     if folder is not None:
         # The solver is measured on the weights that are kept, so it is written with them.

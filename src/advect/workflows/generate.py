@@ -19,6 +19,7 @@ from advect.solvers import make_solver
 from advect.training import generator_for
 from advect.typing import Solver
 from advect.workflows.autoguide import autoguided
+from advect.workflows.growth import mass_gain, with_mass
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.snapshots import needed_timeline
 
@@ -201,6 +202,9 @@ def _at_times(
     column = timeline.column(np.repeat(np.array(asked), num_rows))
     dtype = "str" if column.dtype.kind == "O" else str(column.dtype)
     table = beside(joined([artefact.codec.decode(one.value) for one in drawn]), {timeline.key: column}, (dtype,))
+    gained = [mass_gain(artefact, start, 0.0, place) for place in places]
+    known = [one for one in gained if one is not None]
+    table = with_mass(table, np.concatenate(known) if known else None)
     nfe = sum(float(one.nfe.double().mean()) for one in drawn if one.nfe is not None) / len(drawn)
     return Generated(table, nfe, time.perf_counter() - started, torch.cat(usable).numpy(), choice.told(artefact))
 

@@ -78,7 +78,7 @@ def likelihood_facts(artefact: Artefact, scores: HeldOutScores, reference: Table
         return {"reason": scores.reason}
     generator = generator_for(seed, EVALUATE, _GAUSSIAN)
     try:
-        gaussian = _gaussian_scores(artefact, scores.rows, reference, coding_draws(artefact), generator)
+        gaussian = gaussian_scores(artefact, scores.rows, reference, coding_draws(artefact), generator)
     except UnsupportedError:  # flat in some direction: the model has a score, the Gaussian has none
         gaussian = None
     return summary(scores.scored, gaussian) | _kind(artefact)
@@ -151,23 +151,35 @@ def _standard_error(values: Tensor) -> float:
     return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def _gaussian_scores(artefact: Artefact, rows: Table, reference: Table, draws: int, generator: Generator) -> Tensor:
+def gaussian_scores(artefact: Artefact, rows: Table, reference: Table, draws: int, generator: Generator) -> Tensor:
     """The same estimate with a Gaussian fit in latent coordinates in place of the flow: preprocessing for both."""
     train = flat_latent(artefact, some_rows(reference, 20_000, generator), generator)
-    prepared = artefact.codec.prepare(rows, dtype=torch.float64)
-    index = torch.arange(rows.num_rows)
-    logs = []
-    for _ in range(draws):
-        coded = prepared.draw(index, generator)
-        value, log_det = coded.values, -coded.log_proposal.double()
-        with torch.no_grad():
-            for part in preprocessing(artefact):
-                mapped = part.encode(value)
-                value = mapped.value
-                assert mapped.log_abs_det_jacobian is not None
-                log_det = log_det + mapped.log_abs_det_jacobian.double()
-        logs.append(gaussian_fit_log_prob(train, value.reshape(len(index), -1).double()) + log_det)
+    latent, offset = coded_latent(artefact, rows, draws, generator)
+    logs = [gaussian_fit_log_prob(train, value.flatten(1)) + log for value, log in zip(latent, offset, strict=True)]
     return torch.logsumexp(torch.stack(logs), 0) - math.log(draws)
+
+
+@torch.no_grad()
+def coded_latent(artefact: Artefact, rows: Table, draws: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Rows in latent coordinates, coded several times, and what a log-density there lacks to one of the rows.
+
+    Returns:
+        ``(draws, rows, *event)`` float64, and ``(draws, rows)``: the log-determinant of the preprocessing less the
+        log-density of what coding drew.
+    """
+    prepared = artefact.codec.prepare(rows, dtype=torch.float64)
+    values, offsets = [], []
+    for _ in range(draws):
+        coded = prepared.draw(torch.arange(rows.num_rows), generator)
+        value, offset = coded.values, -coded.log_proposal.double()
+        for part in preprocessing(artefact):
+            mapped = part.encode(value)
+            value = mapped.value
+            assert mapped.log_abs_det_jacobian is not None
+            offset = offset + mapped.log_abs_det_jacobian.double()
+        values.append(value.double())
+        offsets.append(offset)
+    return torch.stack(values), torch.stack(offsets)
 
 
 def _kind(artefact: Artefact) -> dict[str, str]:

@@ -28,7 +28,7 @@ def open_run(path: object, *, parts: Parts | None = None) -> Artefact:
         RunFolderError: No finished run, or a damaged one.
     """
     folder = path if isinstance(path, RunFolder) else RunFolder(str(path))
-    tensors, schema, codec, condition, config = read_card(folder)
+    tensors, schema, codec, condition, config, growth = read_card(folder)
     flow = rebuild(tensors, codec, config, parts=parts, where=str(folder.path))
     evaluation = folder.read_json(EVALUATION) if folder.file(EVALUATION).exists() else {}
     return Artefact(
@@ -39,6 +39,7 @@ def open_run(path: object, *, parts: Parts | None = None) -> Artefact:
         config=config,
         history=tuple(read_history(folder)),
         evaluation=evaluation,
+        growth=growth,
     )
 
 

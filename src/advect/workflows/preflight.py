@@ -56,7 +56,7 @@ def describe(prepared: Prepared, *, started: float | None = None, workers: Worke
     request = prepared.request
     if request.budget_seconds is not None and started is not None:
         prepared = steps_for_budget(prepared, started, reserve=True)
-    trainer = make_trainer(prepared, MemorySink(), workers.silent())
+    trainer = make_trainer(prepared, MemorySink(), workers=workers.silent())
     per_step = trainer.time_steps(TIMED_STEPS)
     schema, split, method = prepared.schema, prepared.split, get_method(request.method)
     kinds: dict[str, int] = {}

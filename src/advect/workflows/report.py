@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from advect.records import Finding, Metric, Schema, Table
 from advect.report import (
     DataSummary,
     ErrorCurve,
+    FigureCurve,
     History,
     Likelihood,
     Regression,
@@ -29,7 +30,9 @@ from advect.training import TrainingConfig, generator_for
 from advect.workflows.course import course
 from advect.workflows.density_map import density_around
 from advect.workflows.generate import generate
+from advect.workflows.pairing import pairing_costs
 from advect.workflows.prepare import SAMPLE
+from advect.workflows.probes import FIGURES, Figure
 from advect.workflows.regression_gap import regression_line
 from advect.workflows.shown_motion import pixel_bounds, shown_motion
 from advect.workflows.snapshots import of_last_time, timeline_of
@@ -112,6 +115,7 @@ def _content(
         real=real,
         motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
         density=density_around(artefact, real, seed=int(config["seed"]), deadline=deadline),
+        pairing=pairing_costs(artefact),
         ends=_ends(artefact),
         course=course(artefact, table, split),
         error_curves=_error_curves(artefact),
@@ -220,6 +224,23 @@ def _history(artefact: Artefact) -> History:
         best_step=outcome.get("best_step") if validated else None,
         seconds=outcome.get("seconds"),
         shares=outcome.get("time", {}),
+        figures=tuple(curve for curve in (_figure_curve(lines, figure) for figure in FIGURES) if curve is not None),
+    )
+
+
+def _figure_curve(lines: Sequence[Mapping], figure: Figure) -> FigureCurve | None:
+    """One figure on the way; None where it was never measured."""
+    measured = [line for line in lines if line.get(figure.key) is not None]
+    if not measured:
+        return None
+    return FigureCurve(
+        label=figure.words,
+        steps=[line["step"] for line in measured],
+        values=[line[figure.key] for line in measured],
+        level=measured[-1].get(figure.level),
+        level_label=figure.level_words,
+        spread=measured[-1].get(figure.spread),
+        rises=figure.rises,
     )
 
 

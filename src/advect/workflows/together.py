@@ -48,7 +48,7 @@ def follow(prepared: Prepared, workers: Workers, stop: Callable[[], bool], phase
     steps = workers.leading(NOTHING_TO_DO)
     if steps == NOTHING_TO_DO:
         return Outcome(True, 0, float("nan"), 0, 0.0, "finished")
-    trainer = make_trainer(with_steps(prepared, steps), MemorySink(), workers)
+    trainer = make_trainer(with_steps(prepared, steps), MemorySink(), workers=workers)
     # Before the first message of the run is sent, which waits for everyone, the leader writes no other checkpoint.
     checkpoint = None if prepared.request.out is None else read_checkpoint(RunFolder(prepared.request.out))
     if checkpoint is not None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
@@ -12,6 +13,7 @@ from advect.training import (
     BatchSource,
     ChainBatches,
     DataRows,
+    Probe,
     SnapshotBatches,
     Snapshots,
     Trainer,
@@ -28,8 +30,17 @@ BUDGET_MARGIN = 0.9
 VALIDATION_BATCHES = 4
 
 
-def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink, workers: Workers = ALONE) -> Trainer:
-    """The loop over the prepared rows, or the part of it that one of several processes has."""
+def make_trainer(
+    prepared: Prepared, sink: FolderSink | MemorySink, probes: Sequence[Probe] = (), workers: Workers = ALONE
+) -> Trainer:
+    """The loop over the prepared rows, or the part of it that one of several processes has.
+
+    Args:
+        prepared: Rows, flow, objective and settings.
+        sink: Where everything goes.
+        probes: Measured on the way.
+        workers: The processes.
+    """
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
@@ -49,6 +60,7 @@ def make_trainer(prepared: Prepared, sink: FolderSink | MemorySink, workers: Wor
         validation=None if validate is None else batches(validate, seed + 1, prepared=False),
         validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
         workers=workers,
+        probes=probes,
     )
 
 
@@ -74,8 +86,9 @@ def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool, worke
         workers: The processes; what their messages cost is not timed.
     """
     budget = prepared.request.budget_seconds or 0.0
-    trainer = make_trainer(with_steps(prepared, 10**6), MemorySink(), workers.silent())
+    trainer = make_trainer(with_steps(prepared, 10**6), MemorySink(), workers=workers.silent())
     per_step = trainer.time_steps(2)
     per_step = trainer.time_steps(max(2, min(TIMED_STEPS, int(TIMED_SHARE * budget / per_step))))
     left = budget - (time.monotonic() - started) - reserve_seconds(budget, reserve)
+    left *= 1 - prepared.training.probe_share
     return with_steps(prepared, max(1, int(BUDGET_MARGIN * left / per_step)))

@@ -26,12 +26,14 @@ from advect.files import atomic_path
 from advect.records import Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
+from advect.workflows.growth import growth_rate
 from advect.workflows.prepare import SCORE
 from advect.workflows.snapshots import needed_timeline
 from advect.workflows.transport import preprocessing
 
 LOADINGS = "PCs"
 LAYER = "velocity"
+GROWTH = "growth_rate"
 ROWS_AT_ONCE = 4096  # of the layer of genes: a few hundred MB at most
 
 
@@ -43,20 +45,27 @@ class Velocities:
         values: ``(rows, columns)`` in the units of the data per unit of its times.
         names: Of the columns.
         unit: Of time, as the data call it.
+        growth: ``(rows,)`` rate of growth per unit of time, relative to all rows; None where the plan neither makes nor
+            loses mass.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     unit: str
+    growth: np.ndarray | None = None
 
     def table(self) -> Table:
-        """The velocities as a table of their own."""
+        """The velocities as a table of their own, and the rate of growth beside them."""
+        names = tuple(f"velocity {name}" for name in self.names)
+        columns = tuple(self.values.T)
+        if self.growth is not None:
+            names, columns = (*names, GROWTH), (*columns, self.growth)
         return Table(
-            names=tuple(f"velocity {name}" for name in self.names),
-            columns=tuple(self.values.T),
+            names=names,
+            columns=columns,
             container="csv",
-            event_shape=(len(self.names),),
-            dtypes=("float64",) * len(self.names),
+            event_shape=(len(names),),
+            dtypes=("float64",) * len(names),
             origin="velocities",
         )
 
@@ -93,19 +102,21 @@ def velocities(artefact: Artefact, table: Table, *, at: Any = None, seed: int = 
             z = part.decode(z, log_det=False).value
         return z
 
-    pieces = []
+    pieces, latent = [], []
     step = artefact.flow.chunk_rows
     for first in range(0, table.num_rows, step):
         z = coded.values[first : first + step]
         for part in maps:
             z = part.encode(z, log_det=False).value
+        latent.append(z)
         v = artefact.flow.velocity(places[first : first + step], z)
         pieces.append(torch.func.jvp(back, (z,), (v,))[1].double())
     moved = torch.cat(pieces).flatten(1).numpy() / timeline.duration
     moved[(coded.status >= Status.OUTSIDE_SUPPORT).numpy()] = np.nan
     values = np.zeros((table.num_rows, len(artefact.schema.columns)))  # a constant does not move
     values[:, [coordinate.column for coordinate in artefact.codec.coordinates]] = moved
-    return Velocities(values, artefact.schema.names, timeline.key)
+    growth = growth_rate(artefact, torch.cat(latent), times)
+    return Velocities(values, artefact.schema.names, timeline.key, growth)
 
 
 def _refuse_levels(codec: Codec) -> None:
@@ -151,6 +162,8 @@ def annotate(artefact: Artefact, annotated: Any, *, at: Any = None, genes: bool 
     found = velocities(artefact, read_like(annotated, artefact.schema), at=at)
     if key != GENES:
         annotated.obsm[velocity_key(key)] = found.values.astype(np.float32)
+    if found.growth is not None:
+        annotated.obs[GROWTH] = found.growth
     blocks = _of_genes(key, found.values, annotated.varm.get(LOADINGS)) if genes else None
     if blocks is not None:
         annotated.layers[LAYER] = np.concatenate(list(blocks))
@@ -183,6 +196,9 @@ def annotate_file(
                 _replace(file.require_group("obsm"), velocity_key(key))
                 write_elem(file["obsm"], velocity_key(key), found.values.astype(np.float32))
                 added.append(f"obsm[{velocity_key(key)!r}]")
+            if found.growth is not None:
+                _write_obs(file["obs"], GROWTH, found.growth)
+                added.append(f"obs[{GROWTH!r}]")
             blocks = _of_genes(key, found.values, loadings) if genes else None
             if blocks is not None:
                 _write_layer(file.require_group("layers"), blocks, (len(found.values), num_genes))
@@ -219,6 +235,17 @@ def _of_genes(key: str, values: np.ndarray, loadings: Any) -> Iterator[np.ndarra
 def _replace(group: Any, name: str) -> None:
     if name in group:
         del group[name]
+
+
+def _write_obs(group: Any, name: str, values: np.ndarray) -> None:
+    """A column of numbers in the frame of the cells, in the format of anndata's frames."""
+    from anndata.io import write_elem
+
+    _replace(group, name)
+    write_elem(group, name, values)
+    order = [str(one) for one in group.attrs["column-order"]]
+    if name not in order:
+        group.attrs["column-order"] = np.array([*order, name], dtype=object)
 
 
 def _write_layer(group: Any, blocks: Iterator[np.ndarray], shape: tuple[int, int]) -> None:
