@@ -1,0 +1,101 @@
+// The sliders: what they stand at in words, and the wish that they make together.
+
+class Knobs {
+  constructor(section, changed) {
+    this.given = JSON.parse(section.dataset.given);
+    const at = (id) => section.querySelector(`#${id}`);
+    this.rows = at("rows");
+    this.solver = at("solver");
+    this.evaluations = at("evaluations");
+    this.tolerance = at("tolerance");
+    this.guidance = at("guidance");
+    this.asSeen = at("as-seen");
+    this.seed = at("seed");
+    this.conditions = this.given.conditions.map((_, k) => at(`condition-${k}`));
+    Knobs.stops(this.rows, this.given.rows.length, this.given.first_rows);
+    if (this.evaluations) {
+      Knobs.stops(this.evaluations, this.given.evaluations.length, this.given.evaluations.indexOf(20));
+      Knobs.stops(this.tolerance, this.given.tolerances.length, this.given.tolerances.indexOf(1e-4));
+    }
+    section.querySelector(".knobs").addEventListener("input", () => {
+      this.say();
+      changed();
+    });
+    at("next-seed").addEventListener("click", () => {
+      this.seed.value = String(this.seedNow + 1);
+      changed();
+    });
+    this.say();
+  }
+
+  static stops(slider, count, first) {
+    slider.max = String(count - 1);
+    slider.value = String(first);
+  }
+
+  get seedNow() {
+    const asked = Math.floor(Number(this.seed.value));
+    return Number.isFinite(asked) ? clamp(asked, 0, 2147483647) : 0;
+  }
+
+  get chosen() {
+    return this.solver && this.solver.value ? this.given.solvers[this.solver.value] : null;
+  }
+
+  say() {
+    const write = (slider, words) => {
+      slider.parentElement.querySelector("output").textContent = words;
+      slider.setAttribute("aria-valuetext", words);
+    };
+    write(this.rows, String(this.given.rows[Number(this.rows.value)]));
+    if (this.solver) {
+      const solver = this.chosen;
+      this.evaluations.parentElement.hidden = Boolean(!solver || solver.adaptive);
+      this.tolerance.parentElement.hidden = !(solver && solver.adaptive);
+      const asked = this.given.evaluations[Number(this.evaluations.value)];
+      const steps = Math.max(Math.floor(asked / (solver ? solver.evaluations : 1)), 1);
+      write(this.evaluations, `about ${asked}: ${steps} ${steps === 1 ? "step" : "steps"}`);
+      write(this.tolerance, this.given.tolerances[Number(this.tolerance.value)].toExponential(0));
+    }
+    if (this.guidance) {
+      const weight = Number(this.guidance.value);
+      write(this.guidance, weight ? `w = ${weight}` : "none");
+    }
+    this.conditions.forEach((control, k) => {
+      control.disabled = this.asSeen.checked;
+      if (!this.given.conditions[k].labels) write(control, written(this.number(k), this.range(k)));
+    });
+  }
+
+  range(k) {
+    const { low, high } = this.given.conditions[k];
+    return high - low || 1;
+  }
+
+  number(k) {
+    return this.given.conditions[k].low + (Number(this.conditions[k].value) / 100) * this.range(k);
+  }
+
+  // What both figures depend on.
+  get law() {
+    const wish = { seed: this.seedNow };
+    if (this.guidance && Number(this.guidance.value)) wish.guidance = Number(this.guidance.value);
+    if (this.asSeen && !this.asSeen.checked) {
+      wish.condition = this.conditions.map((control, k) => {
+        if (!this.given.conditions[k].labels) return this.number(k);
+        return control.value === "" ? null : Number(control.value);
+      });
+    }
+    return wish;
+  }
+
+  get wish() {
+    const wish = { ...this.law, rows: this.given.rows[Number(this.rows.value)] };
+    const solver = this.chosen;
+    if (!solver) return wish;
+    wish.solver = this.solver.value;
+    if (solver.adaptive) wish.tolerance = this.given.tolerances[Number(this.tolerance.value)];
+    else wish.evaluations = this.given.evaluations[Number(this.evaluations.value)];
+    return wish;
+  }
+}
