@@ -190,8 +190,7 @@ def _drawables(artefact: Artefact, real: Table | None, usual: Table) -> tuple[Dr
             found.append(Drawable(column.name, labels, -0.5, len(labels) - 0.5))
             continue
         seen = [_numbers(table, column.name) for table in (real, usual) if table is not None]
-        values = next((v[np.isfinite(v)] for v in seen if np.isfinite(v).any()), np.zeros(0))
-        ends = frame(values.reshape(-1, 1))
+        ends = frame(np.concatenate(seen).reshape(-1, 1))
         found.append(Drawable(column.name, (), float(ends.low[0]), float(ends.high[0])))
     return tuple(found)
 

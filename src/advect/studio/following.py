@@ -19,6 +19,9 @@ def following(standing: Standing) -> dict[str, Any]:
         "report": standing.report,
         "share": standing.step / standing.steps if standing.steps else None,
         "words": words(standing),
+        "ago": ""
+        if standing.age is None or standing.state == "finished"
+        else f"Last sign of life {span(standing.age)} ago.",
         "tiles": _tiles(standing, train, held_out),
         "train": train,
         "validation": held_out,
@@ -36,10 +39,9 @@ def words(standing: Standing) -> str:
         return "The last step is done; solvers are being measured."
     if standing.age is None:
         return "The training has begun; nothing is reported yet."
-    ago = span(standing.age)
     if standing.silent:
-        return f"No sign of life for {ago}: the training may have stopped. The same command continues it."
-    return f"In training; the last sign of life was {ago} ago."
+        return "The training may have stopped. The same command continues it."
+    return "In training."
 
 
 def _tiles(standing: Standing, train: list, held_out: list) -> list[tuple[str, str]]:

@@ -37,6 +37,27 @@ class SolverKnob:
 
 
 @dataclass(frozen=True)
+class OwnSetting:
+    """How a run draws when it is not told.
+
+    Attributes:
+        name: Of the solver.
+        steps: Of one with fixed steps.
+        tolerance: Of an adaptive one.
+    """
+
+    name: str
+    steps: int | None
+    tolerance: float | None
+
+    @property
+    def words(self) -> str:
+        """In few words."""
+        how = f", {self.steps} steps" if self.steps is not None else ""
+        return f"{self.name}{how}" + ("" if self.tolerance is None else f", tolerance {self.tolerance:g}")
+
+
+@dataclass(frozen=True)
 class ConditionKnob:
     """A condition that can be given.
 
@@ -61,8 +82,7 @@ class Knobs:
 
     Attributes:
         solvers: Those that this model can use; empty where nothing is solved.
-        own: What the run does when it is not told: name of the solver and its evaluations; None where nothing is
-            solved.
+        own: What the run does when it is not told; None where nothing is solved.
         conditions: Empty for a model without.
         guidance: Whether the conditional velocity can be pushed away from the unconditional one.
         no_guidance: Why not; empty where it can, and where there is no condition anyway.
@@ -71,7 +91,7 @@ class Knobs:
     """
 
     solvers: tuple[SolverKnob, ...]
-    own: str | None
+    own: OwnSetting | None
     conditions: tuple[ConditionKnob, ...]
     guidance: bool
     no_guidance: str
@@ -117,13 +137,13 @@ def _applies(artefact: Artefact, name: str) -> bool:
     return True
 
 
-def _own(artefact: Artefact) -> str | None:
+def _own(artefact: Artefact) -> OwnSetting | None:
     sampling = artefact.config.get("sampling", {})
-    if artefact.flow.ode is None or not sampling.get("solver"):
+    name = sampling.get("solver")
+    if artefact.flow.ode is None or name not in SOLVERS:
         return None
-    steps, tolerance = sampling.get("steps"), sampling.get("tolerance")
-    how = f", {steps} steps" if steps is not None else "" if tolerance is None else f", tolerance {tolerance:g}"
-    return f"{sampling['solver']}{how}"
+    steps = sampling.get("steps") or SOLVERS[name].default_steps
+    return OwnSetting(name, None if SOLVERS[name].adaptive else steps, sampling.get("tolerance"))
 
 
 def _condition(column: Any) -> ConditionKnob:

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advect.methods import get_method
+from advect.errors import AdvectError
+from advect.methods import Method, get_method
 from advect.report.page import digest, environment, in_scope, static_text
-from advect.run import RunFolder
+from advect.run import RunFolder, read_config
 from advect.studio.bench import Bench
 from advect.studio.knobs import EVALUATIONS, MOST_GUIDANCE, TOLERANCES, Knobs
 from advect.studio.views import FRAMES, PICTURE_FRAMES
@@ -41,7 +42,7 @@ def render_page(folder: RunFolder, bench: Bench | None, model: str, trouble: str
     """
     from markupsafe import Markup
 
-    method = None if bench is None else get_method(bench.artefact.config["method"])
+    method = _method(folder)
     return (
         _environment()
         .get_template("studio.html.j2")
@@ -65,6 +66,14 @@ def render_page(folder: RunFolder, bench: Bench | None, model: str, trouble: str
     )
 
 
+def _method(folder: RunFolder) -> Method | None:
+    """The row of the table that a run is of, as far as its folder tells."""
+    try:
+        return get_method(str(read_config(folder).get("method")))
+    except AdvectError:
+        return None
+
+
 def _for_script(knobs: Knobs) -> str:
     """What the sliders need, as JSON for an attribute."""
     stops = [n for n in (8, 16, 32, 64, 100, 200, 500, 1000, 2000, 4000) if n <= knobs.most_rows]
@@ -76,7 +85,7 @@ def _for_script(knobs: Knobs) -> str:
             "evaluations": EVALUATIONS,
             "tolerances": TOLERANCES,
             "guidance": MOST_GUIDANCE,
-            "own": knobs.own,
+            "own": None if knobs.own is None else vars(knobs.own),
             "solvers": {s.name: {"evaluations": s.evaluations, "adaptive": s.adaptive} for s in knobs.solvers},
             "conditions": [{"labels": len(c.labels), "low": c.low, "high": c.high} for c in knobs.conditions],
         }

@@ -16,12 +16,13 @@ class Curve extends Plot {
     ].filter(([points]) => points.length > 1);
     const values = this.lines.flatMap(([points]) => points.map(([, value]) => value)).sort((a, b) => a - b);
     if (!values.length) return false;
-    // The first steps may be far above all others: nine tenths of the points decide.
-    let [low, high] = [values[0], values[Math.floor(0.97 * (values.length - 1))]];
+    // The first steps may be far above all others: nearly all of the points decide.
+    let [low, high] = [values[0], values[Math.ceil(0.97 * (values.length - 1))]];
     const room = 0.08 * (high - low) || 0.5 * Math.abs(high) || 1;
     [low, high] = [low - room, high + room];
     this.data.low = [0, low];
-    this.data.high = [steps || Math.max(...this.lines.map(([points]) => points[points.length - 1][0])), high];
+    const last = steps || Math.max(...this.lines.map(([points]) => points[points.length - 1][0]));
+    this.data.high = [1.03 * last, high]; // room for the last number on the axis
     this.resize();
     this.draw();
     return true;

@@ -14,10 +14,16 @@ class Knobs {
     this.conditions = this.given.conditions.map((_, k) => at(`condition-${k}`));
     Knobs.stops(this.rows, this.given.rows.length, this.given.first_rows);
     if (this.evaluations) {
-      Knobs.stops(this.evaluations, this.given.evaluations.length, this.given.evaluations.indexOf(20));
-      Knobs.stops(this.tolerance, this.given.tolerances.length, this.given.tolerances.indexOf(1e-4));
+      const { evaluations, tolerances, own } = this.given;
+      const usual = own && own.steps ? own.steps * (this.own ? this.own.evaluations : 1) : 20;
+      Knobs.stops(this.evaluations, evaluations.length, Knobs.nearest(evaluations, usual));
+      Knobs.stops(this.tolerance, tolerances.length, Knobs.nearest(tolerances, (own && own.tolerance) || 1e-4));
     }
-    section.querySelector(".knobs").addEventListener("input", () => {
+    section.querySelector(".knobs").addEventListener("input", (event) => {
+      // Who moves this slider wants the run's solver with another effort.
+      const effort = event.target === this.evaluations || event.target === this.tolerance;
+      if (effort && !this.chosen && this.own) this.solver.value = this.given.own.name;
+      if (this.conditions.includes(event.target)) this.asSeen.checked = false;
       this.say();
       changed();
     });
@@ -33,9 +39,19 @@ class Knobs {
     slider.value = String(first);
   }
 
+  static nearest(stops, wanted) {
+    const far = stops.map((stop) => Math.abs(Math.log(stop / wanted)));
+    return far.indexOf(Math.min(...far));
+  }
+
   get seedNow() {
     const asked = Math.floor(Number(this.seed.value));
     return Number.isFinite(asked) ? clamp(asked, 0, 2147483647) : 0;
+  }
+
+  // The run's own solver, where it can be chosen.
+  get own() {
+    return this.given.own && this.given.solvers[this.given.own.name];
   }
 
   get chosen() {
@@ -49,20 +65,21 @@ class Knobs {
     };
     write(this.rows, String(this.given.rows[Number(this.rows.value)]));
     if (this.solver) {
-      const solver = this.chosen;
+      const solver = this.chosen || this.own;
       this.evaluations.parentElement.hidden = Boolean(!solver || solver.adaptive);
       this.tolerance.parentElement.hidden = !(solver && solver.adaptive);
       const asked = this.given.evaluations[Number(this.evaluations.value)];
       const steps = Math.max(Math.floor(asked / (solver ? solver.evaluations : 1)), 1);
-      write(this.evaluations, `about ${asked}: ${steps} ${steps === 1 ? "step" : "steps"}`);
-      write(this.tolerance, this.given.tolerances[Number(this.tolerance.value)].toExponential(0));
+      const own = this.chosen ? "" : "as the run does";
+      write(this.evaluations, own || `${asked}: ${steps} ${steps === 1 ? "step" : "steps"}`);
+      write(this.tolerance, own || this.given.tolerances[Number(this.tolerance.value)].toExponential(0));
     }
     if (this.guidance) {
       const weight = Number(this.guidance.value);
       write(this.guidance, weight ? `w = ${weight}` : "none");
     }
     this.conditions.forEach((control, k) => {
-      control.disabled = this.asSeen.checked;
+      control.parentElement.classList.toggle("idle", this.asSeen.checked);
       if (!this.given.conditions[k].labels) write(control, written(this.number(k), this.range(k)));
     });
   }

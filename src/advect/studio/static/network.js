@@ -8,10 +8,10 @@ const MEANING = {
   score: "Arrows: where the density of the rows of this time rises fastest, ∇ log p_t of the standardised rows. Each time has a scale of its own.",
 };
 const PICTURE_MEANING = {
-  velocity: "Right: the velocity, grey where nothing changes. All times share one scale.",
-  x1: "Right: the picture that the network expects at the end, E[x1 | x_t].",
-  noise: "Right: the source picture that the network expects behind each, E[x0 | x_t].",
-  score: "Right: the score ∇ log p_t, grey where it is nothing. All times share one scale, which the last ones exceed.",
+  velocity: "What is said: the velocity, grey where nothing changes. All times share one scale.",
+  x1: "What is said: the picture that the network expects at the end, E[x1 | x_t].",
+  noise: "What is said: the source picture that the network expects behind each, E[x0 | x_t].",
+  score: "What is said: the score ∇ log p_t, grey where it is nothing. All times share one scale, which the last ones exceed.",
 };
 
 class NetworkFigure {

@@ -25,6 +25,11 @@ class SaysPlot extends Plot {
     context.restore();
   }
 
+  // Smaller than where nothing else is drawn.
+  radius() {
+    return clamp(this.width / 280, 1.3, 2.4);
+  }
+
   of(numbers, count, frame, k) {
     const columns = this.data.low.length;
     return this.data.pair.map((column) => numbers[(frame * count + k) * columns + column]);

@@ -6,7 +6,7 @@ const LATER = 4000;
 
 function follow() {
   const section = document.querySelector("#training");
-  const words = section.querySelector(".words");
+  const words = section.querySelector(".words"); // read out when it changes; seconds are not
   const tiles = section.querySelector(".tiles");
   const figure = section.querySelector(".curve");
   const curve = new Curve(section.querySelector("canvas"));
@@ -17,6 +17,7 @@ function follow() {
   const show = (state) => {
     last = state;
     if (words.textContent !== state.words) words.textContent = state.words;
+    section.querySelector(".ago").textContent = state.ago;
     const bar = section.querySelector(".share");
     bar.hidden = state.state !== "started" || state.share === null;
     bar.value = state.share || 0;
