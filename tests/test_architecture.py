@@ -30,7 +30,8 @@ def test_dependencies_are_these():
         *("torch", "numpy", "scipy", "cyclopts", "rich", "safetensors", "matplotlib", "Pillow", "jinja2"),
         *("jaxtyping", "tomli-w"),
     }
-    assert {"sklearn", "tables", "cells", "ot", "web", "test", "bench", "docs", "dev"} <= set(PROJECT["optional-dependencies"])
+    extras = {"sklearn", "tables", "cells", "ot", "web", "test", "bench", "docs", "dev"}
+    assert extras <= set(PROJECT["optional-dependencies"])
 
 
 def test_dependencies_have_lower_bounds_and_no_pins():

@@ -17,7 +17,8 @@ from advect.workflows.predictions import PLACES, VIEWS, Predictions, predictions
 from advect.workflows.shown_motion import ShownCoordinates, shown_coordinates, shown_rows
 
 FRAMES, PICTURE_FRAMES = 41, 21
-ROWS, MANY_COLUMNS_ROWS = 300, 150
+ROWS, MANY_COLUMNS_ROWS, FEWEST_ROWS = 300, 150, 20
+NUMBERS = 2_000_000  # of all times and coordinates, held at once for each view
 MOST_COLUMNS = 8
 GRID = 17  # points along each side
 _LINEAR_NOTE = (
@@ -54,7 +55,8 @@ def _points(bench: Bench, wish: Wish) -> dict[str, Any]:
     if chosen is None:
         return {"kind": "none", "why": "There are no two columns to draw the way in."}
     plane = len(artefact.codec.coordinates) == len(chosen.places) == 2
-    rows = ROWS if plane else MANY_COLUMNS_ROWS
+    affordable = NUMBERS // (FRAMES * len(artefact.codec.coordinates))
+    rows = ROWS if plane else min(max(affordable, FEWEST_ROWS), MANY_COLUMNS_ROWS)
     how: dict[str, Any] = {"condition": wish.condition, "seed": wish.seed}
     real = None if bench.real is None else shown_rows(artefact, bench.real, chosen, rows, wish.seed)
     ends = chosen.of(motion(artefact, rows=rows, frames=2, **how).states)
