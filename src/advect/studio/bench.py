@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from advect.data import some_rows
+from advect.data import some_rows, take_rows
 from advect.errors import AdvectError
 from advect.records import Column, Table
 from advect.report.images import natural_bounds, pictures
@@ -25,10 +25,11 @@ from advect.workflows.generate import generate
 from advect.workflows.open import open_run
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.shown_motion import pixel_bounds
-from advect.workflows.snapshots import of_last_time
+from advect.workflows.snapshots import timeline_of
 
 MOST_COLUMNS = 24  # of a table, that are drawn
 REAL_ROWS = 1000
+KEPT_ROWS = 20_000  # of all times and conditions
 FIRST_ROWS = 500  # drawn once, to lay the frame
 PREVIEW_ROWS, PREVIEW_COLUMNS = 6, 8
 PICTURE_BYTES = 4_000_000
@@ -63,7 +64,7 @@ class Bench:
         self.folder = folder
         self.artefact = open_run(folder)
         self.knobs: Knobs = knobs_of(self.artefact)
-        self.real, self.no_real = _real_rows(self.artefact)
+        self.held_out, self.no_real = _held_out(self.artefact)
         self.bounds = pixel_bounds(self.artefact.schema)
         self._frame: tuple[Drawable, ...] | None = None
 
@@ -88,7 +89,9 @@ class Bench:
         Raises:
             AdvectError: The solver or the condition cannot be used.
         """
-        drawn = generate(self.artefact, wish.rows, condition=wish.condition, choice=wish.choice, seed=wish.seed)
+        drawn = generate(
+            self.artefact, wish.rows, condition=wish.condition, choice=wish.choice, seed=wish.seed, at=wish.at
+        )
         said = {
             "rows": wish.rows,
             "nfe": drawn.nfe,
@@ -98,7 +101,7 @@ class Bench:
             "command": clean(as_command(wish, str(self.folder.path))),
         }
         table = drawn.table
-        return said | (self._pictures(table) if self.artefact.schema.image else self._points(table))
+        return said | (self._pictures(table) if self.artefact.schema.image else self._points(table, wish))
 
     def _pictures(self, table: Table) -> dict[str, Any]:
         shown = pictures(table, self.bounds)
@@ -112,8 +115,8 @@ class Bench:
             "states": text64(np.ascontiguousarray(shown[..., :channels])),
         }
 
-    def _points(self, table: Table) -> dict[str, Any]:
-        columns = self.columns()
+    def _points(self, table: Table, wish: Wish) -> dict[str, Any]:
+        columns, real = self.columns(), self.real_rows(wish)
         low, high = (np.array([getattr(c, end) for c in columns]) for end in ("low", "high"))
         placed = _placed(table, columns)
         outside = (placed < low) | (placed > high)
@@ -125,17 +128,38 @@ class Bench:
             "low": low.tolist(),
             "high": high.tolist(),
             "pair": self._pair(),
-            "real": None if self.real is None else text64(quantised(_placed(self.real, columns), low, high)),
+            "real": None if real is None else text64(quantised(_placed(real, columns), low, high)),
+            "real_rows": 0 if real is None else real.num_rows,
             "states": text64(quantised(placed, low, high)),
             "outside": outside.sum(0).tolist(),
             "preview": {"names": few.names, "rows": few.rows, "left_out": few.left_out},
         }
 
+    def real_rows(self, wish: Wish) -> Table | None:
+        """Held-out rows of the time and, where it is one of labels, of the condition that is asked for."""
+        table, codec = self.held_out, self.artefact.condition
+        if table is None:
+            return None
+        timeline = timeline_of(self.artefact)
+        times = None if timeline is None else timeline.read(table)
+        if timeline is not None and times is not None:
+            time = timeline.parse(wish.at[0]) if wish.at else timeline.times[-1]
+            table = take_rows(table, np.flatnonzero(times == time))
+        if codec is not None and codec.is_discrete and wish.condition is not None and table.num_rows:
+            try:
+                given = codec.encode(table)
+            except AdvectError:  # labels that training never saw
+                return None
+            alike = (given == codec.parse(wish.condition, 1)).all(1)
+            table = take_rows(table, np.flatnonzero(alike.numpy()))
+        seed = int(self.artefact.config["seed"])
+        return some_rows(table, REAL_ROWS, generator_for(seed, SAMPLE, _REAL)) if table.num_rows else None
+
     def columns(self) -> tuple[Drawable, ...]:
         """What is drawn of a table, in frames that stay where they are while rows are drawn anew."""
         if self._frame is None:
             usual = generate(self.artefact, FIRST_ROWS, seed=0).table
-            self._frame = _drawables(self.artefact, self.real, usual)
+            self._frame = _drawables(self.artefact, self.held_out, usual)
         return self._frame
 
     def _pair(self) -> tuple[int, int] | None:
@@ -144,7 +168,8 @@ class Bench:
         numbers = [i for i, c in enumerate(columns) if not c.labels]
         if len(numbers) < 2:
             return None
-        found = pair_to_draw(_only(self.real, [columns[i].name for i in numbers])) if self.real is not None else None
+        seen = None if self.held_out is None else _only(self.held_out, [columns[i].name for i in numbers])
+        found = None if seen is None else pair_to_draw(seen)
         names = [c.name for c in columns]
         return (names.index(found[0]), names.index(found[1])) if found is not None else (numbers[0], numbers[1])
 
@@ -158,15 +183,14 @@ class Bench:
         return self.bounds or natural_bounds(states)
 
 
-def _real_rows(artefact: Artefact) -> tuple[Table | None, str]:
-    """Held-out rows of the run to stand beside, or why there are none."""
+def _held_out(artefact: Artefact) -> tuple[Table | None, str]:
+    """Held-out rows of the run to stand beside, in random order, or why there are none."""
     try:
         table, split = find_data(artefact)
-        rows = of_last_time(artefact, table, split.test if len(split.test) else split.train)
     except AdvectError as error:
         return None, error.message
-    seed = int(artefact.config["seed"])
-    return some_rows(rows, REAL_ROWS, generator_for(seed, SAMPLE, _REAL)), ""
+    rows = take_rows(table, split.test if len(split.test) else split.train)
+    return some_rows(rows, KEPT_ROWS, generator_for(int(artefact.config["seed"]), SAMPLE, _REAL)), ""
 
 
 def _only(table: Table, names: Any) -> Table:

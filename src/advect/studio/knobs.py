@@ -9,6 +9,7 @@ from advect.report.ink import clean
 from advect.run import Artefact
 from advect.solvers import SOLVERS
 from advect.workflows.generate import SolverChoice
+from advect.workflows.snapshots import timeline_of
 
 MOST_ROWS, MOST_PICTURES = 4000, 64
 USUAL_ROWS, USUAL_PICTURES = 1000, 32
@@ -86,6 +87,7 @@ class Knobs:
         conditions: Empty for a model without.
         guidance: Whether the conditional velocity can be pushed away from the unconditional one.
         no_guidance: Why not; empty where it can, and where there is no condition anyway.
+        times: Of a run with times, as its data write them, left-out ones too; empty for others.
         most_rows: That can be asked for at once.
         rows: That are asked for at first.
     """
@@ -95,6 +97,7 @@ class Knobs:
     conditions: tuple[ConditionKnob, ...]
     guidance: bool
     no_guidance: str
+    times: tuple[str, ...]
     most_rows: int
     rows: int
 
@@ -102,6 +105,7 @@ class Knobs:
 def knobs_of(artefact: Artefact) -> Knobs:
     """What applies to a model."""
     image, ode, codec = artefact.schema.image, artefact.flow.ode, artefact.condition
+    timeline = timeline_of(artefact)
     dropped = float(artefact.config["model"]["condition_dropout"]) > 0
     no_guidance = ""
     if codec is not None and ode is None:
@@ -118,6 +122,7 @@ def knobs_of(artefact: Artefact) -> Knobs:
         conditions=() if codec is None else tuple(_condition(column) for column in codec.columns),
         guidance=codec is not None and not no_guidance,
         no_guidance=no_guidance,
+        times=() if timeline is None else timeline.words,
         most_rows=MOST_PICTURES if image else MOST_ROWS,
         rows=USUAL_PICTURES if image else USUAL_ROWS,
     )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from advect.errors import AdvectError
 from advect.methods import Method, get_method
+from advect.report.ink import clean
 from advect.report.page import digest, environment, in_scope, static_text
 from advect.run import RunFolder, read_config
 from advect.studio.bench import Bench
-from advect.studio.knobs import EVALUATIONS, MOST_GUIDANCE, TOLERANCES, Knobs
+from advect.studio.knobs import EVALUATIONS, TOLERANCES, Knobs
 from advect.studio.views import FRAMES, PICTURE_FRAMES
 from advect.workflows.predictions import VIEWS
 
@@ -84,7 +85,7 @@ def _for_script(knobs: Knobs) -> str:
             "first_rows": stops.index(knobs.rows),
             "evaluations": EVALUATIONS,
             "tolerances": TOLERANCES,
-            "guidance": MOST_GUIDANCE,
+            "times": [clean(word) for word in knobs.times],
             "own": None if knobs.own is None else vars(knobs.own),
             "solvers": {s.name: {"evaluations": s.evaluations, "adaptive": s.adaptive} for s in knobs.solvers},
             "conditions": [{"labels": len(c.labels), "low": c.low, "high": c.high} for c in knobs.conditions],

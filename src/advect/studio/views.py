@@ -1,5 +1,6 @@
 """What the network says on the way, as a record for the page's script: in the plane of two columns, or as pictures."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from advect.report.values import frame
 from advect.run import Artefact
 from advect.studio.bench import Bench
 from advect.studio.wish import Wish
-from advect.workflows.motion import motion
+from advect.workflows.motion import motion, time_caption
 from advect.workflows.predictions import PLACES, VIEWS, Predictions, predictions
 from advect.workflows.shown_motion import ShownCoordinates, shown_coordinates, shown_rows
+from advect.workflows.snapshots import timeline_of
 
 FRAMES, PICTURE_FRAMES = 41, 21
 ROWS, MANY_COLUMNS_ROWS, FEWEST_ROWS = 300, 150, 20
@@ -51,14 +53,15 @@ def _no_network(artefact: Artefact) -> str:
 
 def _points(bench: Bench, wish: Wish) -> dict[str, Any]:
     artefact = bench.artefact
-    chosen = shown_coordinates(artefact, bench.real, MOST_COLUMNS)
+    held_out = bench.real_rows(replace(wish, at=()))  # the way ends at the last time
+    chosen = shown_coordinates(artefact, bench.held_out, MOST_COLUMNS)
     if chosen is None:
         return {"kind": "none", "why": "There are no two columns to draw the way in."}
     plane = len(artefact.codec.coordinates) == len(chosen.places) == 2
     affordable = NUMBERS // (FRAMES * len(artefact.codec.coordinates))
     rows = ROWS if plane else min(max(affordable, FEWEST_ROWS), MANY_COLUMNS_ROWS)
     how: dict[str, Any] = {"condition": wish.condition, "seed": wish.seed}
-    real = None if bench.real is None else shown_rows(artefact, bench.real, chosen, rows, wish.seed)
+    real = None if held_out is None else shown_rows(artefact, held_out, chosen, rows, wish.seed)
     ends = chosen.of(motion(artefact, rows=rows, frames=2, **how).states)
     ends = frame(np.concatenate([*ends, *([] if real is None else [real])]))
     # Under a condition that differs from row to row the field at a point is not one.
@@ -74,7 +77,7 @@ def _points(bench: Bench, wish: Wish) -> dict[str, Any]:
         "high": high.tolist(),
         "real": None if real is None else text64(quantised(real, low, high)),
         "rows": rows,
-        "captions": [f"t = {time:.2f}" for time in found.times],
+        "captions": _captions(artefact, found),
         "states": text64(quantised(chosen.of(found.states), low, high)),
         "points": text64(quantised(chosen.of(found.points), low, high)),
         "grid": grid is not None,
@@ -92,6 +95,11 @@ def _said(found: Predictions, chosen: ShownCoordinates, low: np.ndarray, high: n
             flat = values.reshape(*values.shape[:2], -1)[..., list(chosen.places)]
             said[view] = text64(flat.astype(np.float32))
     return {"says": said, "missing": dict(found.missing), "note": _LINEAR_NOTE if found.rescheduled else ""}
+
+
+def _captions(artefact: Artefact, found: Predictions) -> list[str]:
+    timeline = timeline_of(artefact)
+    return [clean(time_caption(timeline, float(time))) for time in found.times]
 
 
 def _grid(low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -123,7 +131,7 @@ def _pictures(bench: Bench, wish: Wish) -> dict[str, Any]:
         "width": shown.shape[3],
         "channels": shown.shape[4],
         "rows": count,
-        "captions": [f"t = {time:.2f}" for time in found.times],
+        "captions": _captions(artefact, found),
         "states": text64(shown),
         "says": says,
         "missing": dict(found.missing),

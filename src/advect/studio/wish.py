@@ -14,7 +14,7 @@ from advect.studio.knobs import EVALUATIONS, MOST_GUIDANCE, TOLERANCES, Knobs
 from advect.workflows.generate import SolverChoice
 
 MOST_SEED = 2**31 - 1
-_NAMES = {"rows", "seed", "solver", "evaluations", "tolerance", "guidance", "condition"}
+_NAMES = {"rows", "seed", "solver", "evaluations", "tolerance", "guidance", "condition", "time"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Wish:
         tolerance: Of an adaptive one.
         guidance: Its weight.
         condition: Value by name, for all rows; None for conditions as they occurred in training.
+        at: The time of the rows, of a run with times; empty for one without.
     """
 
     rows: int
@@ -38,6 +39,7 @@ class Wish:
     tolerance: float | None
     guidance: float
     condition: Mapping[str, Any] | None
+    at: tuple[str, ...] = ()
 
     @property
     def choice(self) -> SolverChoice:
@@ -77,6 +79,7 @@ def read_wish(body: bytes, knobs: Knobs, artefact: Artefact) -> Wish:
         tolerance=tolerance,
         guidance=guidance,
         condition=_condition(asked.get("condition"), artefact),
+        at=_time(asked, knobs),
     )
 
 
@@ -92,6 +95,16 @@ def _real(asked: Mapping[str, Any], name: str, least: float, most: float, usual:
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
         raise ConfigError(f"this must be a number from {least:g} to {most:g}", where=name)
     return float(value)
+
+
+def _time(asked: Mapping[str, Any], knobs: Knobs) -> tuple[str, ...]:
+    """The time as the data write it, by its place; the last one where none is said."""
+    if not knobs.times:
+        if "time" in asked:
+            raise ConfigError("this run knows no times", where="time")
+        return ()
+    last = len(knobs.times) - 1
+    return (knobs.times[_whole(asked, "time", 0, last, last)],)
 
 
 def _condition(asked: Any, artefact: Artefact) -> dict[str, Any] | None:
@@ -122,6 +135,7 @@ def as_command(wish: Wish, run: str) -> str:
     parts = ["advect", "sample", run, "-n", str(wish.rows), "--seed", str(wish.seed)]
     if wish.condition:
         parts += ["--condition", ",".join(f"{name}={_text(value)}" for name, value in wish.condition.items())]
+    parts += ["--at", *wish.at] if wish.at else []
     parts += [] if wish.solver is None else ["--solver", wish.solver]
     parts += [] if wish.steps is None else ["--steps", str(wish.steps)]
     parts += [] if wish.tolerance is None else ["--tol", f"{wish.tolerance:g}"]

@@ -9,10 +9,12 @@ class Knobs {
     this.evaluations = at("evaluations");
     this.tolerance = at("tolerance");
     this.guidance = at("guidance");
+    this.time = at("time-of-rows");
     this.asSeen = at("as-seen");
     this.seed = at("seed");
     this.conditions = this.given.conditions.map((_, k) => at(`condition-${k}`));
     Knobs.stops(this.rows, this.given.rows.length, this.given.first_rows);
+    if (this.time) Knobs.stops(this.time, this.given.times.length, this.given.times.length - 1);
     if (this.evaluations) {
       const { evaluations, tolerances, own } = this.given;
       const usual = own && own.steps ? own.steps * (this.own ? this.own.evaluations : 1) : 20;
@@ -74,6 +76,7 @@ class Knobs {
       write(this.evaluations, own || `${asked}: ${steps} ${steps === 1 ? "step" : "steps"}`);
       write(this.tolerance, own || this.given.tolerances[Number(this.tolerance.value)].toExponential(0));
     }
+    if (this.time) write(this.time, this.given.times[Number(this.time.value)]);
     if (this.guidance) {
       const weight = Number(this.guidance.value);
       write(this.guidance, weight ? `w = ${weight}` : "none");
@@ -108,6 +111,7 @@ class Knobs {
 
   get wish() {
     const wish = { ...this.law, rows: this.given.rows[Number(this.rows.value)] };
+    if (this.time) wish.time = Number(this.time.value);
     const solver = this.chosen;
     if (!solver) return wish;
     wish.solver = this.solver.value;

@@ -30,7 +30,7 @@ function follow() {
         return tile;
       }),
     );
-    section.querySelector(".report-link").hidden = !state.report;
+    for (const link of document.querySelectorAll(".report-link")) link.hidden = !state.report;
     figure.hidden = state.train.length < 2 && state.validation.length < 2;
     redraw();
   };
@@ -75,6 +75,7 @@ function draw() {
     if (said.failed) parts.push(`${said.failed} have no value: the solver failed on them`);
     const outside = rows.outside;
     if (outside) parts.push(`${outside} outside of the frame`);
+    if (said.real_rows) parts.push(`beside ${said.real_rows} held-out rows`);
     return `${[parts.join(", "), ...said.notes].join(". ").replace(/\.$/, "")}.`;
   };
 
