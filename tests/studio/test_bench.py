@@ -34,20 +34,30 @@ RUNS = {
     "layers": {"data": moons, "method": "nsf", "network": "mlp-1x8", "steps": 3},
     "jump": {"data": moons, "method": "gan", "network": "mlp-1x8", "steps": 3},
     "pictures": {"data": digits, "method": "i-cfm", "network": "mlp-1x8", "steps": 5},
+    "days": {"method": "ot-cfm", "time_key": "day"},
     "one column": {"data": lambda: moons()[:, :1]},
 }
+
+
+def days():
+    """Three clouds that wander, as a table with a column of days."""
+    rng = np.random.default_rng(1)
+    rows = [(*(rng.normal(size=2) + day), day) for day in (0, 1, 3) for _ in range(60)]
+    return "x,y,day\n" + "".join(f"{x:.4f},{y:.4f},{day}\n" for x, y, day in rows)
 
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     houses(folder / "houses.csv", 200)
+    (folder / "days.csv").write_text(days())
     made = {}
     for name, how in RUNS.items():
         how = dict(how)
         rows = how.pop("data", None)
         out = folder / name
-        data = str(folder / "houses.csv") if rows is None else read_images(rows()) if name == "pictures" else rows()
+        file = str(folder / ("days.csv" if "time_key" in how else "houses.csv"))
+        data = file if rows is None else read_images(rows()) if name == "pictures" else rows()
         run(data, out=out, **how)
         made[name] = Bench(RunFolder(out))
     return made
@@ -137,6 +147,37 @@ def test_a_number_as_condition(benches):
     assert "age=31.5" in said["command"]
     left_open = bench.draw(wished(bench, rows=10, condition=[None]))  # the column has gaps
     assert left_open["states"] != said["states"]
+
+
+def test_times(benches):
+    """Rows of a time that is asked for, beside held-out rows of that time; without being asked, the last."""
+    bench = benches["days"]
+    model = load(bench.folder.path)
+    assert bench.knobs.times == ("0", "1", "3")
+    for place, time in enumerate(bench.knobs.times):
+        wish = wished(bench, rows=20, seed=3, time=place)
+        said = bench.draw(wish)
+        exact = model.sample(20, seed=3, at=time)
+        found, step = unpacked(said)
+        numbers = np.stack([np.asarray(exact[name], dtype=float) for name in ("x", "y")], 1)
+        assert (np.abs(found - numbers) <= 0.51 * step + 6e-5).mean() > 0.95
+        real = bench.real_rows(wish)
+        assert real.num_rows == said["real_rows"] == 6
+        assert np.abs(np.median(np.stack(real.columns), 1) - float(time)).max() < 1.5
+        assert f"--at {time}" in said["command"]
+    assert bench.draw(wished(bench, rows=20, seed=3))["states"] == said["states"]
+    assert views_of(bench, wished(bench))["captions"][0] == "day 0"
+    with pytest.raises(ConfigError, match="no times"):
+        wished(benches["plane"], time=0)
+
+
+def test_real_rows_are_of_the_same_condition(benches):
+    bench = benches["houses"]
+    for place, label in enumerate(bench.knobs.conditions[0].labels):
+        real = bench.real_rows(wished(bench, condition=[place]))
+        column = real.sides["place"] if "place" in real.sides else real.columns[real.names.index("place")]
+        assert set(column) == {label}
+    assert bench.real_rows(wished(bench)).num_rows == bench.held_out.num_rows
 
 
 def test_the_frame_stays(benches):

@@ -32,7 +32,8 @@ REAL_ROWS = 1000
 KEPT_ROWS = 20_000  # of all times and conditions
 FIRST_ROWS = 500  # drawn once, to lay the frame
 PREVIEW_ROWS, PREVIEW_COLUMNS = 6, 8
-PICTURE_BYTES = 4_000_000
+TRIED_ROWS = 2
+VIEW_SECONDS = 20.0
 _REAL = 7  # stream below SAMPLE
 
 
@@ -63,7 +64,8 @@ class Bench:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.artefact = open_run(folder)
-        self.knobs: Knobs = knobs_of(self.artefact)
+        self._cost = _seconds_per_evaluation(self.artefact) if self.artefact.schema.image else (0.0, 0.0)
+        self.knobs: Knobs = knobs_of(self.artefact, seconds_per_row=self._cost[0])
         self.held_out, self.no_real = _held_out(self.artefact)
         self.bounds = pixel_bounds(self.artefact.schema)
         self._frame: tuple[Drawable, ...] | None = None
@@ -174,13 +176,21 @@ class Bench:
         return (names.index(found[0]), names.index(found[1])) if found is not None else (numbers[0], numbers[1])
 
     def affordable(self, frames: int) -> int:
-        """How many pictures may be sent at so many times."""
+        """How many pictures may be sent at so many times, and asked about in `VIEW_SECONDS`."""
         pixels = int(np.prod(self.artefact.schema.event_shape))
-        return min(affordable_pictures(pixels, frames), 8)
+        each = 4 * frames * self._cost[1]  # on their way, and twice more at each time
+        return int(np.clip(VIEW_SECONDS / max(each, 1e-9), 2, min(affordable_pictures(pixels, frames), 8)))
 
     def grey(self, states: np.ndarray) -> tuple[float, float]:
         """Black and white of pictures on their way."""
         return self.bounds or natural_bounds(states)
+
+
+def _seconds_per_evaluation(artefact: Artefact) -> tuple[float, float]:
+    """What a drawn row costs, and an evaluation of the network for one."""
+    tried = generate(artefact, TRIED_ROWS, seed=0)
+    each = tried.seconds / TRIED_ROWS
+    return each, each / max(tried.nfe, 1.0)
 
 
 def _held_out(artefact: Artefact) -> tuple[Table | None, str]:

@@ -1,5 +1,6 @@
 """What can be turned in the studio of a run: only what applies to it, found out by trying."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,14 @@ from advect.solvers import SOLVERS
 from advect.workflows.generate import SolverChoice
 from advect.workflows.snapshots import timeline_of
 
-MOST_ROWS, MOST_PICTURES = 4000, 64
 USUAL_ROWS, USUAL_PICTURES = 1000, 32
+MOST_NUMBERS = 4_000_000  # of the pictures of one answer
+FIRST_SECONDS = 4.0  # the first pictures should be there by then
 # Stops of the sliders.
+ROWS, PICTURES = (100, 200, 500, 1000, 2000, 4000), (4, 8, 16, 32, 64)
 EVALUATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 50, 64, 80, 100, 128, 160, 200)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 MOST_GUIDANCE = 10.0
-MOST_LABELS = 500  # of a condition, that a list can hold
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class Knobs:
         guidance: Whether the conditional velocity can be pushed away from the unconditional one.
         no_guidance: Why not; empty where it can, and where there is no condition anyway.
         times: Of a run with times, as its data write them, left-out ones too; empty for others.
-        most_rows: That can be asked for at once.
-        rows: That are asked for at first.
+        stops: Numbers of rows that the slider offers; the last is the most that can be asked for.
+        rows: That are asked for at first: one of these.
     """
 
     solvers: tuple[SolverKnob, ...]
@@ -98,13 +100,26 @@ class Knobs:
     guidance: bool
     no_guidance: str
     times: tuple[str, ...]
-    most_rows: int
+    stops: tuple[int, ...]
     rows: int
 
+    @property
+    def most_rows(self) -> int:
+        """That can be asked for at once."""
+        return self.stops[-1]
 
-def knobs_of(artefact: Artefact) -> Knobs:
-    """What applies to a model."""
-    image, ode, codec = artefact.schema.image, artefact.flow.ode, artefact.condition
+
+def knobs_of(artefact: Artefact, *, seconds_per_row: float = 0.0) -> Knobs:
+    """What applies to a model.
+
+    Args:
+        artefact: The model.
+        seconds_per_row: What a row costs: of a slow model fewer are asked for at first.
+    """
+    stops = _stops(artefact)
+    usual = USUAL_PICTURES if artefact.schema.image else USUAL_ROWS
+    quick = [n for n in stops if n <= usual and n * seconds_per_row <= FIRST_SECONDS]
+    ode, codec = artefact.flow.ode, artefact.condition
     timeline = timeline_of(artefact)
     dropped = float(artefact.config["model"]["condition_dropout"]) > 0
     no_guidance = ""
@@ -123,9 +138,16 @@ def knobs_of(artefact: Artefact) -> Knobs:
         guidance=codec is not None and not no_guidance,
         no_guidance=no_guidance,
         times=() if timeline is None else timeline.words,
-        most_rows=MOST_PICTURES if image else MOST_ROWS,
-        rows=USUAL_PICTURES if image else USUAL_ROWS,
+        stops=stops,
+        rows=quick[-1] if quick else stops[0],
     )
+
+
+def _stops(artefact: Artefact) -> tuple[int, ...]:
+    if not artefact.schema.image:
+        return ROWS
+    most = MOST_NUMBERS // math.prod(artefact.schema.event_shape)
+    return tuple(n for n in PICTURES if n <= most) or PICTURES[:1]
 
 
 def _applies(artefact: Artefact, name: str) -> bool:

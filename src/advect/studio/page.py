@@ -77,12 +77,10 @@ def _method(folder: RunFolder) -> Method | None:
 
 def _for_script(knobs: Knobs) -> str:
     """What the sliders need, as JSON for an attribute."""
-    stops = [n for n in (8, 16, 32, 64, 100, 200, 500, 1000, 2000, 4000) if n <= knobs.most_rows]
-    stops = [n for n in stops if n >= (8 if knobs.most_rows <= 64 else 100)]
     return json.dumps(
         {
-            "rows": stops,
-            "first_rows": stops.index(knobs.rows),
+            "rows": knobs.stops,
+            "first_rows": knobs.stops.index(knobs.rows),
             "evaluations": EVALUATIONS,
             "tolerances": TOLERANCES,
             "times": [clean(word) for word in knobs.times],

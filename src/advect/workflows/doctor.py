@@ -18,6 +18,8 @@ OPTIONAL = {
     "pyarrow": "tables",
     "POT": "ot",
     "anndata": "cells",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 
 
