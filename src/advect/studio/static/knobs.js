@@ -83,7 +83,7 @@ class Knobs {
     }
     this.conditions.forEach((control, k) => {
       control.parentElement.classList.toggle("idle", this.asSeen.checked);
-      if (!this.given.conditions[k].labels) write(control, written(this.number(k), this.range(k)));
+      if (!this.given.conditions[k].labels) write(control, this.number(k));
     });
   }
 
@@ -92,8 +92,10 @@ class Knobs {
     return high - low || 1;
   }
 
+  // Where the slider of a number stands, to a hundredth of its range.
   number(k) {
-    return this.given.conditions[k].low + (Number(this.conditions[k].value) / 100) * this.range(k);
+    const exact = this.given.conditions[k].low + (Number(this.conditions[k].value) / 100) * this.range(k);
+    return exact.toFixed(clamp(2 - Math.floor(Math.log10(this.range(k))), 0, 12));
   }
 
   // What both figures depend on.
@@ -102,7 +104,7 @@ class Knobs {
     if (this.guidance && Number(this.guidance.value)) wish.guidance = Number(this.guidance.value);
     if (this.asSeen && !this.asSeen.checked) {
       wish.condition = this.conditions.map((control, k) => {
-        if (!this.given.conditions[k].labels) return this.number(k);
+        if (!this.given.conditions[k].labels) return Number(this.number(k));
         return control.value === "" ? null : Number(control.value);
       });
     }
