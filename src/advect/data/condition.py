@@ -223,6 +223,11 @@ def _labels(column: Column) -> Sequence[str | int | float | bool]:
     return levels
 
 
+def labels_of(column: Column) -> Sequence[str | int | float | bool] | None:
+    """The values that a condition column can take, in the order of their codes; None for a scale."""
+    return _labels(column) if _is_label(column) else None
+
+
 def _find(table: Table, column: Column) -> np.ndarray:
     found = find_array(table, column.name)
     if found is not None:

@@ -8,6 +8,7 @@ script but the one that is meant, by its digest: a column called ``<script>`` is
 import base64
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,15 +98,28 @@ def behaviour() -> dict[str, str]:
 @functools.cache
 def script() -> str:
     """The page's script: the files of `static`, one after another, in a scope of their own."""
-    parts = [(_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS]
+    return in_scope(static_text(f"{name}.js") for name in _SCRIPTS)
+
+
+def static_text(name: str) -> str:
+    """One of the files of `static`."""
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def in_scope(parts: Iterable[str]) -> str:
+    """Pieces of script, one after another, in a scope of their own."""
     return "\n".join(["(() => {", '"use strict";', *parts, "})();"])
+
+
+def digest(text: str) -> str:
+    """A script or a style sheet as a security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
 def policy() -> str:
     """The security policy: pictures from the page itself, its own styles, and the one script with this digest."""
-    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode("ascii")
     return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digest(script())}; "
         "base-uri 'none'; form-action 'none'"
     )
 

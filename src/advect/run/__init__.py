@@ -7,6 +7,7 @@ from advect.run.artefact import Artefact, read_card, write_artefact
 from advect.run.card import Setting, differences, read_config, render, values
 from advect.run.folder import CHECKPOINT, CONFIG, EVALUATION, METRICS, MODEL, REPORT, RunFolder
 from advect.run.sink import FolderSink, MemorySink, read_checkpoint, read_history
+from advect.run.standing import Standing, standing_of
 from advect.run.tensors import load_weights, read_tensors, write_tensors
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MemorySink",
     "RunFolder",
     "Setting",
+    "Standing",
     "differences",
     "load_weights",
     "read_card",
@@ -29,6 +31,7 @@ __all__ = [
     "read_history",
     "read_tensors",
     "render",
+    "standing_of",
     "values",
     "write_artefact",
     "write_tensors",

@@ -19,6 +19,8 @@ OPTIONAL = {
     "pyarrow": "tables",
     "POT": "ot",
     "anndata": "cells",
+    "starlette": "web",
+    "uvicorn": "web",
 }
 
 

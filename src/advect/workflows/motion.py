@@ -78,7 +78,7 @@ def motion(artefact: Artefact, *, rows: int, frames: int | None = None, conditio
     if flow.ode is not None:
         times = torch.linspace(0.0, 1.0, frames or FRAMES)
         states = shown.trajectory(rows, times, given, generator=generator)
-        captions = tuple(_caption(timeline_of(artefact), float(time)) for time in times)
+        captions = tuple(time_caption(timeline_of(artefact), float(time)) for time in times)
     else:
         stops = stops_of(artefact, flow.base.sample(rows, given, generator=generator), given)
         states, captions = _between(stops, frames or min(len(stops), FRAMES), len(stops) - 1)
@@ -97,7 +97,7 @@ def visible(flow: Flow) -> Flow:
         return flow
 
 
-def _caption(timeline: Timeline | None, position: float) -> str:
+def time_caption(timeline: Timeline | None, position: float) -> str:
     """A place on the axis of the flow, in the user's times where there are some."""
     if timeline is None:
         return f"t = {position:.2f}"

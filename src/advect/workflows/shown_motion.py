@@ -1,5 +1,7 @@
 """What moves on the page of a run: some rows on their way, and the field of a run in the plane."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from advect.errors import AdvectError, UnsupportedError
@@ -53,16 +55,16 @@ def _pictures(artefact: Artefact, seed: int, beside: int) -> Motion:
 
 
 def _points(artefact: Artefact, real: Table, seed: int, beside: int) -> Motion | None:
-    columns = _columns(artefact, real, MOST_COLUMNS if beside == 1 else MOST_BESIDE)
-    if len(columns) < 2:
+    chosen = shown_coordinates(artefact, real, MOST_COLUMNS if beside == 1 else MOST_BESIDE)
+    if chosen is None:
         return None
+    columns = chosen.places
     most = MOST_ROWS if beside == 1 else MOST_ROWS // 2
     frames = None if beside == 1 or artefact.flow.ode is None else PICTURE_FRAMES
     rows = int(np.clip(NUMBERS // ((frames or FRAMES) * len(columns) * beside), FEWEST_ROWS, most))
     found = motion(artefact, rows=rows, frames=frames, seed=seed)
     shift = np.array([_shift(artefact, i) for i in columns])
-    centre = np.array([_centre(artefact, i) for i in columns])
-    states = found.states.reshape(*found.states.shape[:2], -1)[:, :, list(columns)] + centre
+    states = chosen.of(found.states)
     field: PlaneField | str = ""
     if artefact.flow.ode is None:
         field = "a flow of layers has no velocity"
@@ -75,9 +77,9 @@ def _points(artefact: Artefact, real: Table, seed: int, beside: int) -> Motion |
     return Motion(
         states,
         found.captions,
-        tuple(_name(artefact, i) for i in columns),
-        _pair(tuple(found.names[i] for i in columns), real),
-        _real(artefact, real, columns, rows, seed, centre),
+        chosen.names,
+        chosen.pair,
+        shown_rows(artefact, real, chosen, rows, seed),
         layered=artefact.flow.ode is None,
         field=None if isinstance(field, str) else field,
         why_stored=field if isinstance(field, str) else "",
@@ -85,18 +87,48 @@ def _points(artefact: Artefact, real: Table, seed: int, beside: int) -> Motion |
     )
 
 
-def _columns(artefact: Artefact, real: Table, most: int) -> tuple[int, ...]:
-    """The columns of numbers, the two that say most among them; categories by their place where numbers are few."""
+@dataclass(frozen=True)
+class ShownCoordinates:
+    """Coordinates of a model that are drawn.
+
+    Attributes:
+        places: Of the coordinates.
+        names: Of each, as it is written beside an axis.
+        centre: From a coordinate on its column's scale to where it is drawn: a level is in the middle of its cell.
+        pair: The two of them that say most.
+    """
+
+    places: tuple[int, ...]
+    names: tuple[str, ...]
+    centre: np.ndarray
+    pair: tuple[int, int]
+
+    def of(self, states: np.ndarray) -> np.ndarray:
+        """``(frames, rows, *event)`` on the scale of the columns to ``(frames, rows, shown)``."""
+        return states.reshape(*states.shape[:2], -1)[..., list(self.places)] + self.centre
+
+
+def shown_coordinates(artefact: Artefact, real: Table | None, most: int) -> ShownCoordinates | None:
+    """The columns of numbers, the two that say most among them; categories by their place where numbers are few.
+
+    None where there are no two to draw against one another.
+    """
     coordinates = artefact.codec.coordinates
     values = [i for i, c in enumerate(coordinates) if c.role == "value"]
     numeric = [i for i in values if _is_number(artefact, i)]
     chosen = numeric if len(numeric) > 1 else values
-    names = tuple(coordinates[i].name for i in chosen)
     if len(chosen) > most:
-        pair = {chosen[place] for place in _pair(names, real)}
+        pair = {chosen[place] for place in _pair(tuple(coordinates[i].name for i in chosen), real)}
         others = [i for i in chosen if i not in pair][: most - len(pair)]
         chosen = sorted([*pair, *others])
-    return tuple(chosen)
+    if len(chosen) < 2:
+        return None
+    return ShownCoordinates(
+        tuple(chosen),
+        tuple(_name(artefact, i) for i in chosen),
+        np.array([_centre(artefact, i) for i in chosen]),
+        _pair(tuple(coordinates[i].name for i in chosen), real),
+    )
 
 
 def _is_number(artefact: Artefact, coordinate: int) -> bool:
@@ -122,19 +154,18 @@ def _centre(artefact: Artefact, coordinate: int) -> float:
     return -0.5 if code.form == "whole" else 0.0
 
 
-def _pair(names: tuple[str, ...], real: Table) -> tuple[int, int]:
+def _pair(names: tuple[str, ...], real: Table | None) -> tuple[int, int]:
     """Places of the two columns that depend most on one another, else the first two."""
-    found = pair_to_draw(real) if len(names) > 2 else None
+    found = pair_to_draw(real) if len(names) > 2 and real is not None else None
     if found is None or not set(found) <= set(names):
         return 0, 1
     return names.index(found[0]), names.index(found[1])
 
 
-def _real(
-    artefact: Artefact, real: Table, columns: tuple[int, ...], rows: int, seed: int, centre: np.ndarray
-) -> np.ndarray | None:
+def shown_rows(artefact: Artefact, real: Table, chosen: ShownCoordinates, rows: int, seed: int) -> np.ndarray | None:
+    """Real rows where they are drawn, ``(rows, shown)``; None where they cannot be."""
     try:
-        return real_points(artefact, real, columns, rows=rows, seed=seed) + centre
+        return real_points(artefact, real, chosen.places, rows=rows, seed=seed) + chosen.centre
     except AdvectError:
         return None
 

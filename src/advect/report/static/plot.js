@@ -113,7 +113,7 @@ class Plot {
 
   dots(count, colour, pointOf) {
     const { context } = this;
-    const radius = this.small ? 1.3 : clamp(60 / Math.sqrt(count), 1.6, 3.2);
+    const radius = this.radius(count);
     context.fillStyle = colour;
     for (let row = 0; row < count; row++) {
       const [px, py] = this.toPixels(...pointOf(row));
@@ -122,6 +122,10 @@ class Plot {
       context.arc(px, py, radius, 0, 2 * Math.PI);
       context.fill();
     }
+  }
+
+  radius(count) {
+    return this.small ? 1.3 : clamp(60 / Math.sqrt(count), 1.6, 3.2);
   }
 
   tails(place) {
@@ -186,7 +190,8 @@ class Plot {
     for (const tick of ticks(frame.x0, frame.x1, few)) {
       const [px] = this.toPixels(tick.value, 0);
       this.line(px, edge.top, px, height - edge.bottom);
-      context.fillText(tick.text, px, height - edge.bottom + 5);
+      const half = context.measureText(tick.text).width / 2; // the last one stays whole
+      context.fillText(tick.text, Math.min(px, width - half - 1), height - edge.bottom + 5);
     }
     context.textAlign = "right";
     context.textBaseline = "middle";
