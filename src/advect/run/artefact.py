@@ -44,7 +44,7 @@ def write_artefact(folder: RunFolder, artefact: Artefact) -> None:
         "condition": artefact.condition.to_dict() if artefact.condition else None,
         "config": artefact.config,
     }
-    write_tensors(folder.file(MODEL), artefact.flow.state_dict(), card)
+    write_tensors(folder.destination(MODEL), artefact.flow.state_dict(), card)
 
 
 def read_card(folder: RunFolder) -> tuple[dict, Schema, Codec, ConditionCodec | None, dict]:

@@ -25,7 +25,10 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping
     # One entry: several would be written in an order that changes from run to run, and with it the file's bytes.
     header = {KEY: json.dumps({"format": FORMAT, "card": card})}
     with atomic_path(path, suffix=".safetensors") as temporary:
-        save_file(flat, temporary, metadata=header)
+        try:
+            save_file(flat, temporary, metadata=header)
+        except SafetensorError as error:  # a full disk, in its words
+            raise OSError(str(error)) from error
     return Path(path)
 
 

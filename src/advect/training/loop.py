@@ -183,7 +183,9 @@ class Trainer:
             self.state.optimizer.step()
             self.state.step += 1
             self.state.average.update(self.state.step)
-        self._clock.loss(loss.item())
+        value = loss.item()
+        self.state.take_loss(value)
+        self._clock.loss(value)
 
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         loss = self.objective(self.flow, batch, generator=generator)
@@ -228,7 +230,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss of the averaged weights on fixed rows with fixed draws, so that two validations compare."""
-        training, seconds = self._clock.mean_loss(), self.state.seconds + self._clock.running()
+        training, seconds = self.state.mean_loss(), self.state.seconds + self._clock.running()
         values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
         values |= {f"coupling_{k}": v for k, v in self.batches.report.items()}
         if self.validation is not None:

@@ -107,7 +107,7 @@ def train(
         listener.note(f"{prepared.table.origin}: {text}")
     if folder is not None and request.restart and folder.state in ("started", "finished"):
         listener.note(f"The old run was moved to {folder.move_aside()}.")
-    with folder.locked() if folder is not None else nullcontext():
+    with folder.locked(listener.note) if folder is not None else nullcontext():
         if folder is not None and folder.state in ("started", "finished"):
             prepared = _continue_settings(folder, prepared)
             if folder.state == "finished":
@@ -165,7 +165,7 @@ def _train(
     if checkpoint is None:
         listener.preflight(describe(prepared))
     if folder is not None and folder.state == "empty":
-        write_text(folder.file(CONFIG), render(prepared.sections, head=_head(request)))
+        write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     trainer = make_trainer(prepared, sink)
     if checkpoint is not None:
         trainer.state.load(*checkpoint)
