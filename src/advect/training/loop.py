@@ -116,7 +116,7 @@ class Trainer:
                 self._after_step()
             self.flow.eval()
             self._clock.settle(self.state)
-            if reason != "stopped":
+            if reason != "stopped" and self.state.validated != self.state.step:  # a continued run may be past it
                 self._validate()
             self._checkpoint()
         if reason != "stopped":
@@ -185,6 +185,7 @@ class Trainer:
             self.state.average.update(self.state.step)
         value = loss.item()
         self.state.take_loss(value)
+        self.state.report = self.batches.report
         self._clock.loss(value)
 
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -232,7 +233,7 @@ class Trainer:
         """Loss of the averaged weights on fixed rows with fixed draws, so that two validations compare."""
         training, seconds = self.state.mean_loss(), self.state.seconds + self._clock.running()
         values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
-        values |= {f"coupling_{k}": v for k, v in self.batches.report.items()}
+        values |= {f"coupling_{k}": v for k, v in self.state.report.items()}
         if self.validation is not None:
             if self._cached_validation is None:
                 self._cached_validation = self._validation_batches(self.validation)
@@ -246,6 +247,7 @@ class Trainer:
             values["validation_loss"] = float(torch.stack(losses).mean())
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
+        self.state.validated = self.state.step
 
     def _validation_batches(self, validation: BatchSource) -> list[Batch]:
         result = []

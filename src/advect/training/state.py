@@ -28,6 +28,8 @@ class TrainingState:
         seconds: Training time so far, over all continuations.
         loss_total: Sum of the losses of the steps since the last validation.
         loss_steps: How many they are.
+        report: What the coupling said of its last plan.
+        validated: The step of the last validation; -1 before the first.
     """
 
     module: nn.Module
@@ -40,6 +42,8 @@ class TrainingState:
     seconds: float = 0.0
     loss_total: float = 0.0
     loss_steps: int = 0
+    report: dict[str, float] = field(default_factory=dict)
+    validated: int = -1
 
     def take_loss(self, value: float) -> None:
         """Take in the loss of a step."""
@@ -87,6 +91,8 @@ class TrainingState:
             "seconds": self.seconds,
             "loss_total": self.loss_total,
             "loss_steps": self.loss_steps,
+            "report": dict(self.report),
+            "validated": self.validated,
         }
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, object]) -> None:
@@ -111,7 +117,10 @@ class TrainingState:
             # Checkpoints of the first version did not have these; the next mean is then of fewer steps.
             self.loss_total = float(str(numbers.get("loss_total", 0.0)))
             self.loss_steps = int(str(numbers.get("loss_steps", 0)))
-        except (KeyError, RuntimeError, ValueError) as error:
+            report = numbers.get("report")
+            self.report = {k: float(v) for k, v in report.items()} if isinstance(report, dict) else {}
+            self.validated = int(str(numbers.get("validated", -1)))
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"the checkpoint does not fit the model ({error})", remedy="Start afresh with --restart."
             ) from error
