@@ -1,14 +1,17 @@
-"""What is disturbed: trainings, their figures, samples and comparisons, each small enough to be repeated hundreds of times."""
+"""What is disturbed: trainings, their figures, samples and comparisons, small enough to be done hundreds of times."""
 
 import csv
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.reliability.children import Child, command
+import numpy as np
+
+from benchmarks.reliability.children import Child, Ended, command
 
 DATA = "points.csv"
 ROWS = 60
@@ -42,6 +45,32 @@ def write_points(path: Path, rows: int = ROWS) -> None:
             writer.writerow([f"{x:.5f}", f"{0.5 * x + draw.gauss(-1, 0.7):.5f}"])
 
 
+def write_rows(path: Path, rows: int = 30) -> None:
+    """Rows by the name of the file: ``houses`` has every kind of column, ``days`` and ``cells`` have times."""
+    draw = np.random.default_rng(1)
+    if path.stem == "points":
+        write_points(path, rows)
+        return
+    day, points = np.arange(rows) % 3, draw.normal(size=(rows, 2))
+    points = np.round(points + day[:, None], 4)
+    if path.suffix == ".h5ad":
+        import anndata
+        import pandas
+
+        index = [str(row) for row in range(rows)]
+        obs = pandas.DataFrame({"day": day.astype(float)}, index=index)
+        anndata.AnnData(obs=obs, obsm={"X_pca": points}).write_h5ad(path)
+        return
+    if path.stem == "days":
+        lines = [["x", "y", "day"], *([f"{x}", f"{y}", f"{t}"] for (x, y), t in zip(points, day, strict=True))]
+    else:
+        lines = [["price", "rooms", "place", "garden"]]
+        for x, y in points:
+            place, garden = draw.choice(["bay", "inland"]), "true" if draw.random() < 0.4 else "false"
+            lines.append([f"{1e5 * np.exp(x):.2f}", "" if y > 2.5 else f"{draw.integers(1, 9)}", place, garden])
+    path.write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
+
+
 def training(steps: int = STEPS, *, stop_after: int | None = None, checkpoint_seconds: float = 0.02) -> None:
     """A training without figures, in the folder ``run``; stopped after so many steps of its own."""
     from advect.workflows.fit import train
@@ -61,6 +90,17 @@ def training(steps: int = STEPS, *, stop_after: int | None = None, checkpoint_se
         stop=lambda: next(left, None) is None,
         evaluate=False,
     )
+
+
+def train_again(asked: Mapping[str, Any], *, stop_after: int | None = None) -> None:
+    """A training without figures by settings that JSON can hold, in the folder ``run``."""
+    from advect.workflows.fit import train
+    from advect.workflows.request import TrainRequest
+
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in asked.items()}
+    left = iter(range(given["steps"] if stop_after is None else stop_after))
+    request = TrainRequest(out=RUN, batch_size=16, network="mlp-1x8", **given)
+    train(request, stop=lambda: next(left, None) is None, evaluate=False)
 
 
 _TRAIN = (
@@ -106,7 +146,7 @@ class Ground:
         if work.before:
             self._done(command(*work.before), self.start)
         # Once in this process, so that children find everything imported.
-        _inside(work.work, self.fresh())
+        inside(work.work, self.fresh())
         self.straight = self.fresh()
         self.ended = self._done(work.work, self.straight)
 
@@ -115,14 +155,15 @@ class Ground:
         self._count += 1
         return Path(shutil.copytree(self.start, self.folder / f"{self._count}"))
 
-    def _done(self, work: Callable[[], int | None], folder: Path):
+    def _done(self, work: Callable[[], int | None], folder: Path) -> Ended:
         ended = Child(work, folder).wait()
         if ended.code != 0:
             raise RuntimeError(f"{self.job.name} ended with {ended.code}: {ended.said[-2000:]}")
         return ended
 
 
-def _inside(work: Callable[[], int | None], folder: Path) -> None:
+def inside(work: Callable[[], int | None], folder: Path) -> None:
+    """The work in this process, in a folder."""
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -1,11 +1,13 @@
-"""Kills: at random moments, and right before each thing that is done to a file. What is given again must end with the bits
-of what nobody disturbed, and no folder may be unreadable in between."""
+"""Kills: at random moments, and right before each thing that is done to a file.
+
+What is given again must end with the bits of what nobody disturbed, and no folder may be unreadable in between.
+"""
 
 import json
 import random
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,7 @@ def _killed_before(number: int, ground: Ground, count: Count) -> None:
     count.finished(folder, ended.code, ended.said)
 
 
-def _killing(what: Job, number: int, folder: Path):
+def _killing(what: Job, number: int, folder: Path) -> Callable[[], int | None]:
     def work() -> int | None:
         watch(folder, kill_before(number, folder))
         return what.work()

@@ -170,7 +170,7 @@ def annotate_file(
     from h5py import File
 
     from advect.data import read_like
-    from advect.data.annotated import open_annotated
+    from advect.data.annotated import hdf5_told, open_annotated
 
     key = _representation(artefact)
     found = velocities(artefact, read_like(source, artefact.schema), at=at)
@@ -179,7 +179,7 @@ def annotate_file(
     num_genes = opened.n_vars
     opened.file.close()
     added = []
-    with atomic_path(destination) as temporary:
+    with atomic_path(destination) as temporary, hdf5_told():
         shutil.copyfile(source, temporary)
         with File(temporary, "r+") as file:
             if key != GENES:
