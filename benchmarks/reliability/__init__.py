@@ -1,5 +1,5 @@
-"""What a run survives: kills, full disks, hours of training, and the years since it was written.
+"""How advect behaves when things go wrong: each benchmark here is one command.
 
-`children` runs advect in processes that may be killed, `operations` kills them at a chosen file operation, `folders`
-says whether what they left behind is whole and equal. The other files are the experiments.
+`python -m benchmarks.reliability` kills, fills disks and runs for long. `children` runs advect in processes that may be
+killed, `operations` kills them at a chosen file operation, `folders` says whether what they left is whole and equal.
 """

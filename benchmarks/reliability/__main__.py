@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.cells import Cell, run_and_tabulate
 from benchmarks.reliability.table import write_table
 
-HOME = Path(__file__).parent
+HOME = Path(__file__).parents[1] / "results" / "reliability"
 PARTS = ("kills", "operations", "places", "resumes", "memory", "earlier")
 MEMORY_SECONDS = 3600.0
 
@@ -26,7 +26,7 @@ def cells(parts: tuple[str, ...], memory_seconds: float) -> list[Cell]:
 
     for seed, (job, kills) in enumerate(_KILLS):
         add("kills", f"{job}-{seed}", "kills:random_kills", job=job, kills=kills, seed=seed)
-    for job, stride in (("steps", 1), ("sample", 1), ("figures", 3), ("compare", 12)):
+    for job, stride in (("steps", 1), ("sample", 1), ("figures", 7), ("compare", 25)):
         add("operations", job, "kills:every_operation", job=job, first=0, stride=stride, seed=0)
     for job in ("train", "sample"):
         add("places", f"full-{job}", "places:full_disk", job=job, sizes=list(_SIZES), seed=0)
@@ -48,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
     parser.add_argument("--memory-seconds", type=float, default=MEMORY_SECONDS, help="length of the memory loop")
-    parser.add_argument("--out", type=Path, default=HOME / "results", help="folder of the results")
+    parser.add_argument("--out", type=Path, default=HOME, help="folder of the results")
     parser.add_argument("--table", action="store_true", help="only write the table from the results there are")
     asked = parser.parse_args()
     table = asked.out.with_suffix(".md")

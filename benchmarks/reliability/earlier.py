@@ -119,10 +119,10 @@ def write(home: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         jobs.write_rows(folder / rows)
         request = asked | {"data": rows, "steps": STEPS}
-        stop = STOPPED if name == "unfinished" else None
+        stop = STOPPED if name.startswith("unfinished") else None
         jobs.inside(lambda request=request, stop=stop: jobs.train_again(request, stop_after=stop), folder)
         facts: dict[str, Any] = {"kind": kind, "rows": rows, "at": AT.get(name)}
-        if name == "unfinished":
+        if name.startswith("unfinished"):
             facts["continue"] = request
             with tempfile.TemporaryDirectory() as scratch:
                 copy = Path(shutil.copytree(folder, Path(scratch) / "kept"))

@@ -3,15 +3,12 @@
 import gc
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import ONE_THREAD, ROOT
 from benchmarks.reliability.children import Child
 from benchmarks.reliability.folders import contents, differing
 from benchmarks.reliability.jobs import DATA, RUN, inside, training, write_points
@@ -94,23 +91,18 @@ def resumed(settings: Mapping[str, Any]) -> dict[str, Any]:
         for folder in (straight, cut):
             folder.mkdir()
             write_points(folder / DATA)
-        Child(lambda: training(steps), straight).wait()
+        inside(lambda: training(steps), straight)
         started = time.monotonic()
+        piece = _in_process if settings["as"] == "process" else inside
         for _ in range(pieces):
-            if settings["as"] == "process":
-                _in_new_process(cut, steps, each)
-            else:
-                inside(lambda: training(steps, stop_after=each), cut)
-        if settings["as"] == "process":  # the last piece was stopped after the last step: this one ends the run
-            _in_new_process(cut, steps, each)
-        else:
-            inside(lambda: training(steps), cut)
+            piece(lambda: training(steps, stop_after=each), cut)
+        piece(lambda: training(steps), cut)  # the last was stopped after the last step: this one ends the run
         other = differing(contents(straight), contents(cut))
         return {"pieces": pieces, "steps": steps, "differing": other, "seconds_in_pieces": time.monotonic() - started}
 
 
-def _in_new_process(folder: Path, steps: int, stop_after: int) -> None:
-    line = f"from benchmarks.reliability.jobs import training; training({steps}, stop_after={stop_after})"
-    path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | dict.fromkeys(ONE_THREAD, "1") | {"PYTHONPATH": path}
-    subprocess.run([sys.executable, "-c", line], cwd=folder, env=environment, check=True, capture_output=True)
+def _in_process(work: Callable[[], None], folder: Path) -> None:
+    """The work in a process of its own."""
+    ended = Child(work, folder).wait()
+    if ended.code:
+        raise RuntimeError(f"a piece ended with {ended.code}: {ended.said[-2000:]}")

@@ -43,8 +43,8 @@ def _operations(records: dict[str, Any]) -> str:
         rows.append((name, found["kills"], f"{found['runs_compared']} of {found['operations']}", found["faults"]))
     text = (
         "SIGKILL right before a chosen thing that the process does to a file (open, flush, rename, lock, make, "
-        "remove); before a flush the file is cut in half first, as a loss of power may do. The order write, flush, rename, "
-        "flush of the folder is checked too."
+        "remove); before a flush the file is cut in half first, as a loss of power may do. The order write, flush, "
+        "rename, flush of the folder is checked too."
     )
     return _section("Kills at operations on files", text, ("job", "kills", "operations tried", "faults"), rows)
 
@@ -93,9 +93,7 @@ def _earlier(records: dict[str, Any]) -> str:
         for _, record in _of(records, "earlier-")
         for entry in record["figures"]["folders"]
     ]
-    text = (
-        "Run folders that earlier states of the code wrote, opened by this one and compared with what they said then."
-    )
+    text = "Run folders that earlier states of the code wrote, opened by this one; what they say beside what they said."
     return _section("Folders of earlier formats", text, ("format", "folder", "kind", "outcome"), rows)
 
 
