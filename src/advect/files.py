@@ -117,11 +117,11 @@ def clear_away(folder: Path, name: str = "") -> None:
 
     Nothing is said where this cannot be done: it is tidying up.
     """
-    start = _prefix(name).rpartition(_OWNER)[0] if name else "."
+    start = _prefix(name).rpartition(_OWNER)[0]
     with suppress(OSError):
         for entry in os.scandir(folder):
             found = _TEMPORARY.search(entry.name)
-            if found is None or not entry.name.startswith(start) or found["machine"] != _machine():
+            if found is None or found["machine"] != _machine() or (name and entry.name[: found.start()] != start):
                 continue
             if _is_alive(int(found["process"])):
                 continue
