@@ -91,8 +91,8 @@ def test_what_a_dead_process_left_counts_as_different(tmp_path):
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_no_bit():
-    found = kills.random_kills({"job": "train", "kills": 12, "seed": 5})
-    assert found["kills"] == 12
+    found = kills.random_kills({"job": "train", "kills": 8, "seed": 5})
+    assert found["kills"] == 8
     assert found["runs_compared"] >= 2
     assert found["first_faults"] == []
 
