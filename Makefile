@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test docs lint types contracts unit doctest bench-2d clean
+.PHONY: demo test docs lint types contracts unit doctest bench-2d audit pins clean
 
 demo: .venv/demo.done
 	$(BIN)/advect train digits --method ot-cfm --out demo/digits --budget 2m
@@ -27,6 +27,16 @@ unit: .venv/dev.done
 
 bench-2d: .venv/bench.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport_2d
+
+# Known faults of the pinned packages; asks a database on the network.
+audit: .venv/dev.done
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# What is installed becomes what is pinned. To move the pins: empty the file, `make clean pins`, `make test`.
+pins: .venv/dev.done
+	grep '^#' constraints.txt > build.pins
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> build.pins
+	mv build.pins constraints.txt
 
 # The site, docs/_build/html/index.html. A warning is an error; figures are drawn anew where code has changed.
 docs: .venv/docs.done

@@ -4,12 +4,16 @@ Every file advect writes goes through here: written beside its destination, flus
 A reader, or a process that takes over after a crash, sees the old file or the new one and nothing in between.
 """
 
+import functools
 import hashlib
 import os
+import platform
+import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from advect.errors import AdvectError, ConfigError
@@ -41,6 +45,8 @@ def _told(destination: Path) -> Iterator[None]:
 def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
     """Yield a temporary path in the destination's folder; on success it is renamed over the destination.
 
+    What an earlier process left half written on its way to the same destination is removed.
+
     Args:
         destination: The file to write. Missing parent folders are made.
         suffix: Ending of the temporary file, for writers that look at it.
@@ -52,14 +58,15 @@ def atomic_path(destination: Path | str, *, suffix: str = "") -> Iterator[Path]:
     temporary: Path | None = None
     with _told(destination):
         try:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=suffix, dir=destination.parent)
+            make_folder(destination.parent)
+            clear_away(destination.parent, destination.name)
+            handle, name = tempfile.mkstemp(prefix=_prefix(destination.name), suffix=suffix, dir=destination.parent)
             os.close(handle)
             temporary = Path(name)
             yield temporary
-            _flush(temporary)
             # mkstemp makes files private; what we leave behind has the ordinary rights of a new file.
             temporary.chmod(0o666 & ~_umask())
+            _flush(temporary)
             os.replace(temporary, destination)
             _flush(destination.parent)
         finally:
@@ -78,15 +85,81 @@ def atomic_folder(destination: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     with _told(destination):
         try:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+            make_folder(destination.parent)
+            clear_away(destination.parent, destination.name)
+            temporary = Path(tempfile.mkdtemp(prefix=_prefix(destination.name), dir=destination.parent))
             yield temporary
             temporary.chmod(0o777 & ~_umask())
+            for path in [*temporary.rglob("*"), temporary]:
+                _flush(path)
             os.replace(temporary, destination)  # over an empty folder at most
             _flush(destination.parent)
         finally:
             if temporary is not None and temporary.exists():
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and put their names on the disk: no file in them would be found without."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush(folder.parent)
+
+
+def clear_away(folder: Path, name: str = "") -> None:
+    """Remove what processes of this machine that are dead left half written in a folder.
+
+    Args:
+        folder: Where to look.
+        name: Only what was on its way to this name.
+
+    Nothing is said where this cannot be done: it is tidying up.
+    """
+    start = _prefix(name).rpartition(_OWNER)[0]
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            found = _TEMPORARY.search(entry.name)
+            if found is None or found["machine"] != _machine() or (name and entry.name[: found.start()] != start):
+                continue
+            if _is_alive(int(found["process"])):
+                continue
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+# A temporary says who writes it, so that it can be told from one whose writer was killed: its machine and process.
+_OWNER = ".writing-"
+_TEMPORARY = re.compile(re.escape(_OWNER) + r"(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[^.]+(\.\w+)?$")
+_LONGEST = 120  # bytes of a destination's name in that of its temporary: file systems end at 255
+
+
+def _prefix(name: str) -> str:
+    """The beginning of the name of a temporary on its way to ``name``."""
+    start = os.fsencode(name)[:_LONGEST].decode("utf-8", errors="ignore")
+    return f".{start}{_OWNER}{_machine()}-{os.getpid()}-"
+
+
+@functools.cache
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode('utf-8', 'replace')):08x}"
+
+
+def _is_alive(process: int) -> bool:
+    """Whether there is such a process; where the system does not tell, there is."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def check_new_folder(destination: Path | str) -> None:
@@ -114,7 +187,7 @@ def check_writable(destination: Path | str) -> None:
     destination = Path(destination)
     folder = next(parent for parent in destination.absolute().parents if parent.exists())
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=_prefix(destination.name), dir=folder)
         os.close(handle)
         os.unlink(name)
     except OSError as error:

@@ -1,7 +1,10 @@
 """The run folder: which state it is in, who may write, what is refused, and the configuration as text."""
 
+import errno
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advect.errors import AdvectError, RunFolderError
+from advect.files import atomic_path, write_text
 from advect.records import Progress
 from advect.run import (
     CHECKPOINT,
@@ -111,6 +115,67 @@ def test_the_lock_is_released_by_an_error(tmp_path):
         raise ValueError("inside")
     with folder.locked():
         pass
+
+
+def test_a_lock_that_was_removed_keeps_nobody_from_a_new_one(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        (folder.path / ".lock").unlink()
+        with RunFolder(tmp_path / "run").locked() as _:
+            assert (folder.path / ".lock").exists()
+        with pytest.raises(RunFolderError, match="moved or removed"):
+            folder.destination(CONFIG)
+
+
+@pytest.mark.parametrize("what", ["removed", "moved", "replaced"])
+def test_a_folder_that_went_away_is_not_made_anew(tmp_path, what):
+    """A folder with a checkpoint alone would be no run, and refused by the next command."""
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        sink = FolderSink(folder)
+        sink.metrics(1, {"loss": 1.0})
+        folder.path.rename(tmp_path / "aside")
+        if what == "replaced":
+            with RunFolder(tmp_path / "run").locked():
+                pass
+        if what == "removed":
+            shutil.rmtree(tmp_path / "aside")
+        for write in (
+            lambda: sink.metrics(2, {"loss": 1.0}),
+            lambda: sink.checkpoint({"w": torch.ones(2)}, {"step": 1}),
+            lambda: folder.write_json("evaluation.json", {}),
+        ):
+            with pytest.raises(RunFolderError, match=r"removed while .* was to be written.*same command again"):
+                write()
+    assert [path.name for path in folder.path.rglob("*")] == ([".lock"] if what == "replaced" else [])
+
+
+def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def none_here(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none_here)
+    heard = []
+    with RunFolder(tmp_path / "run").locked(heard.append):
+        write_text(RunFolder(tmp_path / "run").file(CONFIG), "")
+    assert len(heard) == 1
+    assert "has no locks; let no second process write" in heard[0]
+
+
+def test_taking_a_run_clears_away_what_a_killed_process_left(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.write_json("evaluation.json", {})
+        FolderSink(folder).checkpoint({"w": torch.ones(2)}, {})
+        for place in (folder.path, folder.file(CHECKPOINT).parent):
+            with atomic_path(place / "x") as mine:
+                dead = mine.name.replace(f"-{os.getpid()}-", "-999999999-")
+                (place / dead).touch()
+    with folder.locked():
+        assert not list(folder.path.rglob(".x*"))
+        assert sorted(p.name for p in folder.path.iterdir()) == [".lock", "checkpoint", "evaluation.json", "x"]
 
 
 def test_unwritable_places(tmp_path):

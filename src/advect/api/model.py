@@ -13,10 +13,10 @@ from advect.api.notebook import model_table
 from advect.api.plotting import Plotting
 from advect.data import read_like, read_table, to_container
 from advect.errors import ConfigError, RunFolderError, UnsupportedError
-from advect.files import write_text
+from advect.files import atomic_folder, write_text
 from advect.methods import Parts
 from advect.records import Estimate, Table
-from advect.run import CONFIG, EVALUATION, METRICS, MODEL, Artefact, RunFolder, write_artefact
+from advect.run import CONFIG, EVALUATION, METRICS, Artefact, RunFolder, write_artefact
 from advect.run.card import render_values
 from advect.run.sink import render_history
 from advect.training import generator_for
@@ -290,13 +290,14 @@ class Model(Plotting):
             raise RunFolderError(
                 "this folder is there already", where=str(path), remedy="Choose another name, or remove it first."
             )
-        with folder.locked():
-            write_text(folder.file(CONFIG), render_values(self.artefact.config))
-            write_text(folder.file(METRICS), render_history(self.artefact.history))
+        with atomic_folder(path) as temporary:
+            inside = RunFolder(temporary)
+            write_text(inside.file(CONFIG), render_values(self.artefact.config))
+            write_text(inside.file(METRICS), render_history(self.artefact.history))
             if self.artefact.evaluation:
-                folder.write_json(EVALUATION, self.artefact.evaluation)
-            write_artefact(folder, self.artefact)
-        return folder.file(MODEL).parent
+                inside.write_json(EVALUATION, self.artefact.evaluation)
+            write_artefact(inside, self.artefact)
+        return folder.path
 
     def __repr__(self) -> str:
         schema, config = self.artefact.schema, self.artefact.config

@@ -5,6 +5,9 @@ dense. The columns of ``obs`` come along beside the rows. A file is opened witho
 representation, so cells with many genes cost no more than their components.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +127,24 @@ def write_h5ad(table: Table, path: Path) -> None:
     else:
         genes = pandas.Index(list(table.names), dtype=object)
         made = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=genes))
-    made.write_h5ad(path)
+    with hdf5_told():
+        made.write_h5ad(path)
+
+
+@contextmanager
+def hdf5_told() -> Iterator[None]:
+    """HDF5 has errors of its own for a full disk: they become the system's.
+
+    Raises:
+        OSError: In the system's words.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        told = re.search(r"error message = '([^']+)'", str(error))
+        if told is None:
+            raise
+        raise OSError(told[1]) from error
 
 
 def _categories(pandas: Any, values: np.ndarray) -> Any:

@@ -56,7 +56,7 @@ def write_artefact(folder: RunFolder, artefact: Artefact) -> None:
         card["growth"] = [one.numbers() for one in artefact.growth]
         for place, one in enumerate(artefact.growth):
             tensors |= {f"{_GROWTH}{place}.{name}": tensor for name, tensor in one.tensors().items()}
-    write_tensors(folder.file(MODEL), tensors, card)
+    write_tensors(folder.destination(MODEL), tensors, card)
 
 
 def read_card(

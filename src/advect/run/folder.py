@@ -13,12 +13,12 @@ A run is finished when `model.safetensors` is there; until then `checkpoint/` sa
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from advect.errors import RunFolderError
-from advect.files import write_text
+from advect.files import clear_away, make_folder, write_text
 
 CONFIG, MODEL, METRICS, EVALUATION, REPORT = (
     "config.toml",
@@ -28,6 +28,8 @@ CONFIG, MODEL, METRICS, EVALUATION, REPORT = (
     "report.html",
 )
 CHECKPOINT = "checkpoint/state.safetensors"
+LOCK = ".lock"
+_ATTEMPTS, _WAIT = 3, 0.1
 
 
 class RunFolder:
@@ -39,6 +41,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._lock: int | None = None
 
     def file(self, name: str) -> Path:
         """The path of one of the run's files."""
@@ -51,13 +54,28 @@ class RunFolder:
             return "absent"
         if not self.path.is_dir():
             return "foreign"
-        names = {entry.name for entry in self.path.iterdir()} - {".lock"}
+        names = {entry.name for entry in self.path.iterdir()} - {LOCK}
         if CONFIG in names:
             return "finished" if MODEL in names else "started"
         # A crash between making the folder and writing the configuration leaves only our own temporary files.
         if all(name.startswith(f".{CONFIG}.") for name in names):
             return "empty"
         return "foreign"
+
+    def destination(self, name: str) -> Path:
+        """The path of one of the run's files that is about to be written.
+
+        Raises:
+            RunFolderError: The folder is not there any more, or another took its place while this process held it. To
+                make it anew would leave a folder that is no run.
+        """
+        if not self.path.is_dir() or (self._lock is not None and not _is_at(self._lock, self.path / LOCK)):
+            raise RunFolderError(
+                f"the run folder was moved or removed while {name} was to be written",
+                where=str(self.path),
+                remedy="Put it back and give the same command again: it continues from the last checkpoint in it.",
+            )
+        return self.file(name)
 
     def require_run(self) -> None:
         """Refuse a folder that holds no run.
@@ -102,7 +120,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Mapping[str, object]) -> Path:
         """Write a JSON file whole or not at all."""
-        return write_text(self.file(name), json.dumps(value, indent=1, allow_nan=True) + "\n")
+        return write_text(self.destination(name), json.dumps(value, indent=1, allow_nan=True) + "\n")
 
     def read_json(self, name: str) -> dict:
         """Read what `write_json` wrote.
@@ -145,43 +163,79 @@ class RunFolder:
         raise RunFolderError("too many old runs lie beside it", where=str(self.path), remedy="Remove some of them.")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for writing; the lock goes with the process, however it ends.
+    def locked(self, note: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+        """Hold the folder for writing; the lock goes with the process, however it ends. Who reads needs none.
+
+        What processes that were killed left half written is cleared away.
+
+        Args:
+            note: Told where the file system has no locks.
 
         Raises:
             RunFolderError: Another process holds it, or the folder cannot be written.
         """
+        handle = self._taken(note)
+        before, self._lock = self._lock, handle
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            for folder in (self.path, self.file(CHECKPOINT).parent):
+                clear_away(folder)
+            yield
+        finally:
+            self._lock = before
+            os.close(handle)
+
+    def _taken(self, note: Callable[[str], None]) -> int:
+        """The handle of the lock, which is held where there are locks.
+
+        Raises:
+            RunFolderError: As `locked`.
+        """
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_WAIT)
+            handle = self._open_lock()
+            held = _lock(handle)
+            if held is None:
+                note(f"{self.path}: this file system has no locks; let no second process write to this run.")
+            if held is None or (held and _is_at(handle, self.path / LOCK)):  # and was not removed before it was locked
+                return handle
+            os.close(handle)
+        raise RunFolderError(
+            "another process is writing to this run",
+            where=str(self.path),
+            remedy="Wait for it, stop it, or choose another folder with --out.",
+        )
+
+    def _open_lock(self) -> int:
+        try:
+            make_folder(self.path)
+            return os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise RunFolderError(
                 f"the folder cannot be written ({error.strerror})",
                 where=str(self.path),
                 remedy="Choose another place with --out, or check its permissions.",
             ) from error
-        try:
-            _lock(handle, self.path)
-            yield
-        finally:
-            os.close(handle)
 
 
-def _lock(handle: int, path: Path) -> None:
-    """Take the exclusive lock, or say who may hold it. Systems without such locks go without."""
+def _lock(handle: int) -> bool | None:
+    """Whether the exclusive lock could be had; None where there are no such locks, as on some network file systems."""
     try:
         import fcntl
     except ImportError:
-        return
-    for attempt in range(3):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if attempt == 2:
-                raise RunFolderError(
-                    "another process is writing to this run",
-                    where=str(path),
-                    remedy="Wait for it, stop it, or choose another folder with --out.",
-                ) from error
-            time.sleep(0.1)
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False

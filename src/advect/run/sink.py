@@ -37,11 +37,11 @@ class FolderSink:
         """
         entry = {"step": step} | {k: (v if math.isfinite(v) else None) for k, v in values.items()}
         self.history = [line for line in self.history if line["step"] < step] + [entry]
-        write_text(self.folder.file(METRICS), render_history(self.history))
+        write_text(self.folder.destination(METRICS), render_history(self.history))
 
     def checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
         """Replace the checkpoint; the old one stays whole until the new one is on the disk."""
-        write_tensors(self.folder.file(CHECKPOINT), tensors, state)
+        write_tensors(self.folder.destination(CHECKPOINT), tensors, state)
 
     def close(self) -> None:
         """Nothing is kept open."""

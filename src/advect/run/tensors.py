@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from advect.errors import RunFolderError
-from advect.files import atomic_path
+from advect.files import write_bytes
 
 KEY, FORMAT = "advect", "advect-1"
 
@@ -24,8 +24,9 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping
     flat = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     # One entry: several would be written in an order that changes from run to run, and with it the file's bytes.
     header = {KEY: json.dumps({"format": FORMAT, "card": card})}
-    with atomic_path(path, suffix=".safetensors") as temporary:
-        save_file(flat, temporary, metadata=header)
+    # As bytes: `save_file` would write a temporary file of its own, which a killed process leaves behind under a name
+    # that nobody knows.
+    write_bytes(path, save(flat, header))
     return Path(path)
 
 

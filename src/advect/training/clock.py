@@ -22,14 +22,13 @@ class Phase:
 
 
 class Clock:
-    """Keeps time by phase, the running loss and the distance to the next line and checkpoint."""
+    """Keeps time by phase, the losses since the last line and the distance to the next line and checkpoint."""
 
     def __init__(self) -> None:
         now = time.perf_counter()
         self._account: dict[str, float] = {}
         self._started = self._line = self._checkpoint = self._settled = now
         self._first_step = self._line_step = 0
-        self._losses: list[float] = []
         self._line_losses: list[float] = []
 
     def start(self, step: int) -> None:
@@ -44,13 +43,7 @@ class Clock:
 
     def loss(self, value: float) -> None:
         """Take in the loss of a step."""
-        self._losses.append(value)
         self._line_losses.append(value)
-
-    def mean_loss(self) -> float:
-        """Mean since the last call (NaN when there was no step)."""
-        values, self._losses = self._losses, []
-        return sum(values) / len(values) if values else float("nan")
 
     def since_line(self) -> float:
         """Seconds since the last `line`."""

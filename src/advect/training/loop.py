@@ -139,7 +139,7 @@ class Trainer:
                 self._after_step()
             self.flow.eval()
             self._clock.settle(self.state)
-            if reason != "stopped":
+            if reason != "stopped" and self.state.validated != self.state.step:  # a continued run may be past it
                 self._validate()
             self._checkpoint()
         if reason != "stopped":
@@ -212,6 +212,8 @@ class Trainer:
             self.optimizer.advance(learning_rate(step, self.config))
             self.state.step += 1
             self.state.average.update(self.state.step)
+        self.state.take_loss(value)
+        self.state.report = self.batches.report
         self._clock.loss(value)
 
     def _seed_layers(self, step: int) -> None:
@@ -311,9 +313,9 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss and figures of the averaged weights, with fixed draws, so that two validations compare."""
-        training, seconds = self._clock.mean_loss(), self.state.seconds + self._clock.running()
+        training, seconds = self.state.mean_loss(), self.state.seconds + self._clock.running()
         values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
-        values |= {f"coupling_{k}": v for k, v in self.batches.report.items()}
+        values |= {f"coupling_{k}": v for k, v in self.state.report.items()}
         interval = self.config.validation_interval
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:
@@ -326,6 +328,7 @@ class Trainer:
         if "validation_loss" in values:
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
+        self.state.validated = self.state.step
 
     def _validation_loss(self, validation: BatchSource) -> float:
         if self._cached_validation is None:

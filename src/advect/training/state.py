@@ -26,6 +26,10 @@ class TrainingState:
         best_step: Where it was.
         best: The averaged weights there.
         seconds: Training time so far, over all continuations.
+        loss_total: Sum of the losses of the steps since the last validation.
+        loss_steps: How many they are.
+        report: What the coupling said of its last plan.
+        validated: The step of the last validation; -1 before the first.
     """
 
     module: nn.Module
@@ -36,6 +40,21 @@ class TrainingState:
     best_step: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    loss_total: float = 0.0
+    loss_steps: int = 0
+    report: dict[str, float] = field(default_factory=dict)
+    validated: int = -1
+
+    def take_loss(self, value: float) -> None:
+        """Take in the loss of a step."""
+        self.loss_total += value
+        self.loss_steps += 1
+
+    def mean_loss(self) -> float:
+        """Mean since the last call (NaN when there was no step)."""
+        mean = self.loss_total / self.loss_steps if self.loss_steps else float("nan")
+        self.loss_total, self.loss_steps = 0.0, 0
+        return mean
 
     def remember_best(self, value: float) -> bool:
         """Keep the averaged weights if ``value`` is the lowest validation loss so far."""
@@ -70,6 +89,10 @@ class TrainingState:
             "best_value": self.best_value if self.best else None,
             "best_step": self.best_step,
             "seconds": self.seconds,
+            "loss_total": self.loss_total,
+            "loss_steps": self.loss_steps,
+            "report": dict(self.report),
+            "validated": self.validated,
         }
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, object]) -> None:
@@ -91,7 +114,13 @@ class TrainingState:
             best = numbers.get("best_value")
             self.best_value = float("inf") if best is None else float(str(best))
             self.seconds = float(str(numbers.get("seconds", 0.0)))
-        except (KeyError, RuntimeError, ValueError) as error:
+            # Checkpoints of the first version did not have these; the next mean is then of fewer steps.
+            self.loss_total = float(str(numbers.get("loss_total", 0.0)))
+            self.loss_steps = int(str(numbers.get("loss_steps", 0)))
+            report = numbers.get("report")
+            self.report = {k: float(v) for k, v in report.items()} if isinstance(report, dict) else {}
+            self.validated = int(str(numbers.get("validated", -1)))
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"the checkpoint does not fit the model ({error})", remedy="Start afresh with --restart."
             ) from error

@@ -1,4 +1,8 @@
-"""Figures and reports for a run that exists: its data is found again and checked against what it was trained on."""
+"""Figures and reports for a run that exists: its data is found again and checked against what it was trained on.
+
+No lock is taken: what is written here appears whole or not at all, and a process that is busy with the run keeps nobody
+from looking at it.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +10,9 @@ from typing import Any
 
 from advect.data import Split, check_table, read_like, read_table, split_rows
 from advect.errors import AdvectError, DataError
+from advect.files import check_writable
 from advect.records import Table
-from advect.run import EVALUATION, Artefact, RunFolder
+from advect.run import EVALUATION, REPORT, Artefact, RunFolder
 from advect.workflows.evaluate import evaluate_rows, evaluate_table
 from advect.workflows.open import open_run
 from advect.workflows.origin import fingerprint
@@ -65,10 +70,10 @@ def evaluate_run(path: Path, data: Any = None, *, seed: int = 0) -> dict[str, An
     folder = RunFolder(path)
     artefact = open_run(folder)
     if data is None:
+        check_writable(folder.file(EVALUATION))
         table, split = find_data(artefact)
         evaluation = evaluate_rows(artefact, table, split, seed=seed)
-        with folder.locked():
-            folder.write_json(EVALUATION, evaluation)
+        folder.write_json(EVALUATION, evaluation)
         return evaluation
     rows = read_like(data, artefact.schema, min_rows=2)
     try:
@@ -88,9 +93,9 @@ def report_run(path: Path) -> dict[str, Path]:
     """
     folder = RunFolder(path)
     artefact = open_run(folder)
+    check_writable(folder.file(REPORT))
     table, split = find_data(artefact)
     if not artefact.evaluation:
         artefact = replace(artefact, evaluation=evaluate_run(path))
     findings = check_table(table, artefact.schema, split)
-    with folder.locked():
-        return write_run_report(folder, artefact, table, split, findings)
+    return write_run_report(folder, artefact, table, split, findings)

@@ -86,7 +86,7 @@ def compare(
     ground, plan = _planned(request)
     work = _Work(request, ground, Hearing(listener), stop)
     announce(plan)
-    with RunFolder(request.out).locked():
+    with RunFolder(request.out).locked(listener.note):
         claim_folder(request, ground)
         work.refused(plan.refusals)
         return work.all_rounds()

@@ -130,7 +130,7 @@ def _lead(
         listener.note(f"{prepared.table.origin}: {text}")
     if folder is not None and request.restart and folder.state in ("started", "finished"):
         listener.note(f"The old run was moved to {folder.move_aside()}.")
-    with folder.locked() if folder is not None else nullcontext():
+    with folder.locked(listener.note) if folder is not None else nullcontext():
         if folder is not None and folder.state in ("started", "finished"):
             prepared = _continue_settings(folder, prepared)
             if folder.state == "finished":
@@ -191,7 +191,7 @@ def _train(
     if checkpoint is None:
         listener.preflight(describe(prepared, workers=workers))
     if folder is not None and folder.state == "empty":
-        write_text(folder.file(CONFIG), render(prepared.sections, head=_head(request)))
+        write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     # What is measured on the way is for the report, which a run in memory does not get.
     trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared), workers)
     if checkpoint is not None:

@@ -67,12 +67,13 @@ def write_run_report(
     samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
     files = {
         "report": write_report(
-            _content(folder, artefact, table, split, findings, real, samples, deadline), folder.file(REPORT)
+            _content(folder, artefact, table, split, findings, real, samples, deadline),
+            folder.destination(REPORT),
         )
     }
     if artefact.schema.image:
         files["picture"] = picture_grid(
-            samples, folder.file("samples.png"), beside=real, bounds=pixel_bounds(artefact.schema)
+            samples, folder.destination("samples.png"), beside=real, bounds=pixel_bounds(artefact.schema)
         )
     return files
 

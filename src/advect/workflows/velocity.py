@@ -183,13 +183,13 @@ def annotate_file(
     from h5py import File
 
     from advect.data import read_like
-    from advect.data.annotated import read_loadings
+    from advect.data.annotated import hdf5_told, read_loadings
 
     key = _representation(artefact)
     found = velocities(artefact, read_like(source, artefact.schema), at=at)
     num_genes, loadings = read_loadings(source)
     added = []
-    with atomic_path(destination) as temporary:
+    with atomic_path(destination) as temporary, hdf5_told():
         shutil.copyfile(source, temporary)
         with File(temporary, "r+") as file:
             if key != GENES:
