@@ -33,6 +33,8 @@ from benchmarks.reliability.seeds import CANARY
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 SECONDS = 10.0
 """Longest time for one file; after twice that the worker ends itself."""
+CHILD_SECONDS = 4.0
+"""A decoding process is ended after this long, where the library itself waits a minute."""
 MEBIBYTES = 400
 """Most memory that reading one file may take beside what the process held before."""
 ADDRESS_SPACE = 8 << 30
@@ -152,7 +154,7 @@ def forked(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> i
             os._exit(0)
         finally:
             os._exit(1)
-    late = time.monotonic() + SECONDS
+    late = time.monotonic() + CHILD_SECONDS
     while True:
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
@@ -161,7 +163,7 @@ def forked(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> i
             os.kill(child, signal.SIGKILL)
             os.wait4(child, 0)
             decoding.ending = "hangs"
-            raise subprocess.TimeoutExpired("decoding", SECONDS)
+            raise subprocess.TimeoutExpired("decoding", CHILD_SECONDS)
         time.sleep(0.0005)
     code = os.waitstatus_to_exitcode(status)
     decoding.peak, decoding.ending = usage.ru_maxrss, "" if code == 0 else f"exit code {code}"
