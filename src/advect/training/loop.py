@@ -17,6 +17,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
+from advect.training.divergence import DivergenceWatch
 from advect.training.pool import pooled
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for
@@ -86,6 +87,7 @@ class Trainer:
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
+        self._watch = DivergenceWatch()
         self._cached_validation: list[Batch] | None = None
 
     # The run
@@ -97,7 +99,8 @@ class Trainer:
         into the flow.
 
         Raises:
-            TrainingError: A loss or gradient was not finite. The step was not taken; the state before it is kept.
+            TrainingError: A loss or gradient was not finite: the step was not taken; the state before it is kept. Or
+                the run diverges: the last state from before is kept.
         """
         reason = "finished"
         # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
@@ -146,6 +149,7 @@ class Trainer:
                 self._train_step()
             seconds = (time.perf_counter() - started) / num_steps
         self.state.load(tensors, numbers)
+        self._watch = DivergenceWatch()
         if not any(name.startswith("optimizer.") for name in tensors):
             self.state.optimizer.state.clear()
         self._clock = Clock()
@@ -183,7 +187,9 @@ class Trainer:
             self.state.optimizer.step()
             self.state.step += 1
             self.state.average.update(self.state.step)
-        self._clock.loss(loss.item())
+        value = loss.item()
+        self._clock.loss(value)
+        self._watch.see(value, step=self.state.step, learning_rate=self.config.learning_rate)
 
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         loss = self.objective(self.flow, batch, generator=generator)
@@ -253,5 +259,8 @@ class Trainer:
         return result
 
     def _checkpoint(self) -> None:
+        if not self._watch.calm:  # what was kept before is better
+            return
+        self._watch.kept = self.state.step
         self._clock.checkpointed()
         self.sink.checkpoint(self.state.tensors(), self.state.numbers())
