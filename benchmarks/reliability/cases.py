@@ -1,6 +1,5 @@
 """The readers that are fuzzed: how a damaged file of each kind is made, and how it is read."""
 
-import contextlib
 import functools
 import io
 import json
@@ -111,7 +110,7 @@ def _csv(draw: random.Random, known: Sequence[bytes]) -> bytes:
             cells *= draw.choice((0, 2, 50, 5000))
         lines[at] = ",".join(cells)
         if kind >= 0.8:
-            lines[at:at] = [draw.choice(lines)] * draw.choice((1, 3, 2000))
+            lines[at:at] = [draw.choice(lines)[:20_000]] * draw.choice((1, 3, 500))
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
@@ -357,36 +356,29 @@ def _run(draw: random.Random, known: Seeds, folder: Path) -> Path:
     return root
 
 
-RUNS = (
-    "--method ot-cfm --condition place", "--method nsf", "--method realnvp", "--method maf", "--method residual", "--method edm",
-    "--method vae", "--method cnf",
-)  # fmt: skip
+RUNS = ("ot-cfm", "nsf", "realnvp", "maf", "residual", "edm", "vae", "cnf")
 
 
 @functools.cache
 def run_seeds() -> list[tuple[tuple[str, bytes], ...]]:
-    """The files of quickly trained runs of several methods."""
-    import shlex
+    """The files of quickly trained runs of several methods, the first of them with a condition."""
     import tempfile
 
-    from advect.cli.app import run
+    from advect.workflows.fit import train
+    from advect.workflows.request import TrainRequest
     from tests.faces.made_runs import houses
 
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        data = houses(Path(folder) / "houses.csv", rows=60)
-        for number, words in enumerate(RUNS):
+        data = str(houses(Path(folder) / "houses.csv", rows=60))
+        for number, method in enumerate(RUNS):
             out = Path(folder) / f"run{number}"
-            command = f"train {data} {words} --steps 4 --batch-size 16 --out {out}" + (
-                " --network mlp-1x8" if "cfm" in words or "edm" in words else ""
+            small = {} if method not in ("ot-cfm", "edm") else {"network": "mlp-1x8", "condition": ("place",)}
+            train(TrainRequest(data, method=method, steps=4, batch_size=16, out=out, **small), evaluate=False)
+            (out / "evaluation.json").write_text(
+                '{"rows": 6, "log_likelihood": {"value": -18.5, "standard_error": 0.3}}'
             )
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                failed = run(shlex.split(command))
-            if failed:
-                raise RuntimeError(f"no seed: {command}")
-            files = sorted(
-                path for path in out.rglob("*") if path.is_file() and path.suffix != ".html" and path.name[0] != "."
-            )
+            files = sorted(path for path in out.rglob("*") if path.is_file() and path.name[0] != ".")
             found.append(tuple((path.relative_to(out).as_posix(), path.read_bytes()) for path in files))
     return found
 

@@ -33,8 +33,12 @@ from benchmarks.reliability.seeds import CANARY
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 SECONDS = 10.0
 """Longest time for one file; after twice that the worker ends itself."""
+CHILD_SECONDS = 4.0
+"""A decoding process is ended after this long, where the library itself waits a minute."""
 MEBIBYTES = 400
 """Most memory that reading one file may take beside what the process held before."""
+TIMES = 4
+"""Likewise for each MiB of a large file."""
 ADDRESS_SPACE = 8 << 30
 FILES = 10_000
 
@@ -85,7 +89,7 @@ def attempt(reader: str, path: Path, scratch: Path) -> dict[str, Any]:
     if (scratch / CANARY).exists():
         problem = "something in the file was run"
         (scratch / CANARY).unlink()
-    if seconds > SECONDS or megabytes > MEBIBYTES:
+    if seconds > SECONDS or megabytes > MEBIBYTES + TIMES * _size(path):
         problem = problem or f"took {seconds:.1f} s, {megabytes:.0f} MiB"
     if _open_files() > files:
         problem = problem or "left a file open"
@@ -106,6 +110,12 @@ def _place(error: BaseException) -> str:
     """The deepest line of advect's own that was running."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/advect/" in f.filename]
     return f"({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def _size(path: Path) -> float:
+    """MiB of a file, or of all in a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in files) / (1 << 20)
 
 
 def _open_files() -> int:
@@ -152,7 +162,7 @@ def forked(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> i
             os._exit(0)
         finally:
             os._exit(1)
-    late = time.monotonic() + SECONDS
+    late = time.monotonic() + CHILD_SECONDS
     while True:
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
@@ -161,7 +171,7 @@ def forked(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> i
             os.kill(child, signal.SIGKILL)
             os.wait4(child, 0)
             decoding.ending = "hangs"
-            raise subprocess.TimeoutExpired("decoding", SECONDS)
+            raise subprocess.TimeoutExpired("decoding", CHILD_SECONDS)
         time.sleep(0.0005)
     code = os.waitstatus_to_exitcode(status)
     decoding.peak, decoding.ending = usage.ru_maxrss, "" if code == 0 else f"exit code {code}"

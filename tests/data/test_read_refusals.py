@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from advect.data.read import ENDINGS, PACKED_ENDINGS, read_table
+from advect.decoding.child import serve
 from advect.errors import AdvectError, DataError, MissingExtraError, UnknownNameError
 
 
@@ -379,6 +380,9 @@ def test_frames_that_are_refused():
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     pandas.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    # The decoder in this very process, without its limits, so that the module can be taken away.
+    monkeypatch.setattr("advect.decoding.child.limit", lambda asked: None)
+    monkeypatch.setattr("advect.decoding.guard.run_child", lambda asked, answer, *_: serve(asked, answer))
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"advect\[tables\]"):
         read_table(tmp_path / "a.parquet")

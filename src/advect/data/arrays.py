@@ -112,11 +112,11 @@ def from_tensor(tensor: Tensor, *, origin: str = "tensor", gaps: bool = False) -
     return from_array(tensor.numpy(), container="torch", origin=origin, gaps=gaps)
 
 
-def refuse_width(width: int, where: str) -> None:
+def refuse_width(width: int, where: str, most: int = MOST_COLUMNS) -> None:
     """Refuse rows of more numbers than any model takes."""
-    if width > MOST_COLUMNS:
+    if width > most:
         raise DataError(
-            f"a row of {width} numbers is too wide; at most {MOST_COLUMNS} are read",
+            f"a row of {width} numbers is too wide; at most {most} are read",
             where=where,
             remedy="Is it the transpose that is meant? Else take fewer columns, or components of them.",
         )

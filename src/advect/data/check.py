@@ -26,6 +26,9 @@ _SCALE_RATIO = 1e4
 _ROWS_PER_COLUMN = 10
 _LEVEL_NOISE = "uniform noise on each level; scored as probability"
 _WHOLE_NOISE = "uniform noise in [0, 1) added; scored as probability"
+_NO_BOUND = "its log-likelihood is not bounded"
+_ROUNDED = "modelled as continuous; its log-likelihood depends on the rounding. Whole numbers would be scored exactly"
+_ON_A_SHEET = "kept; rows on a sheet have no density, and the likelihood grows without bound. Leave one out"
 _ROWS_CORRELATED = 100_000
 _MOST_CORRELATED = 300  # columns; their correlation matrix has the square of that many entries
 _LISTED = 6
@@ -84,6 +87,22 @@ def check_table(table: Table, schema: Schema, split: Split | None = None) -> tup
     findings += _scale_findings(scales)
     findings += _correlation_findings(numeric)
     return tuple(_gathered(findings))
+
+
+def unbounded_likelihood(table: Table, schema: Schema) -> tuple[str, ...]:
+    """Why the log-likelihood of such rows grows without bound as a model sharpens: one reason per finding.
+
+    Rows on a sheet, and values that repeat, have no density; what a smooth model is then given for one measures how
+    sharp it is, and the rounding of the numbers.
+    """
+    if schema.image:
+        return ()
+    marks = (_NO_BOUND, _ROUNDED, _ON_A_SHEET)
+    return tuple(
+        f"{finding.where}: {finding.message}"
+        for finding in check_table(table, schema)
+        if any(mark in finding.action for mark in marks)
+    )
 
 
 def _modelled(table: Table, schema: Schema) -> Iterable[tuple[Column, np.ndarray]]:
@@ -191,7 +210,7 @@ def _scale_column_findings(column: Column, form: str, numbers: np.ndarray, rows:
             "discrete",
             name,
             f"only {len(distinct)} different values in {rows} rows",
-            "modelled as continuous; its log-likelihood depends on the rounding. Whole numbers would be scored exactly",
+            _ROUNDED,
         )
     # On a grid of steps every value repeats; a spike stands out from its neighbours.
     ordinary = _SPIKE * len(numbers) / len(distinct) if stepped else 2
@@ -201,7 +220,7 @@ def _scale_column_findings(column: Column, form: str, numbers: np.ndarray, rows:
             "repeated value",
             name,
             f"{distinct[most]:g} stands in {counts[most]} of {rows} rows ({counts[most] / rows:.1%})",
-            f"kept; {spike}" if form == "whole" else f"kept; {spike}, and its log-likelihood is not bounded",
+            f"kept; {spike}" if form == "whole" else f"kept; {spike}, and {_NO_BOUND}",
         )
 
 
@@ -252,7 +271,7 @@ def _correlation_findings(numeric: dict[str, np.ndarray]) -> Iterable[Finding]:
             "correlated",
             f"{names[i]}, {names[j]}",
             f"{names[i]!r} and {names[j]!r} are the same up to a linear map",
-            "kept; rows on a sheet have no density, and the likelihood grows without bound. Leave one out",
+            _ON_A_SHEET,
         )
 
 

@@ -135,9 +135,6 @@ class _Records:
 
     def feed(self, columns: Sequence[ColumnReader], delimiter: str, path: str) -> int:
         """Hand every column its cells; returns the number of rows."""
-        for row, number in zip(self.rows, self.numbers, strict=True):
-            if len(row) != len(columns):
-                raise _ragged(path, number, len(row), len(columns))
         for column, cells in zip(columns, zip(*self.rows, strict=True), strict=True):
             column.add(cells, self.numbers)
         return len(self.rows)
@@ -201,11 +198,11 @@ def _lines(data: bytes, delimiter: str, first_line: int, path: Path) -> _Lines:
 def _records(data: bytes, handle: BufferedIOBase, dialect: Dialect, first_line: int, path: Path) -> Iterator[_Records]:
     """The rest of the file through the standard library's reader."""
     place = _Place(first_line)
-    reader = parser(_decoded(data, handle, path, place), dialect.delimiter)
     width = len(dialect.names)
+    rows = _rows(parser(_decoded(data, handle, path, place), dialect.delimiter), place, width, str(path))
     while True:
         try:
-            batch = [(place.line - 1, row) for row in islice(reader, max(1, BLOCK_CELLS // width))]
+            batch = list(islice(rows, max(1, BLOCK_CELLS // width)))
         except csv.Error as error:
             raise DataError(
                 f"the row cannot be read: {error}",
@@ -214,10 +211,18 @@ def _records(data: bytes, handle: BufferedIOBase, dialect: Dialect, first_line: 
             ) from error
         if not batch:
             return
-        kept = [(n, row) for n, row in batch if row and (len(row) > 1 or width == 1 or row[0].strip())]
-        if kept:
-            numbers, rows = zip(*kept, strict=True)
-            yield _Records(rows, numbers)
+        numbers, cells = zip(*batch, strict=True)
+        yield _Records(cells, numbers)
+
+
+def _rows(reader: Iterator[list[str]], place: "_Place", width: int, path: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank with their lines; one of another width is refused before any further one is held."""
+    for row in reader:
+        if not row or (len(row) == 1 and width > 1 and not row[0].strip()):
+            continue
+        if len(row) != width:
+            raise _ragged(path, place.line - 1, len(row), width)
+        yield place.line - 1, row
 
 
 @dataclass

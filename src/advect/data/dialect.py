@@ -7,18 +7,23 @@ Lines that start with # before the table are comments; the last of them names th
 
 import csv
 import gzip
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
+from advect.data.archives import SUSPICIOUS_BYTES, SUSPICIOUS_RATIO
+from advect.data.arrays import refuse_width
 from advect.data.cells import is_gap, is_number
 from advect.errors import DataError
 
 SAMPLE_BYTES = 1 << 18
 SAMPLE_ROWS = 100
+MOST_COLUMNS = 1 << 17
 MAX_LINE_BYTES = 16 << 20
 """A longer line is refused: it is not a table (and may be a compression bomb)."""
 
@@ -45,11 +50,49 @@ class Dialect:
     notes: tuple[str, ...]
 
 
+class _Unpacked(io.RawIOBase):
+    """The bytes of a gzipped file, up to the bound on well packed files."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream, self._path = gzip.open(path, "rb"), path  # noqa: SIM115 - closed by `close`
+        self._packed, self._bytes = path.stat().st_size, 0
+
+    def readable(self) -> bool:
+        """As every file that is read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next bytes.
+
+        Raises:
+            DataError: More than can be an honest table.
+        """
+        count = self._stream.readinto(buffer)
+        self._bytes += count
+        if self._bytes > max(SUSPICIOUS_BYTES, SUSPICIOUS_RATIO * self._packed):
+            raise DataError(
+                f"{self._packed} packed bytes expand to more than {self._bytes}",
+                where=str(self._path),
+                remedy="That looks like a compression bomb; if the table is yours, unpack it first.",
+            )
+        return count
+
+    def close(self) -> None:
+        """Close the file, too."""
+        self._stream.close()
+        super().close()
+
+
+def unpacked(path: Path) -> io.BufferedReader:
+    """A gzipped file, unpacked as it is read."""
+    return io.BufferedReader(_Unpacked(path), SAMPLE_BYTES)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedIOBase]:
     """Open a file for reading bytes, unpacked when its name ends in .gz; damage becomes a `DataError`."""
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as handle:
+        with unpacked(path) if path.suffix.lower() == ".gz" else path.open("rb") as handle:
             yield handle
     except (OSError, EOFError, zlib.error) as error:  # gzip has no error of its own for some kinds of damage
         raise DataError(
@@ -79,6 +122,7 @@ def sniff(path: Path, delimiter: str | None = None) -> Dialect:
             remedy="Put cells that hold quotes or line ends in double quotes.",
         )
     first, rest = records[0], records[1:]
+    refuse_width(len(first), str(path), MOST_COLUMNS)
     header = _is_header(first, rest, body, consumed, delimiter)
     named_by_comment = None if header else _comment_names(comment, delimiter, len(first))
 

@@ -104,12 +104,18 @@ class _LeftOut:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The pictures of a folder and of those below it, by name; links to folders are not followed."""
+    """The pictures of a folder and of those below it, by name; links to folders, or out of it, are not followed."""
+    root = path.resolve()
     for folder, names, files in os.walk(path):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+            if name.lower().endswith(ENDINGS) and not name.startswith(".") and _inside(Path(folder) / name, root):
                 yield Path(folder) / name
+
+
+def _inside(file: Path, root: Path) -> bool:
+    """Whether it is an ordinary file of this folder: a link may lead anywhere, and a pipe would wait for ever."""
+    return file.is_file() and (not file.is_symlink() or file.resolve().is_relative_to(root))
 
 
 def _labels(files: Sequence[Path], path: Path) -> dict[str, np.ndarray]:

@@ -185,7 +185,11 @@ def _side(key: str, path: Path) -> int:
 
 
 def _refuse_unreadable(path: Path) -> None:
-    """Say plainly that a file is empty or may not be read."""
+    """Say plainly that a file is empty, may not be read, or is none: opening a pipe would wait for ever."""
+    if not path.is_file():
+        raise DataError(
+            "this is no ordinary file", where=str(path), remedy="Write what it gives into a file, and name that."
+        )
     try:
         with path.open("rb") as handle:
             empty = not handle.read(1)

@@ -11,7 +11,8 @@ import math
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class AnswerWriter:
         stream: An empty binary file.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BufferedIOBase) -> None:
         self._stream, self._at, self._arrays = stream, 0, []
 
     def array(self, values: np.ndarray) -> int:
@@ -107,7 +108,7 @@ class Answer:
         BadAnswerError: Anything in it does not fit; likewise every method.
     """
 
-    def __init__(self, stream: BinaryIO, where: str) -> None:
+    def __init__(self, stream: BufferedIOBase, where: str) -> None:
         self.where = where
         size = os.fstat(stream.fileno()).st_size
         if size < 8:

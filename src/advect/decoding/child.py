@@ -5,8 +5,9 @@ import json
 import os
 import sys
 from importlib import import_module
+from io import BufferedIOBase
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 from advect.decoding.answer import AnswerWriter
 from advect.errors import AdvectError, DataError
@@ -28,7 +29,7 @@ def main() -> None:
         serve(sys.stdin.buffer.read(), stream)
 
 
-def serve(request: bytes, stream: BinaryIO) -> None:
+def serve(request: bytes, stream: BufferedIOBase) -> None:
     """Answer a request; what cannot be read is an answer, too."""
     asked = json.loads(request)
     answer = AnswerWriter(stream)

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from advect.decoding.answer import Answer, BadAnswerError
 from advect.errors import AdvectError, DataError, MissingExtraError, UnknownNameError
@@ -61,7 +62,7 @@ def decoded(kind: str, path: Path, *, num_bytes: int | None = None, **request: A
     return answer
 
 
-def run_child(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> int:
+def run_child(asked: bytes, answer: BufferedIOBase, trace: BufferedIOBase, seconds: float) -> int:
     """Run the decoding process to its end and return its exit code; it is gone when this returns.
 
     Raises:
@@ -78,7 +79,7 @@ def run_child(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -
     return child.returncode
 
 
-def _last(trace: BinaryIO, request: Mapping[str, Any], path: Path) -> Path:
+def _last(trace: BufferedIOBase, request: Mapping[str, Any], path: Path) -> Path:
     """The file of a folder that was being decoded, by the trace that the process left."""
     trace.seek(max(0, trace.seek(0, os.SEEK_END) - 4096))
     begun = re.findall(rb"^begun (\d{1,9})$", trace.read(), re.MULTILINE)
@@ -86,11 +87,11 @@ def _last(trace: BinaryIO, request: Mapping[str, Any], path: Path) -> Path:
     return Path(files[int(begun[-1])]) if begun and int(begun[-1]) < len(files) else path
 
 
-def _nameless_file() -> BinaryIO:
+def _nameless_file() -> BufferedIOBase:
     """A file without a name, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("advect"), "w+b")
-    return tempfile.TemporaryFile()
+    return tempfile.TemporaryFile()  # type: ignore[return-value] - a random-access file
 
 
 def _told(error: object, path: Path) -> AdvectError:

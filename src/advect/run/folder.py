@@ -110,6 +110,8 @@ class RunFolder:
             RunFolderError: It is missing or not text.
         """
         try:
+            if not self.file(name).is_file() and self.file(name).exists():
+                raise OSError("it is no ordinary file")
             return self.file(name).read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise RunFolderError(f"{name} is missing", where=str(self.path)) from error

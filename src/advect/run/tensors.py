@@ -38,6 +38,8 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     """
     path = Path(path)
     try:
+        if not path.is_file() and path.exists():
+            raise OSError("it is no ordinary file")
         with safe_open(path, framework="pt", device="cpu") as stream:
             header = json.loads((stream.metadata() or {}).get(KEY, "{}"))
             if not isinstance(header, dict) or "card" not in header or header.get("format") != FORMAT:

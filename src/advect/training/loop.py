@@ -20,6 +20,7 @@ from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
+from advect.training.divergence import DivergenceWatch
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
@@ -110,6 +111,7 @@ class Trainer:
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
+        self._watch = DivergenceWatch()
         self._cached_validation: list[Batch] | None = None
 
     # The run
@@ -121,7 +123,8 @@ class Trainer:
         into the flow.
 
         Raises:
-            TrainingError: A loss or gradient was not finite. The step was not taken; the state before it is kept.
+            TrainingError: A loss or gradient was not finite: the step was not taken; the state before it is kept. Or
+                the run diverges: the last state from before is kept.
         """
         reason = "finished"
         # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
@@ -170,6 +173,7 @@ class Trainer:
                 self._train_step()
             seconds = (time.perf_counter() - started) / num_steps
         self.state.load(tensors, numbers)
+        self._watch = DivergenceWatch()
         if not any(name.startswith("optimizer.") for name in tensors):
             self.state.optimizer.state.clear()
         self._clock = Clock()
@@ -215,6 +219,7 @@ class Trainer:
         self.state.take_loss(value)
         self.state.report = self.batches.report
         self._clock.loss(value)
+        self._watch.see(value, step=self.state.step, learning_rate=self.config.learning_rate)
 
     def _seed_layers(self, step: int) -> None:
         """Seed torch's global generators for layers that draw from them.
@@ -350,5 +355,8 @@ class Trainer:
         return [generator_for(self.config.seed, VALIDATION, stream, index) for index in range(self.validation_batches)]
 
     def _checkpoint(self) -> None:
+        if not self._watch.calm:  # what was kept before is better
+            return
+        self._watch.kept = self.state.step
         self._clock.checkpointed()
         self.sink.checkpoint(self.state.tensors(), self.state.numbers())

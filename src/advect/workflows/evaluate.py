@@ -186,6 +186,7 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
         if like.get("gaussian") is not None:
             text += f"; Gaussian fit {like['gaussian']:.3f}"
         lines.append(("log-likelihood", text))
+        lines += [("in doubt", like["doubt"])] if "doubt" in like else []
     elif "mean" in like:
         lines.append(
             ("log-likelihood", f"none: {like['failed_rows']} rows failed, {like['impossible_rows']} impossible")

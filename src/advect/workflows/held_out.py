@@ -14,17 +14,20 @@ import torch
 from torch import Generator, Tensor
 
 from advect.data import some_rows, take_rows
+from advect.data.check import unbounded_likelihood
 from advect.errors import UnsupportedError
 from advect.evaluation import gaussian_fit_log_prob, summarise_log_prob
 from advect.flows import EmpiricalBase
 from advect.records import Estimate, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for, mix
+from advect.workflows.doubt import doubt
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.score import Scored, coding_draws, default_draws, score
 from advect.workflows.transport import preprocessing, to_latent
 
 LIKELIHOOD_ROWS = 500
+DOUBT_ROWS = 5000  # training rows looked at for what makes a likelihood say nothing
 FIRST_SCORED = 4
 # Exact traces cost d evaluations each: beyond this many coordinates fewer rows are scored.
 LIKELIHOOD_EFFORT = 16_000
@@ -81,7 +84,10 @@ def likelihood_facts(artefact: Artefact, scores: HeldOutScores, reference: Table
         gaussian = gaussian_scores(artefact, scores.rows, reference, coding_draws(artefact), generator)
     except UnsupportedError:  # flat in some direction: the model has a score, the Gaussian has none
         gaussian = None
-    return summary(scores.scored, gaussian) | _kind(artefact)
+    facts = summary(scores.scored, gaussian) | _kind(artefact)
+    reasons = unbounded_likelihood(some_rows(reference, DOUBT_ROWS, generator), artefact.schema)
+    said = doubt(facts, reasons, rows=reference.num_rows, columns=len(artefact.codec.coordinates))
+    return facts if said is None else facts | {"doubt": said}
 
 
 @torch.no_grad()

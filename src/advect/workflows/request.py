@@ -13,6 +13,7 @@ from advect.methods import Blueprint, Parts, get_method
 from advect.training import TrainingConfig
 
 DEFAULT_STEPS = 5000
+MOST_BATCH = 1 << 24
 DEFAULT_BATCH = 256
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -92,6 +93,12 @@ class TrainRequest:
             raise ConfigError(f"the budget must be positive, not {self.budget_seconds:g} s", where="--budget")
         if self.batch_size is not None and self.batch_size < 2:
             raise ConfigError(f"a batch needs at least 2 rows, not {self.batch_size}", where="--batch-size")
+        if self.batch_size is not None and self.batch_size > MOST_BATCH:
+            raise ConfigError(
+                f"a batch of {self.batch_size} rows is too large",
+                where="--batch-size",
+                remedy=f"Give at most {MOST_BATCH}.",
+            )
         for option, seed in (("--seed", self.seed), ("--split-seed", self.splits_by)):
             if seed < 0:
                 raise ConfigError(f"the seed must not be negative, not {seed}", where=option)
