@@ -295,6 +295,11 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
             f"Samples and scores are those of the last time, {timeline.phrase(timeline.times[-1])}, unless they are "
             "told time by time."
         )
+    if artefact.growth:
+        notes.append(
+            "The plan makes and loses mass, and samples and scores count every row alike: where kinds of rows grow at "
+            "different rates their shares differ from the data's. Rows on their way carry their mass: relative_mass."
+        )
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")
