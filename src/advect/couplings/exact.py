@@ -18,8 +18,8 @@ they may be as rough as they like. Milliseconds on one core of a small x86-64 se
     512,  3, Student t (1.2)                52                                    1.7  +  9.9
    2000,  2, 8 Gaussians                  3060                                   27    +  112
 
-so it serves every size and dimension; below 64 rows SciPy alone is as fast. `docs/couplings.md` has the figures of the
-compiled solver.
+so it serves every size and dimension; below 64 rows SciPy alone is as fast. The compiled solver
+is measured in rows A1 to A4 of the speed suite (`benchmarks/speed/assignment.py`).
 """
 
 import math
