@@ -61,7 +61,9 @@ def content_of(words="plain", width=2, rows=60):
         findings=(Finding(words, words, words, words),),
         metrics=metrics,
         likelihood=Likelihood(-1.0, 0.1, rows, -2.0, 0.1, 1.0, 0.1, 16, 2.0, 3, words),
-        history=History((1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0),
+        history=History(
+            (1, 2, 3), (3.0, 2.0, 1.0), (3,), (1.1,), 3, 12.0, {"network": 0.8, "coupling": 0.2, "data": 0.001}
+        ),
         samples=rows_of(),
         real=rows_of(),
         regression=regression_of(words),
