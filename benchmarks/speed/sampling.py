@@ -186,7 +186,8 @@ def samples(
     goals = [Goal("advect", peers, *marks, label="against the best peer")]
     goals += [Goal("advect", (name,), must, stretch) for name, must, stretch in others if name in peers]
     return task(
-        f"{rows} samples in {features} coordinates at {target:g}" + (f"; not reached by {missing}" if missing else ""),
+        f"{rows} samples in {features} coordinates at {target:g}"
+        + (f"; not reached by {', '.join(missing)}" if missing else ""),
         contenders,
         goals,
         rounds=3 if settings["quick"] else 5,

@@ -9,7 +9,7 @@ from benchmarks.speed.rows import COMMAND, Row
 
 INTRODUCTION = f"""# Speed beside peers
 
-Written by `{COMMAND}` from the JSON files in `speed/`; how it is measured is said in `benchmarks/README.md`. A value is
+Written by `{COMMAND}` from JSON files; how it is measured is said in `benchmarks/README.md`. A value is
 the median over rounds of paired ratios, with its quartiles; **bold** reaches "stretch", plain "must", *slanted* none.
 """
 

@@ -50,7 +50,9 @@ class Coupling(Bijection):
         super().__init__((features,), (condition_features,) if condition_features else None)
         self.function, self.conditioner = function, conditioner
         self._kept, self._moved = _Places(kept), _Places(moved)
-        places = [*kept, *moved]
+        # Two halves side by side are put together in their order; only others need a permutation afterwards.
+        self._moved_first = [*moved, *kept] == list(range(features))
+        places = [*moved, *kept] if self._moved_first else [*kept, *moved]
         self._back = _Places([places.index(i) for i in range(features)])
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
@@ -69,7 +71,8 @@ class Coupling(Bijection):
 
     def _join(self, kept: Tensor, found: Moved, log_det: bool) -> Mapped:
         """All coordinates in their places again, with the log-determinant and a status per row."""
-        value = self._back(torch.cat([kept, found.value], dim=1))
+        parts = (found.value, kept) if self._moved_first else (kept, found.value)
+        value = self._back(torch.cat(parts, dim=1))
         total = found.log_slope.sum(1) if log_det else None
         if found.converged is None:
             return mapped(value, total)
