@@ -39,7 +39,7 @@ def cells(parts: tuple[str, ...], memory_seconds: float) -> list[Cell]:
     return made
 
 
-_KILLS = (("train", 50), ("train", 50), ("figures", 20), ("sample", 40), ("sample", 30), ("compare", 10))
+_KILLS = (("train", 50), ("train", 50), ("figures", 20), ("sample", 40), ("sample", 30), ("compare", 10), ("train", 10))
 _SIZES = (0, 100, 300, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 24_000)
 
 
