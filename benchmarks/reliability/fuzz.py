@@ -249,7 +249,11 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
         lines.append(
             f"| {s['reader']} | {s['files']:,} | {read:,} | {refused:,} | {s['seconds']:.2f} s | {s['mebibytes']:.0f} MiB | {s['problems']} |"
         )
-    return "\n".join(lines) + "\n"
+    lines += [
+        "",
+        *(f"- {s['reader']}, file {p['number']}: {p['problem']}" for s in summaries for p in s["first_problems"]),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def record(summaries: Sequence[Mapping[str, Any]], folder: Path = RESULTS) -> None:
