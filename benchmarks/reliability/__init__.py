@@ -1,1 +1,1 @@
-"""How advect behaves when things go wrong: each benchmark here is one command, `python -m benchmarks.reliability.NAME`."""
+"""How advect behaves when things go wrong; each benchmark is one command, `python -m benchmarks.reliability.NAME`."""
