@@ -237,8 +237,8 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
         "# Damaged files",
         "",
         f"Written by `python -m benchmarks.reliability.fuzz`. {total:,} files; **{'Pass' if not bad else 'Fail'}**: "
-        f"{bad} of them crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file open, "
-        "or ended in anything but rows or a refusal that names the place.",
+        f"{bad} of them crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file "
+        "open, or ended in anything but rows or a refusal that names the place.",
         "",
         "| reader | files | read | refused | worst time | worst memory | problems |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
