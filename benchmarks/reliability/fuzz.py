@@ -236,9 +236,9 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# Damaged files",
         "",
-        f"Written by `python -m benchmarks.reliability.fuzz`. {total:,} files; **{'Pass' if not bad else 'Fail'}**: {bad} of them "
-        f"crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file open, or ended in anything but rows or "
-        "a refusal that names the place.",
+        f"Written by `python -m benchmarks.reliability.fuzz`. {total:,} files; **{'Pass' if not bad else 'Fail'}**: "
+        f"{bad} of them crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file "
+        "open, or ended in anything but rows or a refusal that names the place.",
         "",
         "| reader | files | read | refused | worst time | worst memory | problems |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -247,9 +247,14 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
         read = s["outcomes"].get("read", 0)
         refused = sum(n for name, n in s["outcomes"].items() if name.endswith("Error"))
         lines.append(
-            f"| {s['reader']} | {s['files']:,} | {read:,} | {refused:,} | {s['seconds']:.2f} s | {s['mebibytes']:.0f} MiB | {s['problems']} |"
+            f"| {s['reader']} | {s['files']:,} | {read:,} | {refused:,} | {s['seconds']:.2f} s "
+            f"| {s['mebibytes']:.0f} MiB | {s['problems']} |"
         )
-    return "\n".join(lines) + "\n"
+    lines += [
+        "",
+        *(f"- {s['reader']}, file {p['number']}: {p['problem']}" for s in summaries for p in s["first_problems"]),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def record(summaries: Sequence[Mapping[str, Any]], folder: Path = RESULTS) -> None:

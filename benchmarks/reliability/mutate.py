@@ -1,4 +1,4 @@
-"""Mutations of files: blind ones of bytes and texts, and edits of trees, lengths and checksums that keep a file plausible.
+"""Mutations of files: blind ones of bytes and texts, and edits of trees, lengths and checksums.
 
 Every mutation is a function of a seed and a number alone, so that a file that was found can be made again.
 """
@@ -32,14 +32,80 @@ INTEGERS = (
     2**64 - 1,
 )
 TEXTS = (
-    "", " ", "0", "-1", "1e309", "-1e309", "nan", "inf", "1_000", "0x10", "9" * 30, "1" * 400, "null", "None", "true", "é", "\ud7ff",
-    "\x00", "\x1b[2J", "../../../../tmp/x", "/etc/passwd", "${HOME}", "=cmd|' /C calc'!A0", "<script>alert(1)</script>", '"', "'", ",", "\t",
-    "\n", "\r", "#", "__import__('os').system('true')", "a" * 5000, "%s%n", "{0.__class__}", "\ufeff", "٣", "１",
-)  # fmt: skip
+    "",
+    " ",
+    "0",
+    "-1",
+    "1e309",
+    "-1e309",
+    "nan",
+    "inf",
+    "1_000",
+    "0x10",
+    "9" * 30,
+    "1" * 400,
+    "null",
+    "None",
+    "true",
+    "é",
+    "\ud7ff",
+    "\x00",
+    "\x1b[2J",
+    "../../../../tmp/x",
+    "/etc/passwd",
+    "${HOME}",
+    "=cmd|' /C calc'!A0",
+    "<script>alert(1)</script>",
+    '"',
+    "'",
+    ",",
+    "\t",
+    "\n",
+    "\r",
+    "#",
+    "__import__('os').system('true')",
+    "a" * 5000,
+    "%s%n",
+    "{0.__class__}",
+    "\ufeff",
+    "٣",
+    "１",
+)
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 255, 2**31, 2**63, 10**30, 0.0, -0.0, 1e308, -1e308, 5e-324, float("nan"), float("inf"),
-    "", "x", "../../x", "1" * 50, "mlp-9999x9999", "mlp-1x8", [], [[]], {}, [0], [1, 2, 3], [2**31, 2**31], [-1], {"a": 1}, "\x1b[31m",
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2,
+    255,
+    2**31,
+    2**63,
+    10**30,
+    0.0,
+    -0.0,
+    1e308,
+    -1e308,
+    5e-324,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../../x",
+    "1" * 50,
+    "mlp-9999x9999",
+    "mlp-1x8",
+    [],
+    [[]],
+    {},
+    [0],
+    [1, 2, 3],
+    [2**31, 2**31],
+    [-1],
+    {"a": 1},
+    "\x1b[31m",
+)
 
 
 def mutated_bytes(draw: random.Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
@@ -115,8 +181,20 @@ def _digits(draw: random.Random, content: bytearray, others: Sequence[bytes]) ->
 
 
 _BYTE_EDITS: tuple[Callable[[random.Random, bytearray, Sequence[bytes]], None], ...] = (
-    _flip, _flip, _set, _set, _integer, _integer, _cut, _remove, _insert, _repeat, _splice, _word, _digits,
-)  # fmt: skip
+    _flip,
+    _flip,
+    _set,
+    _set,
+    _integer,
+    _integer,
+    _cut,
+    _remove,
+    _insert,
+    _repeat,
+    _splice,
+    _word,
+    _digits,
+)
 
 
 def mutated_tree(draw: random.Random, tree: Any) -> Any:

@@ -166,8 +166,15 @@ def h5ad_seeds() -> list[bytes]:
 
 
 PICTURE_FORMATS = {
-    ".png": "PNG", ".jpg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP", ".tif": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
-}  # fmt: skip
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+}
 
 
 def picture_seeds() -> list[tuple[str, bytes]]:

@@ -223,6 +223,12 @@ class Model(Plotting):
         generator = generator_for(seed, SAMPLE)
         vectors = condition_vectors(self.artefact, start, self._condition(condition), generator)
         grid = torch.as_tensor((0, 0.25, 0.5, 0.75, 1) if times is None else times, dtype=torch.float32)
+        if not bool(((grid >= 0) & (grid <= 1)).all()):
+            raise ConfigError(
+                f"the times {grid.tolist()} leave the way from 0 (source) to 1 (data)",
+                where="times",
+                remedy="Give rising times from 0 to 1: nothing was learnt beyond.",
+            )
         states = self.artefact.flow.trajectory(start, grid, vectors, generator=generator)
         return self.artefact.codec.in_units(states.double().cpu().numpy())
 

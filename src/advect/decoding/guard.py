@@ -71,7 +71,7 @@ def run_child(asked: bytes, answer: BufferedIOBase, trace: BufferedIOBase, secon
     # -I: neither the current folder nor the environment decides what is imported; this process's own path does.
     path = [os.path.abspath(entry) for entry in sys.path]
     command = [sys.executable, "-I", "-c", _START.format(path=path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=answer, stderr=trace) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=answer.fileno(), stderr=trace.fileno()) as child:
         try:
             child.communicate(asked, timeout=seconds)
         finally:

@@ -5,7 +5,7 @@ while every tensor is counted, and the building ends as soon as it takes more th
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from advect.errors import AdvectError, RunFolderError
 SPARE_BYTES = 64 << 20
 TIMES = 8
 """Bytes that may be made for each byte of stored weights: initial values, factors of matrices, copies."""
-OPERATIONS = 500_000
+OPERATIONS, OPERATIONS_PER_TENSOR = 2000, 50
 _DAMAGE = (
     TypeError,
     ValueError,
@@ -35,9 +35,9 @@ REMEDY = "The run folder is damaged, or was written by another version; restore 
 class _Counting(TorchDispatchMode):
     """Counts the bytes of tensors that are made; the size of a plain new tensor before it is made."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most_bytes: int, most_operations: int) -> None:
         super().__init__()
-        self.left, self.operations = most, OPERATIONS
+        self.left, self.operations = most_bytes, most_operations
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations -= 1
@@ -56,18 +56,19 @@ class _Counting(TorchDispatchMode):
 
 
 @contextmanager
-def described_by_file(where: str, weight_bytes: int) -> Iterator[None]:
+def described_by_file(where: str, weights: Collection[Tensor]) -> Iterator[None]:
     """Whatever goes wrong inside becomes one refusal that names the folder, and nothing large is made on the way.
 
     Args:
         where: The folder.
-        weight_bytes: Of the weights that the model is built for.
+        weights: Those that the model is built for.
 
     Raises:
         RunFolderError: The settings describe no model.
     """
     try:
-        with _Counting(SPARE_BYTES + TIMES * weight_bytes):
+        num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights)
+        with _Counting(SPARE_BYTES + TIMES * num_bytes, OPERATIONS + OPERATIONS_PER_TENSOR * len(weights)):
             yield
     except RunFolderError:
         raise

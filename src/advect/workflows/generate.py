@@ -171,6 +171,8 @@ def generate(
     Raises:
         AdvectError: A negative count, an unknown condition, a solver that does not exist, times for a run without any.
     """
+    if not isinstance(num_rows, int | np.integer) or isinstance(num_rows, bool):
+        raise ConfigError(f"the number of rows must be a whole number, not {num_rows!r}", where="-n")
     if num_rows < 1:
         raise ConfigError(f"the number of rows must be at least 1, not {num_rows}", where="-n")
     generator = generator_for(seed, SAMPLE)

@@ -52,8 +52,7 @@ def rebuild(
         RunFolderError: Settings are missing, the weights do not fit them, or a network of the user's own is needed.
     """
     parts = Parts() if parts is None else parts
-    weight_bytes = sum(t.numel() * t.element_size() for t in tensors.values())
-    with described_by_file(where, weight_bytes):
+    with described_by_file(where, tensors.values()):
         flow = _rebuilt(codec, config, parts, where)
     load_weights(flow, tensors, where)
     return flow.eval()

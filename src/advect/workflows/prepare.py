@@ -267,7 +267,11 @@ def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | N
     except (TypeError, ValueError) as error:
         raise DataError("weights must be numbers", where=f"{table.origin}, column {name!r}") from error
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-        raise DataError("weights must be finite and not negative", where=f"{table.origin}, column {name!r}")
+        raise DataError(
+            "weights must be finite and not negative",
+            where=f"{table.origin}, column {name!r}",
+            remedy="Mend these rows, or name another column; a row of weight 0 takes no part.",
+        )
     return weight
 
 

@@ -1,0 +1,40 @@
+"""A short form of the fuzzer: every reader, few files, in this process; decoders as forks of it."""
+
+import sys
+
+import pytest
+
+from advect.decoding import guard
+from benchmarks.reliability import fuzz
+from benchmarks.reliability.cases import READERS, make_case
+from benchmarks.reliability.mutate import with_png_checksums
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory and open files are read from /proc")
+FILES = {"run": 15, "toml": 40, "safetensors": 60, "h5ad": 12, "parquet": 25, "picture": 25, "folder": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", READERS)
+def test_damaged_files_are_rows_or_a_refusal(reader, tmp_path, monkeypatch):
+    if READERS[reader].decoder:
+        monkeypatch.setattr(guard, "run_child", fuzz.forked)
+    monkeypatch.chdir(tmp_path)
+    known = READERS[reader].seeds()
+    found = []
+    for number in range(FILES.get(reader, 120)):
+        path = make_case(reader, known, 1, number, tmp_path / "case")
+        found.append({"number": number, **fuzz.attempt(reader, path, tmp_path)})
+    said = fuzz.summary(reader, found)
+    assert said["first_problems"] == []
+    assert len(said["outcomes"]) >= 1
+
+
+def test_a_file_is_made_again_from_its_number(tmp_path):
+    known = READERS["csv"].seeds()
+    one, two = (make_case("csv", known, 3, 17, tmp_path / name).read_bytes() for name in "ab")
+    assert one == two
+
+
+def test_checksums_of_pictures_are_put_right():
+    png = next(data for ending, data in READERS["picture"].seeds() if ending == ".png")
+    assert with_png_checksums(png) == png
