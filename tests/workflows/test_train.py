@@ -77,6 +77,20 @@ def test_interrupted_and_continued_equals_straight(tmp_path, stops):
     assert len(ear.plans) == 1  # the plan is shown once
 
 
+def test_a_run_begun_before_there_was_a_setting_is_continued_with_its_default(tmp_path):
+    """Another value than the default would be a change, and is refused."""
+    run(mixed(), out=tmp_path / "straight")
+    run(mixed(), out=tmp_path / "run", stop=stop_after(13))
+    config = tmp_path / "run" / CONFIG
+    kept = [line for line in config.read_text().splitlines() if not line.startswith(("microbatch", "sigma"))]
+    assert len(kept) == len(config.read_text().splitlines()) - 2
+    config.write_text("\n".join(kept) + "\n")
+    with pytest.raises(RunFolderError, match="training.microbatch: not set → 5"):
+        run(mixed(), out=tmp_path / "run", training={"microbatch": 5})
+    run(mixed(), out=tmp_path / "run")
+    assert_equal_weights(tmp_path / "straight", tmp_path / "run")
+
+
 KILLED = """
 import sys
 import torch

@@ -29,6 +29,7 @@ from advect.run import (
     values,
     write_artefact,
 )
+from advect.run.card import Sections
 from advect.training import ALONE, Outcome, Workers
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
@@ -146,7 +147,7 @@ def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
         steps = int(stored["training"].get("steps", prepared.training.steps))
         prepared = with_steps(prepared, steps)
         sections = prepared.sections
-    changed = differences(_comparable(stored), _comparable(values(sections)))
+    changed = differences(_comparable(stored), _comparable(values(_known(stored, sections))))
     if len(changed) > 1:  # the digest of the split follows from other settings
         changed = [line for line in changed if not line.startswith("data.split")]
     if changed:
@@ -156,6 +157,19 @@ def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
             remedy="Give the old settings to continue it, another --out to keep both, or --restart to move it aside.",
         )
     return prepared
+
+
+def _known(stored: Mapping, sections: Sections) -> Sections:
+    """The settings without those that the version that began the run did not know yet, where they are left alone: a
+    new setting's default is what was done before there was one."""
+    return {
+        section: {
+            name: setting
+            for name, setting in settings.items()
+            if setting.origin != "default" or name in stored.get(section, {})
+        }
+        for section, settings in sections.items()
+    }
 
 
 def _comparable(config: Mapping) -> dict:
