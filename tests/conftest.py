@@ -2,6 +2,7 @@
 
 import functools
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from beartype import BeartypeConf, beartype
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-HERE = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None)
+HERE = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None, socket.gethostname())
 
 
 def refuse_network(event, arguments):

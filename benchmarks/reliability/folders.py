@@ -14,8 +14,8 @@ from advect.run import CHECKPOINT, CONFIG, METRICS, MODEL, RunFolder, read_histo
 from advect.workflows.open import open_run
 
 LOCK = ".lock"
-# Figures of the clock: how fast a training went, how long a figure took, and the sentences that say so.
-_CLOCK = re.compile(r"seconds|rate$|verdict|per_second|threads|path$")
+# Figures of the clock: how fast a training went and where its time did, how long a figure took, and what says so.
+_CLOCK = re.compile(r"seconds|^time$|rate$|verdict|per_second|threads|path$")
 
 
 def unreadable(folder: Path) -> list[str]:

@@ -85,7 +85,7 @@ def test_a_run_begun_before_there_was_a_setting_is_continued_with_its_default(tm
     kept = [line for line in config.read_text().splitlines() if not line.startswith(("microbatch", "sigma"))]
     assert len(kept) == len(config.read_text().splitlines()) - 2
     config.write_text("\n".join(kept) + "\n")
-    with pytest.raises(RunFolderError, match="training.microbatch: not set → 5"):
+    with pytest.raises(RunFolderError, match=r"training\.microbatch: not set → 5"):
         run(mixed(), out=tmp_path / "run", training={"microbatch": 5})
     run(mixed(), out=tmp_path / "run")
     assert_equal_weights(tmp_path / "straight", tmp_path / "run")
