@@ -27,7 +27,8 @@ def refuse_network(event, arguments):
         host = arguments[0]
     else:
         return
-    if (host.decode() if isinstance(host, bytes) else host) not in HERE:
+    host = host.decode() if isinstance(host, bytes) else host
+    if host not in HERE and not str(host).startswith("127."):
         raise RuntimeError(f"tests ask nothing of the network, and {host} was asked for")
 
 
