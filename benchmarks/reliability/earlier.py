@@ -95,6 +95,11 @@ def said(folder: Path, rows: str, at: str | None) -> dict[str, Any]:
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "layers": ("spline layers", "points.csv", {"method": "nsf", "options": {"layers": 2}}),
+    "affine": (
+        "affine couplings with GELU, from before it was an option",
+        "points.csv",
+        {"method": "realnvp", "options": {"layers": 2}},
+    ),
     "ode": ("flow matching", "points.csv", {"method": "i-cfm"}),
     "diffusion": ("variance preserving diffusion", "points.csv", {"method": "vp"}),
     "likelihood": ("ODE trained by its likelihood", "points.csv", {"method": "cnf"}),

@@ -12,6 +12,7 @@ from advect.flows import EmpiricalBase, IsotropicNormal, layers, start_law
 from advect.methods import METHODS, Blueprint, Parts, build, explanation, full_flow, get_method, resolve_options
 from advect.methods.denoising import Denoising
 from advect.methods.matching import Matching
+from advect.methods.table import stored_options
 from advect.paths import PREDICTIONS, GaussianPath, linear
 from advect.records import Batch
 from advect.solvers import make_solver
@@ -464,3 +465,20 @@ def test_a_weight_is_heeded_whatever_is_predicted():
     assert not torch.allclose(losses["noise"], losses["velocity"], rtol=0.1)
     with pytest.raises(ConfigError, match="adds noise of its own"):
         build(blueprint("i-cfm", options={"sigma": 0.1, "weighting": "noise"}))
+
+
+@methods
+def test_a_stored_run_keeps_its_options_and_means_the_earlier_ones(name):
+    row = METHODS[name]
+    earlier = {key: option.earlier for key, option in row.options.items() if option.earlier is not None}
+    assert stored_options(row, {}) == earlier
+    assert resolve_options(row, stored_options(row, {})) == resolve_options(row, earlier)
+    defaults = resolve_options(row, {})
+    assert stored_options(row, defaults) == defaults
+
+
+def test_affine_couplings_of_before_bend_by_gelu():
+    for name in ("nice", "realnvp"):
+        row = METHODS[name]
+        assert resolve_options(row, stored_options(row, {}))["activation"] == "gelu"
+        assert resolve_options(row, {})["activation"] == "silu"

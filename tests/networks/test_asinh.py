@@ -3,9 +3,18 @@
 import pytest
 import torch
 
+from advect.networks import layers
 from advect.networks.layers import asinh
 
 ENDS = [0.0, -0.0, 1e-30, -1e-30, 1e15, -1e15, 1e30, -1e30, float("inf"), float("-inf"), float("nan")]
+
+
+@pytest.fixture(autouse=True, params=["few numbers", "many numbers"])
+def branch(request, monkeypatch):
+    """Both ways to take it: few numbers go through torch, many through vector instructions."""
+    limit = 2**20 if request.param == "few numbers" else 0
+    monkeypatch.setattr(layers, "_FEW", limit)
+    monkeypatch.setattr(layers, "_FEW_WITH_GRADIENT", limit)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -114,3 +114,23 @@ def test_an_unknown_activation_is_refused():
 def test_a_size_of_zero_is_refused(sizes):
     with pytest.raises(ConfigError, match="at least 1"):
         Conditioner(2, 3, **sizes)
+
+
+def test_a_sharp_silu_bends_at_zero_as_gelu_does():
+    """SiLU(βa)/β has the curvature β/2 at 0, GELU has 2φ(0) = √(2/π): β = 1.6 is right to 0.3 %."""
+
+    def curvature(function):
+        a = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(function(a), a, create_graph=True)
+        return float(torch.autograd.grad(slope, a)[0])
+
+    silu = curvature(lambda a: torch.nn.functional.silu(1.6 * a) / 1.6)
+    assert silu == pytest.approx(curvature(torch.nn.functional.gelu), rel=3e-3)
+
+
+def test_sharpness_multiplies_the_first_layer_alone():
+    plain, sharp = (
+        Conditioner(3, 4, sharpness=factor, generator=torch.Generator().manual_seed(0)) for factor in (1.0, 1.6)
+    )
+    for index, (a, b) in enumerate(zip(plain.parameters(), sharp.parameters(), strict=True)):
+        torch.testing.assert_close(b, a * 1.6 if index < 2 else a, rtol=0.0, atol=0.0)

@@ -27,6 +27,13 @@ _BINS = Option(8, "Bins of each spline.", minimum=2)
 _BOUND = Option(5.0, "Half the box of the splines, in standard deviations; outside they are straight.", exclusive=True)
 _SCALE = Option(3.0, "Largest log-scale of one layer, in nats.", exclusive=True)
 _MIXING = Option("lu", "What stands between layers: lu, permutation or none.", choices=("lu", "permutation", "none"))
+_ACTIVATION = Option(
+    "silu",
+    "What bends in the networks of vectors: silu, or gelu, which costs twice as much.",
+    choices=("silu", "gelu"),
+    earlier="gelu",
+)
+_AFFINE = ("layers", "mixing", "log_scale_bound", "activation")
 
 
 def _layers(default: int, minimum: int = 1) -> Option:
@@ -98,9 +105,9 @@ COUPLING = (
         paper="Dinh et al. 2015, NICE: Non-linear Independent Components Estimation (1410.8516), §3",
         cost="one small network per layer, both ways",
         avoid="the density has sharp or separate parts: volume cannot change inside",
-        recipe=DiscreteLikelihood(VectorAssembly(nice, ("layers", "mixing", "log_scale_bound")), training=_BRISK),
+        recipe=DiscreteLikelihood(VectorAssembly(nice, _AFFINE), training=_BRISK),
         options={"layers": _layers(8, minimum=2), "mixing": Option("none", _MIXING.meaning, choices=_MIXING.choices)}
-        | {"log_scale_bound": _SCALE},
+        | {"log_scale_bound": _SCALE, "activation": _ACTIVATION},
     ),
     _row(
         name="realnvp",
@@ -110,7 +117,7 @@ COUPLING = (
         cost="one small network per layer, both ways",
         avoid="the density has sharp or separate parts: a shift and a scale bend little per layer",
         recipe=DiscreteLikelihood(
-            VectorAssembly(realnvp, ("layers", "mixing", "log_scale_bound")),
+            VectorAssembly(realnvp, _AFFINE),
             PictureAssembly(_realnvp_picture, ("form", "scales", "couplings")),
             training=_BRISK,
         ),
@@ -118,6 +125,7 @@ COUPLING = (
             "layers": _layers(8, minimum=2),
             "mixing": _MIXING,
             "log_scale_bound": _SCALE,
+            "activation": _ACTIVATION,
             "form": Option(
                 "multi-scale",
                 "On pictures: multi-scale, or notes: six couplings with 3×3 convolutions at one resolution.",

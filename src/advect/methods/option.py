@@ -17,6 +17,7 @@ class Option:
         minimum: Smallest allowed value of a number.
         exclusive: Whether the minimum itself is refused.
         choices: The words allowed, where the value is one of a few words.
+        earlier: What a run means that was written before there was the option, where that is not the default.
     """
 
     default: Any
@@ -24,3 +25,4 @@ class Option:
     minimum: float = 0.0
     exclusive: bool = False
     choices: tuple[str, ...] = ()
+    earlier: Any = None

@@ -50,6 +50,11 @@ def resolve_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _checked(name, option, given.get(name, option.default)) for name, option in method.options.items()}
 
 
+def stored_options(method: Method, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a stored run, with what those mean that its version did not know yet."""
+    return {name: o.earlier for name, o in method.options.items() if o.earlier is not None} | dict(stored)
+
+
 def _checked(name: str, option: Option, value: Any) -> Any:
     expected = type(option.default)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):

@@ -34,6 +34,7 @@ class Conditioner(nn.Module):
         width: Units in each.
         activation: A name of `advect.networks.layers.ACTIVATIONS`. ``silu`` is the cheapest smooth one; ``gelu`` bends
             nearly twice as sharply, which pays where all bending comes from the network, as in affine couplings.
+        sharpness: Factor of the first layer's initial weights: how much more sharply the network bends at the start.
         generator: Draws the initial weights.
 
     The network runs in its own dtype and answers in that of the rows.
@@ -48,6 +49,7 @@ class Conditioner(nn.Module):
         depth: int = 2,
         width: int = 64,
         activation: str = "silu",
+        sharpness: float = 1.0,
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
@@ -57,6 +59,9 @@ class Conditioner(nn.Module):
         self._activation = find_activation(activation).function
         sizes = [seen, *[width] * depth] if seen else []
         self.hidden = nn.ModuleList(_he_linear(a, b, generator) for a, b in pairwise(sizes))
+        with torch.no_grad():
+            for parameter in self.hidden[:1].parameters():
+                parameter.mul_(sharpness)
         self.output = zero_linear(width, outputs) if seen else _Constant(outputs)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

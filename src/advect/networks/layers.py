@@ -118,8 +118,14 @@ class _Asinh(torch.autograd.Function):
         return _Asinh.backward(ctx, *tangents)
 
 
+# Up to so many numbers `torch.asinh` is the faster one on a processor, without and with a gradient: it takes them one
+# by one, but in one call, and its derivative needs no Python.
+_FEW, _FEW_WITH_GRADIENT = 2**11, 2**13
+
+
 def asinh(x: Tensor) -> Tensor:
-    """`torch.asinh` to rounding, on a processor in a third of its time: torch takes the numbers there one by one."""
-    if x.device.type != "cpu":
+    """`torch.asinh` to rounding; of many numbers on a processor in a third of its time."""
+    gradient = torch.is_grad_enabled() and x.requires_grad
+    if x.device.type != "cpu" or x.numel() <= (_FEW_WITH_GRADIENT if gradient else _FEW):
         return x.asinh()
-    return _Asinh.apply(x) if torch.is_grad_enabled() and x.requires_grad else _Asinh.forward(x)
+    return _Asinh.apply(x) if gradient else _Asinh.forward(x)

@@ -7,6 +7,7 @@ An unbounded s lets one layer multiply by e¹⁰⁰ and the way back divide by i
 B, with slope 1 at 0.
 """
 
+import torch
 from torch import Tensor
 
 from advect.errors import ConfigError
@@ -49,7 +50,7 @@ class Scale(Monotone):
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x = s; see `Monotone`."""
         log_scale, shift = self._split(parameters)
-        return Moved(x * log_scale.exp() + shift, log_scale)
+        return Moved(torch.addcmul(shift, x, log_scale.exp()), log_scale)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Moved:
         """x and log ∂x/∂y = −s; see `Monotone`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from advect.errors import AdvectError, RunFolderError
 from advect.files import write_text
+from advect.methods.table import get_method, stored_options
 from advect.run import (
     CONFIG,
     EVALUATION,
@@ -142,6 +143,9 @@ def _lead(
 def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
     """Take the derived settings of the stored run; refuse if any that was given differs."""
     stored = read_config(folder)
+    if "options" in stored and stored.get("method") == prepared.request.method:
+        options = stored_options(get_method(prepared.request.method), stored["options"])
+        stored = {**stored, "options": options}
     sections = prepared.sections
     if prepared.request.budget_seconds is not None and "training" in stored:
         steps = int(stored["training"].get("steps", prepared.training.steps))

@@ -11,7 +11,7 @@ from advect.data.arrays import MOST_COLUMNS
 from advect.errors import RunFolderError
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Parts, build_flow, full_flow
-from advect.methods.table import get_method, resolve_options
+from advect.methods.table import get_method, resolve_options, stored_options
 from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
 from advect.transforms import Precision, empty_preprocess
 from advect.workflows.bounded import REMEDY, checked, described_by_file
@@ -86,9 +86,10 @@ def blueprint_from(config: Mapping, where: str = "model") -> Blueprint:
         # A map without an ODE has no solvers.
         model, sampling, likelihood = config["model"], config.get("sampling", {}), config.get("likelihood", {})
         shape = tuple(checked("event_shape", n, _is_size) for n in model["event_shape"])
+        row = get_method(config["method"])
         return Blueprint(
-            method=config["method"],
-            options=resolve_options(get_method(config["method"]), config.get("options", {})),
+            method=row.name,
+            options=resolve_options(row, stored_options(row, config.get("options", {}))),
             network=checked("network", model["network"], lambda name: isinstance(name, str)),
             event_shape=checked("event_shape", shape, lambda sizes: math.prod(sizes) <= MOST_COLUMNS),
             condition_features=checked("condition_features", model["condition_features"], _is_size),

