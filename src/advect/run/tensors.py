@@ -30,13 +30,43 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping
     return Path(path)
 
 
+REPLACED = 20
+"""How often a file may be replaced while it is read."""
+
+
 def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     """Read what `write_tensors` wrote: the tensors and the card.
+
+    safetensors opens a file twice, for its header and for its numbers. Where a training replaces it between the two it
+    is read anew, so that what comes back is of one file.
 
     Raises:
         RunFolderError: The file is missing, damaged, or of a format this version does not know.
     """
     path = Path(path)
+    for _ in range(REPLACED):
+        before = _identity(path)
+        try:
+            found = _read(path)
+        except RunFolderError:
+            if _identity(path) == before:
+                raise
+            continue
+        if _identity(path) == before:
+            return found
+    return _read(path)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from the one that replaces it."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         if not path.is_file() and path.exists():
             raise OSError("it is no ordinary file")
