@@ -14,7 +14,8 @@ import numpy as np
 
 from advect.data.arrays import refuse_non_finite
 from advect.decoding import Converted, decoded
-from advect.decoding.columns import arrow_column, from_objects, plain_objects, plain_value, refuse_dtype, series_column
+from advect.decoding.arrow import arrow_column
+from advect.decoding.columns import from_objects, plain_objects, plain_value, refuse_dtype, series_column
 from advect.errors import DataError
 from advect.records import Table
 

@@ -3,7 +3,8 @@
     numbers of array 0, of array 1, …, each from a multiple of 64 | JSON | its length, 8 bytes
 
 The reader trusts none of it: the process may have been taken over by the file it read. Every offset, shape and dtype is
-held against the bytes that are there, objects are never unpickled, and text is a list of levels with an index per row.
+held against the bytes that are there, objects are never unpickled, and text is a list of levels with an index per row:
+a list in the JSON, or one array of UTF-8 with an array of offsets into it.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from advect.decoding.arrow import Texts, unpacked
 from advect.decoding.columns import Converted, plain_value
 from advect.errors import DataError
 
@@ -60,19 +62,23 @@ class AnswerWriter:
 
     def append(self, rows: np.ndarray) -> None:
         """Numbers of the array begun last."""
-        self._write(np.ascontiguousarray(rows, rows.dtype.newbyteorder("=")).tobytes())
+        rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
+        self._write(rows.reshape(-1).view(np.uint8).data)
 
     def set_rows(self, number: int, rows: int) -> None:
         """How many rows an array has got, where that was not known when it was begun."""
         self._arrays[number][2][0] = rows
 
-    def column(self, column: Converted, where: str) -> dict[str, Any]:
+    def column(self, column: Converted | Texts, where: str) -> dict[str, Any]:
         """Write a column; returns what the JSON says of it.
 
         Raises:
             DataError: Declared categories that are neither text nor numbers.
         """
         entry: dict[str, Any] = {"dtype": column.dtype, "ordered": column.ordered}
+        if isinstance(column, Texts):
+            levels = {"offsets": self.array(column.offsets), "data": self.array(column.data)}
+            return {**entry, "codes": self.array(column.codes), "levels": levels, "declared": column.declared}
         if column.categories is not None:
             entry["categories"] = [plain_value(v, where) for v in column.categories]
         if column.values.dtype.kind != "O":
@@ -172,13 +178,27 @@ class Answer:
         if categories is not None and not (isinstance(categories, list) and all(map(_is_value, categories))):
             raise self._bad("categories of an unknown kind")
         if "codes" in entry:
-            values = self._restored(self.array(entry["codes"]), entry.get("levels"))
+            levels = entry.get("levels")
+            if isinstance(levels, dict):
+                texts = self._unpacked(levels)
+                categories, levels = texts if entry.get("declared") is True else categories, [*texts, None]
+            values = self._restored(self.array(entry["codes"]), levels)
         else:
             values = self.array(entry.get("values"))
             values = values != 0 if entry.get("truth") is True else values
         if values.ndim != 1:
             raise self._bad("a column that is no column")
         return Converted(values, entry["dtype"], categories, entry.get("ordered") is True)
+
+    def _unpacked(self, levels: dict[str, Any]) -> list[str]:
+        """Levels that lie in two arrays."""
+        offsets, data = self.array(levels.get("offsets")), self.array(levels.get("data"))
+        if (offsets.dtype, offsets.ndim, data.dtype, data.ndim) != (np.int64, 1, np.uint8, 1):
+            raise self._bad("levels of an unknown kind")
+        try:
+            return unpacked(offsets, data)
+        except ValueError as error:
+            raise self._bad("levels that are no text") from error
 
     def _restored(self, codes: np.ndarray, levels: object) -> np.ndarray:
         """An object for each code."""

@@ -1,4 +1,4 @@
-"""Columns of frames as NumPy arrays: pandas series and Arrow columns, by duck typing.
+"""Columns of frames as NumPy arrays: pandas series and Python objects, by duck typing.
 
 Missing values of any kind (None, NaN, NaT, NA, null) are gaps. Declared categories keep their order. The dtype is
 remembered in the frame's own word, so that the same kind of column can be given back. Torch is not imported here: this
@@ -101,37 +101,6 @@ def _numpy_name(word: str, values: np.dtype) -> np.dtype:
         return values  # gaps make whole numbers floats
     name = word.lower().split("[")[0]
     return np.dtype({"double": "float64", "float": "float32", "halffloat": "float16"}.get(name, name))
-
-
-def arrow_column(chunked: Any, where: str) -> Converted:
-    """An Arrow column.
-
-    Raises:
-        DataError: Dates, lists or mixed text.
-    """
-    word = str(chunked.type)
-    gaps = chunked.is_null().to_numpy()
-    if word.startswith("dictionary"):
-        chunked = chunked.unify_dictionaries()
-        declared = chunked.chunk(0).dictionary.to_pylist() if chunked.num_chunks else []
-        ordered = bool(chunked.type.ordered)
-        return Converted(plain_objects(chunked.to_pylist(), gaps, where), "category", declared, ordered)
-    if word.startswith("decimal"):
-        values = [math.nan if v is None else float(v) for v in chunked.to_pylist()]
-        return Converted(np.array(values, dtype=np.float64), "float64")
-    numbers = {"double": "float64", "float": "float32", "halffloat": "float16"}
-    name = numbers.get(word, word)
-    if name.startswith(("int", "uint", "float")):
-        return Converted(chunked.to_numpy(), name)
-    if word == "bool" and not gaps.any():
-        return Converted(chunked.to_numpy(), "bool")
-    if word.startswith(("timestamp", "date", "time", "duration")):
-        refuse_dtype(np.dtype("M8[us]"), where)
-    if word in ("string", "large_string") and not gaps.all():  # each different text becomes one object
-        encoded = chunked.dictionary_encode().combine_chunks()
-        levels = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
-        return Converted(levels[encoded.indices.fill_null(len(levels) - 1).to_numpy()], "str")
-    return from_objects(chunked.to_pylist(), gaps, "bool" if word == "bool" else "str", where)
 
 
 def from_objects(values: Sequence[Any], gaps: np.ndarray, word: str, where: str) -> Converted:

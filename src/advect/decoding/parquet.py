@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advect.decoding.answer import AnswerWriter
-from advect.decoding.columns import arrow_column
+from advect.decoding.arrow import packed_column
 from advect.errors import DataError, missing_extra
 
 
@@ -39,5 +39,5 @@ def decode(path: str, request: Mapping[str, Any], answer: AnswerWriter) -> dict[
         ) from error
     names = list(arrow.column_names)
     places = [f"{path}, column {name!r}" for name in names]
-    columns = [answer.column(arrow_column(arrow.column(j), place), place) for j, place in enumerate(places)]
+    columns = [answer.column(packed_column(arrow.column(j), place), place) for j, place in enumerate(places)]
     return {"names": names, "columns": columns}
