@@ -13,7 +13,6 @@ import argparse
 import collections
 import json
 import os
-import pickle
 import resource
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any, BinaryIO
 from advect.decoding import guard
 from advect.decoding.child import serve
 from benchmarks.reliability.cases import READERS, make_case
-from benchmarks.reliability.seeds import CANARY
+from benchmarks.reliability.seeds import CANARY, seeds_as_text, seeds_of_text
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 SECONDS = 10.0
@@ -185,8 +184,7 @@ def fuzz(reader: str, files: int, *, seed: int = 0, first: int = 0) -> list[dict
     """What became of each file; a worker that dies is a finding, and a new one goes on behind it."""
     with tempfile.TemporaryDirectory(prefix="advect-fuzz-") as folder:
         known, out = Path(folder) / "seeds", Path(folder) / "lines"
-        with known.open("wb") as stream:
-            pickle.dump(READERS[reader].seeds(), stream)  # our own, read by our own workers
+        known.write_text(seeds_as_text(READERS[reader].seeds()))
         found: list[dict[str, Any]] = []
         start = first
         while start < first + files:
@@ -281,8 +279,8 @@ def main() -> int:
     """The command."""
     if sys.argv[1:2] == ["--worker"]:
         reader, seed, start, stop, known, out, scratch = sys.argv[2:]
-        with open(known, "rb") as stream:
-            work(reader, int(seed), range(int(start), int(stop)), pickle.load(stream), Path(out), Path(scratch))
+        seeds = seeds_of_text(Path(known).read_text())
+        work(reader, int(seed), range(int(start), int(stop)), seeds, Path(out), Path(scratch))
         return 0
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--readers", nargs="+", default=list(READERS), choices=list(READERS))

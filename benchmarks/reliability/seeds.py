@@ -1,7 +1,9 @@
 """Small honest files of every kind that advect reads: what the fuzzer starts from."""
 
+import base64
 import gzip
 import io
+import json
 import pickle
 import struct
 import tempfile
@@ -23,6 +25,22 @@ class Trap:
 
 def _rows(rows: int = 12, columns: int = 3) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(rows, columns))
+
+
+def seeds_as_text(seeds: list) -> str:
+    """Seeds for another process: texts, and bytes in base 64."""
+    return json.dumps(seeds, default=lambda data: {"base64": base64.b64encode(data).decode()})
+
+
+def seeds_of_text(text: str) -> list:
+    """What `seeds_as_text` wrote."""
+
+    def back(value: object) -> object:
+        if isinstance(value, dict):
+            return base64.b64decode(value["base64"])
+        return tuple(map(back, value)) if isinstance(value, list) else value
+
+    return [back(seed) for seed in json.loads(text)]
 
 
 def csv_seeds() -> list[bytes]:

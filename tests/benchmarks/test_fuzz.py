@@ -8,6 +8,7 @@ from advect.decoding import guard
 from benchmarks.reliability import fuzz
 from benchmarks.reliability.cases import READERS, make_case
 from benchmarks.reliability.mutate import with_png_checksums
+from benchmarks.reliability.seeds import seeds_as_text, seeds_of_text
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory and open files are read from /proc")
 FILES = {"run": 15, "toml": 40, "safetensors": 60, "h5ad": 12, "parquet": 25, "picture": 25, "folder": 8}
@@ -38,3 +39,9 @@ def test_a_file_is_made_again_from_its_number(tmp_path):
 def test_checksums_of_pictures_are_put_right():
     png = next(data for ending, data in READERS["picture"].seeds() if ending == ".png")
     assert with_png_checksums(png) == png
+
+
+@pytest.mark.parametrize("reader", ["csv", "npz", "picture", "run"])
+def test_seeds_reach_the_workers_unchanged(reader):
+    seeds = READERS[reader].seeds()
+    assert seeds_of_text(seeds_as_text(seeds)) == seeds
