@@ -7,6 +7,7 @@ torn file means that the cell is still to be run. A file made with other setting
 protocols never meet in one folder.
 """
 
+import argparse
 import hashlib
 import importlib
 import json
@@ -247,3 +248,35 @@ def run_and_tabulate(
         return 2
     say(f"table: {folder.name}.md" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
+
+
+def command_line(prog: str, doc: str | None, out: Path, *, takes: str = "one thread each") -> argparse.ArgumentParser:
+    """The options every benchmark has; `answer` follows them.
+
+    Args:
+        prog: The command.
+        doc: Of the benchmark's module; its first line is shown.
+        out: Folder of the results.
+        takes: What a process takes, in words.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=(doc or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=out, help="folder of the results; the table is OUT.md")
+    parser.add_argument("--jobs", type=int, default=1, help=f"processes at a time, {takes}")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
+    return parser
+
+
+def answer(
+    given: argparse.Namespace, cells: Sequence[Cell], write_table: Callable[[Path, list[dict[str, Any]]], None]
+) -> int:
+    """Run ``cells`` as the options of `command_line` say; ``write_table(path, records)`` writes OUT.md.
+
+    Returns:
+        The exit code, as of `run_and_tabulate`.
+    """
+    table = given.out.with_name(f"{given.out.name}.md")
+
+    def tabulate() -> None:
+        write_table(table, read_records(given.out))
+
+    return run_and_tabulate(cells, given.out, tabulate, jobs=given.jobs, table_only=given.table)

@@ -18,7 +18,6 @@ Figures, as there: likelihood by the ODE, beside the exact one; W2 of samples wi
 Run ``python -m benchmarks.five_losses``; what is finished is not run again.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ import torch
 from advect.data.toys import TOYS
 from advect.files import write_text
 from advect.solvers import Midpoint, make_solver
-from benchmarks.cells import ROOT, Cell, read_records, run_and_tabulate
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_train import Rows, distance, likelihood, made_on, mean_and_sd, sampled, trained
 
 LOSSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -142,22 +141,12 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--losses", nargs="+", choices=tuple(LOSSES), default=tuple(LOSSES))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimiser steps; the protocol has {STEPS}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
-
-    def tabulate() -> None:
-        write_table(table, read_records(given.out))
-
-    return run_and_tabulate(
-        plan(given.losses, given.seeds, given.steps), given.out, tabulate, jobs=given.jobs, table_only=given.table
-    )
+    return answer(given, plan(given.losses, given.seeds, given.steps), write_table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ bound, and where a k-d tree can find it (d ≤ 8) the dual bound; at 4,000 point
 ``python -m benchmarks.large_couplings``.
 """
 
-import argparse
 import math
 import resource
 import sys
@@ -23,7 +22,7 @@ from advect.couplings import Assignment, dual_bound, lower_bound, solve_bijectio
 from advect.couplings.cost import COSTS
 from advect.files import write_text
 from advect.training import generator_for
-from benchmarks.cells import ROOT, Cell, read_records, run_and_tabulate
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_train import made_on
 
 DIMENSIONS, ROWS = (2, 16, 50), (4_000, 20_000, 100_000)
@@ -132,21 +131,11 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--rows", nargs="+", type=int, default=ROWS)
     parser.add_argument("--dimensions", nargs="+", type=int, default=DIMENSIONS)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
-
-    def tabulate() -> None:
-        write_table(table, read_records(given.out))
-
-    return run_and_tabulate(
-        plan(given.rows, given.dimensions), given.out, tabulate, jobs=given.jobs, table_only=given.table
-    )
+    return answer(given, plan(given.rows, given.dimensions), write_table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Figures as there: NPE and W2 beside its floor. A pairing beats another where the
 over the seeds. Run ``python -m benchmarks.pairing_2d``; what is finished is not run again.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from advect.files import write_text
 from advect.methods import get_method, resolve_options
 from benchmarks import transport_2d
-from benchmarks.cells import ROOT, Cell, read_records, run_and_tabulate
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_train import made_on, mean_and_sd
 
 PAIRINGS: Mapping[str, Mapping[str, Any]] = {
@@ -101,22 +100,13 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS, takes="one thread and about 5 GB each")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--pairings", nargs="+", choices=tuple(PAIRINGS), default=tuple(PAIRINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimiser steps; the protocol has {STEPS}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread and about 5 GB each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
-
-    def tabulate() -> None:
-        write_table(table, read_records(given.out))
-
-    cells = plan(given.tasks, given.pairings, given.seeds, given.steps)
-    return run_and_tabulate(cells, given.out, tabulate, jobs=given.jobs, table_only=given.table)
+    return answer(given, plan(given.tasks, given.pairings, given.seeds, given.steps), write_table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ against real.
 Run ``python -m benchmarks.single_cell``; what is finished is not run again.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import timed
 from advect.workflows.trainer import make_trainer
-from benchmarks.cells import ROOT, Cell, read_records, run_and_tabulate
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_train import made_on, mean_and_sd
 
 SETS: Mapping[str, tuple[int, ...]] = {
@@ -276,22 +275,13 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"optimiser steps; the protocol has {STEPS}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
-
-    def tabulate() -> None:
-        write_table(table, read_records(given.out))
-
-    cells = plan(given.sets, given.methods, given.seeds, given.steps)
-    return run_and_tabulate(cells, given.out, tabulate, jobs=given.jobs, table_only=given.table)
+    return answer(given, plan(given.sets, given.methods, given.seeds, given.steps), write_table)
 
 
 if __name__ == "__main__":
