@@ -215,18 +215,21 @@ def trajectory_figure(
     if not paths.size:
         say(axes, "There are no finished paths to draw.")
         return figure
-    from matplotlib.collections import LineCollection
-
-    axes.add_collection(LineCollection(list(paths), colors=ink.FAINT, linewidths=0.5, alpha=0.55, rasterized=True))
-    axes.plot(
-        *paths[:, 0].T, "o", ms=3, mfc="none", mec="#5b6472", mew=0.7, label=f"t = 0, {label(start)}", rasterized=True
-    )
-    axes.plot(*paths[:, -1].T, "o", ms=3, color=SAMPLES, label="t = 1, samples", rasterized=True)
+    draw_ways(axes, paths, (f"t = 0, {label(start)}", "t = 1, samples"))
     axes.set(xlabel=label(names[0]), ylabel=label(names[1]))
     axes.autoscale_view()
     few_ticks(axes)
     figure.legend(loc="outside upper left", ncols=2, markerscale=1.6)
     return figure
+
+
+def draw_ways(axes: "matplotlib.axes.Axes", ways: np.ndarray, ends: tuple[str, str]) -> None:
+    """Ways ``(n, times, 2)`` as lines from rings to dots; ``ends`` name both in the legend."""
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection(list(ways), colors=ink.FAINT, linewidths=0.5, alpha=0.55, rasterized=True))
+    for place, inside, rim in ((0, "none", "#5b6472"), (-1, SAMPLES, SAMPLES)):
+        axes.plot(*ways[:, place].T, "o", ms=3, mfc=inside, mec=rim, mew=0.7, label=ends[place], rasterized=True)
 
 
 def share_outside(real: Table | None, samples: Table | None, name: str) -> tuple[float, float]:

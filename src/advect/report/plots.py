@@ -10,7 +10,7 @@ import numpy as np
 
 from advect.records import Table
 from advect.report import ink
-from advect.report.figures import cloud_density, draw_cloud, few_ticks, finite_points
+from advect.report.figures import cloud_density, draw_cloud, draw_ways, few_ticks, finite_points
 from advect.report.ink import SAMPLES, house_style, label, new_figure
 from advect.report.marginals import draw_numbers, say
 from advect.report.numerals import number
@@ -55,8 +55,6 @@ def velocity_figure(
 @house_style()
 def ways_figure(states: np.ndarray, times: np.ndarray, names: tuple[str, str]) -> "matplotlib.figure.Figure":
     """The ways of rows in the plane of two columns, ``(times, n, 2)``, from rings to dots."""
-    from matplotlib.collections import LineCollection
-
     ways = states.transpose(1, 0, 2)
     ways = ways[np.isfinite(ways).all((1, 2))]
     if not ways.size:
@@ -64,11 +62,10 @@ def ways_figure(states: np.ndarray, times: np.ndarray, names: tuple[str, str]) -
         say(figure.subplots(), "There are no finished ways to draw.")
         return figure
     figure, axes = plane_figure(5.6, *limits(ways.reshape(-1, 2), outside=0.0))
-    axes.add_collection(LineCollection(list(ways), colors=ink.FAINT, linewidths=0.5, alpha=0.6, rasterized=True))
-    for place, inside, rim in ((0, "none", "#5b6472"), (-1, SAMPLES, SAMPLES)):
-        time = float(times[place])
-        name = f"t = {time:.3g}" + {0.0: ", source", 1.0: ", samples"}.get(time, "")
-        axes.plot(*ways[:, place].T, "o", ms=3, mfc=inside, mec=rim, mew=0.7, label=name, rasterized=True)
+    first, last = (
+        f"t = {float(time):.3g}" + {0.0: ", source", 1.0: ", samples"}.get(float(time), "") for time in times[[0, -1]]
+    )
+    draw_ways(axes, ways, (first, last))
     axes.set(xlabel=label(names[0]), ylabel=label(names[1]))
     figure.legend(loc="outside upper left", ncols=2, markerscale=1.6)
     return figure
