@@ -258,12 +258,12 @@ class Drawn:
 Record = TypeVar("Record", Batch, Bridge, Drawn)
 
 
-def take(record: Record, rows: slice) -> Record:
+def take(record: Record, rows: slice | Tensor) -> Record:
     """The record of some of its rows: every tensor in it, and every record in it, with these rows alone."""
     return replace(record, **{f.name: _taken(getattr(record, f.name), rows) for f in fields(record)})
 
 
-def _taken(value: Any, rows: slice) -> Any:
+def _taken(value: Any, rows: slice | Tensor) -> Any:
     return value[rows] if isinstance(value, Tensor) else take(value, rows) if is_dataclass(value) else value
 
 

@@ -7,9 +7,9 @@ of one batch, as ever; one that does not look pairs the block in one go.
 """
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
-from advect.records import Batch
+from advect.records import Batch, take
 from advect.training.batches import Batches, BatchSource, Phase, untimed
 from advect.training.seeding import BLOCK, generator_for
 
@@ -38,7 +38,8 @@ class Blocks:
         with phase("data"):
             if block != self._block:
                 self._block, self._held = block, self._made(block)
-            batch = self._slice(place * self.batches.batch_size)
+            start = place * self.batches.batch_size
+            batch = take(self._held, slice(start, start + self.batches.batch_size))
         if self._blind:
             return batch
         batch = self.batches.pair(batch, generator, phase)
@@ -55,14 +56,6 @@ class Blocks:
         rows = torch.cat([self.batches.epochs.rows(block * self.size + i) for i in range(self.size)])
         batch = self.batches.rows(rows, generator)
         return self.batches.pair(batch, generator) if self._blind else batch
-
-    def _slice(self, start: int) -> Batch:
-        held, end = self._held, start + self.batches.batch_size
-
-        def part(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[start:end]
-
-        return Batch(x1=held.x1[start:end], x0=part(held.x0), condition=part(held.condition), weight=part(held.weight))
 
 
 def in_blocks(batches: BatchSource, seed: int) -> BatchSource:

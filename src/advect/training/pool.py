@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Generator, Tensor
 
-from advect.records import Batch
+from advect.records import Batch, take
 from advect.training.batches import Batches, BatchSource, Phase, untimed
 from advect.training.seeding import POOL, generator_for
 
@@ -54,9 +54,7 @@ class Pool:
                     self._ahead(block + 1)
             pool = self._held[1]
             rows = self._order(block, use)[place * self.batches.batch_size :][: self.batches.batch_size]
-            rows = rows.to(pool.x1.device)
-            beside = (None if tensor is None else tensor[rows] for tensor in (pool.x0, pool.condition, pool.weight))
-            return Batch(pool.x1[rows], *beside)
+            return take(pool, rows.to(pool.x1.device))
 
     def _order(self, block: int, use: int) -> Tensor:
         """The order in which the pairs are gone through: their own at first."""
