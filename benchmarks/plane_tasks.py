@@ -1,0 +1,55 @@
+"""The tasks of transport in the plane: where rows start and where they go (Tong et al. 2302.00482).
+
+``8gaussians``, ``moons`` and ``scurve`` start from a standard normal. ``moons-8gaussians`` has a finite set at both
+ends and a larger scale: moons of noise 0.1, centred and of standard deviation 7 over both coordinates together, and
+eight Gaussians of standard deviation 1.5 on a circle of radius 12.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from advect.data.toys import TOYS
+
+# Before the noise, two unit half circles have mean (1/2, 1/4) and second moments 1 and (1/2 + 3/4 − 2/π)/2.
+_MOONS_NOISE, _MOONS_STD = 0.1, 7.0
+_RADIUS, _STD = 12.0, 1.5
+
+
+@dataclass(frozen=True)
+class Population:
+    """What rows are drawn from.
+
+    Attributes:
+        title: In words.
+        sample: ``sample(rows, generator) -> (rows, 2)`` float64.
+    """
+
+    title: str
+    sample: Callable[[int, Generator], Tensor]
+
+
+def _large_moons(num_rows: int, generator: Generator) -> Tensor:
+    angle = math.pi * torch.rand(num_rows, generator=generator, dtype=torch.float64)
+    upper = torch.rand(num_rows, generator=generator, dtype=torch.float64) < 0.5
+    arcs = torch.stack([angle.cos(), angle.sin()], 1)
+    x = torch.where(upper[:, None], arcs, torch.tensor([1.0, 0.5], dtype=torch.float64) - arcs)
+    x = x + _MOONS_NOISE * torch.randn(num_rows, 2, generator=generator, dtype=torch.float64)
+    variances = (1 - 1 / 4, (1 / 2 + 3 / 4 - 2 / math.pi) / 2 - 1 / 16)
+    spread = math.sqrt(sum(variances) / 2 + _MOONS_NOISE**2)
+    return (x - torch.tensor([0.5, 0.25], dtype=torch.float64)) * (_MOONS_STD / spread)
+
+
+def _large_gaussians(num_rows: int, generator: Generator) -> Tensor:
+    angle = torch.randint(8, (num_rows,), generator=generator) * (math.pi / 4)
+    centre = _RADIUS * torch.stack([angle.cos(), angle.sin()], 1).double()
+    return centre + _STD * torch.randn(num_rows, 2, generator=generator, dtype=torch.float64)
+
+
+TARGET = {name: Population(TOYS[name].title, TOYS[name].sample) for name in ("8gaussians", "moons", "scurve")} | {
+    "moons-8gaussians": Population("eight normals of std 1.5 on a circle of radius 12", _large_gaussians)
+}
+START = {"moons-8gaussians": Population("two half circles, noise 0.1, of std 7 over both coordinates", _large_moons)}
