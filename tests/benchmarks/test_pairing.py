@@ -1,9 +1,11 @@
 """The benchmarks of pairings: what a cell does, and the tables that come of it."""
 
+import math
+
 import pytest
 import torch
 
-from benchmarks import large_couplings, pairing_2d, transport_2d
+from benchmarks import large_couplings, pairing_2d, pairing_2d_table, plane_tasks, transport_2d
 
 
 def record(settings, figures):
@@ -21,29 +23,63 @@ def record(settings, figures):
 @pytest.mark.parametrize("pairing", pairing_2d.PAIRINGS)
 def test_each_pairing_trains(pairing):
     settings = pairing_2d.settings_of("moons", pairing, 42, 40)
-    settings |= {"train_rows": 300, "validation_rows": 256, "validation_draws": 256, "validation_every": 20}
+    settings |= {"train_rows": 600, "validation_rows": 512, "validation_draws": 512, "validation_every": 20}
     flow, figures = transport_2d.train(settings, transport_2d.draw_sets(settings | {"test_rows": 100}))
     assert flow.sample(10, generator=torch.Generator().manual_seed(0)).isfinite().all()
     assert figures["training_cpu_seconds"] > 0
     assert ("coupling_chi_square" in figures["coupling"]) == (pairing == "semidiscrete")
 
 
+@pytest.mark.parametrize("task", ["moons-8gaussians", "scurve"])
+def test_a_cell_of_each_new_task(task):
+    settings = pairing_2d.settings_of(task, "batch", 43, 20)
+    settings |= {
+        "train_rows": 600,
+        "validation_rows": 512,
+        "validation_draws": 512,
+        "test_rows": 300,
+        "small_rows": 100,
+    }
+    figures = pairing_2d.run_cell(settings)
+    assert {"npe", "w2", "w2_floor", "w2_one_step"} <= figures.keys()
+    assert figures["w2_floor"] < figures["w2_one_step"] < math.inf
+
+
+def test_the_two_sided_task_has_its_scale():
+    """Global standard deviation 7, mean 0; radius 12 and 1.5 on each axis. Errors of means over 100,000 rows."""
+    start = plane_tasks.START["moons-8gaussians"].sample(100_000, torch.Generator().manual_seed(0))
+    assert start.mean(0).abs().max() < 5 * 8.6 / math.sqrt(100_000)
+    assert float(start.var(0).mean().sqrt()) == pytest.approx(7, abs=0.05)
+    end = plane_tasks.TARGET["moons-8gaussians"].sample(100_000, torch.Generator().manual_seed(1))
+    assert float(end.square().sum(1).mean()) == pytest.approx(12**2 + 2 * 1.5**2, abs=5 * 37 / math.sqrt(100_000))
+
+
 def test_pairings_differ_in_the_pairing_alone():
     cells = pairing_2d.plan(pairing_2d.TASKS, tuple(pairing_2d.PAIRINGS), pairing_2d.SEEDS, 10)
-    assert len({cell.name for cell in cells}) == len(cells) == 40
+    assert len({cell.name for cell in cells}) == len(cells) == 5 * (3 + 3 + 6 + 4)
     plain = pairing_2d.settings_of("moons", "batch", 42, 10)
-    for pairing in pairing_2d.PAIRINGS:
+    for pairing in ("pool", "whole", "semidiscrete"):
         other = pairing_2d.settings_of("moons", pairing, 42, 10)
         changed = {name for name in plain if plain[name] != other[name]}
         assert changed <= {"pairing", "pool", "pool_uses", "options"}
+
+
+def test_what_beats_ot_cfm():
+    batch = [0.06, 0.07, 0.065]
+    assert pairing_2d_table.verdict("moons", [0.02, 0.03, 0.025], batch).startswith("better by 0.040")
+    assert pairing_2d_table.verdict("moons", [0.9, 0.8, 0.85], batch).startswith("worse")
+    # A gain that the standard error allows, and the noise of W2² does not.
+    assert pairing_2d_table.verdict("moons", [0.050, 0.055, 0.052], batch).startswith("not decided")
+    assert pairing_2d_table.verdict("moons", [0.05], batch) == "too few seeds"
 
 
 def test_tables(tmp_path):
     figures = {"npe": 0.02, "w2": 0.3, "w2_floor": 0.2, "preparation_cpu_seconds": 5.0, "training_cpu_seconds": 60.0}
     pairing_2d.write_table(tmp_path / "a.md", [record(pairing_2d.settings_of("moons", "whole", 42, 10), figures)])
     text = (tmp_path / "a.md").read_text()
-    assert "| moons | whole | 1 | 10 | 0.020 | 0.300 (0.200) | 5 s | 60 s |" in text
-    assert "1 of 40 cells" in text
+    assert "| moons | whole | 1 of 5 | 10 | 0.020 | 0.300 (0.200) | – | 5 s | 60 s | too few seeds |" in text
+    assert "| moons | batch | 5 of 5 | 20000 |" in text  # of `transport_2d`
+    assert "31 of " in text
 
     settings = large_couplings.settings_of(600, 2)
     measured = large_couplings.run_cell(settings)
