@@ -35,6 +35,8 @@ def fit(
     time_key: Any = None,
     leave_out: Any = (),
     spline: bool = False,
+    reflow: Any = None,
+    pairs: int | None = None,
     rep: str | None = None,
     steps: int | None = None,
     budget: float | None = None,
@@ -66,6 +68,8 @@ def fit(
         time_key: Column of times, or an array with one time per row: the model leads from each time to the next.
         leave_out: A time, or several, whose rows are kept for the figures.
         spline: Train on smooth curves through all times instead of straight lines between two.
+        reflow: A run folder, or a `Model`: train on pairs that its flow makes, so that its paths become straight.
+        pairs: How many pairs; ten per training row by default.
         rep: Representation of an AnnData or ``.h5ad`` file: a key of ``obsm``, or ``X``; ``X_pca`` by default.
         steps: Optimiser steps (5000 when neither steps nor budget are given).
         budget: Seconds for everything, in place of steps.
@@ -111,6 +115,8 @@ def fit(
     rows |= {"time_key": time_key} if time_key is not None else {}
     rows |= {"leave_out": several(leave_out)} if several(leave_out) else {}
     rows |= {"spline": True} if spline else {}
+    rows |= {"reflow": getattr(reflow, "artefact", reflow)} if reflow is not None else {}
+    rows |= {"pairs": pairs} if pairs is not None else {}
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:

@@ -30,6 +30,14 @@ LeaveOut = Annotated[
 ]
 
 Spline = Annotated[bool, flag("Paths are smooth curves through all times, not straight lines between two.")]
+Reflow = Annotated[
+    Path | None, Parameter(help="Train on pairs that this run's flow makes, so that its paths become straight.")
+]
+Pairs = Annotated[
+    int | None,
+    Parameter(name="--pairs", help="How many pairs; ten per training row when nothing is said."),
+    Count,
+]
 Representation = Annotated[
     str | None,
     Parameter(name="--rep", help="Representation of cells (.h5ad): a key of obsm, or X; by default X_pca."),
@@ -54,6 +62,8 @@ def train(
     time_key: TimeKey = None,
     leave_out: LeaveOut = (),
     spline: Spline = False,
+    reflow: Reflow = None,
+    pairs_made: Pairs = None,
     steps: Annotated[int | None, Parameter(help="Optimiser steps; 5000 when no budget is given."), Count] = None,
     budget: Annotated[
         str | None, Parameter(help="Wall time for everything, such as 90s, 2m or 1h30m, in place of steps.")
@@ -105,6 +115,8 @@ def train(
         time_key=time_key,
         leave_out=leave_out,
         spline=spline,
+        reflow=reflow,
+        pairs=pairs_made,
         steps=steps,
         budget_seconds=None if budget is None else seconds(budget),
         batch_size=batch_size,

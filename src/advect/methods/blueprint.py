@@ -43,6 +43,8 @@ class Blueprint:
         likelihood_tolerance: Its tolerance.
         piecewise: Whether the flow leads through several snapshots: its path is then that of the method between
             neighbours only, and no affine path as a whole.
+        paired: Whether something else than the row's coupling pairs the ends: another run, or an object of the user's
+            own. The velocity is then no score, whatever the row says.
     """
 
     method: str
@@ -58,6 +60,7 @@ class Blueprint:
     likelihood_solver: str | None = "dopri5"
     likelihood_tolerance: float | None = 1e-5
     piecewise: bool = False
+    paired: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class ScoreAndFlow(Matching):
 
     def refusal(self, blueprint: Blueprint, parts: Parts, source: Base | None) -> str | None:
         """The score is that of the bridge, so there is no other path."""
+        if blueprint.paired and parts.coupling is None:
+            return f"{blueprint.method} learns the score of a bridge between its own pairs, and takes no others"
         if parts.path is not None:
             return f"{blueprint.method} learns the score of its own bridge and takes no path of your own"
         return super().refusal(blueprint, parts, source)

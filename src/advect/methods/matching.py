@@ -81,8 +81,8 @@ class Matching:
                 f"predict={prediction}, weighting={weighting} need points that are α x1 + σ x0 and nothing else, and "
                 "this path adds noise of its own; with it only the velocity can be predicted, with its own weight"
             )
-        if prediction == "score" and source is not None:
-            return "predict=score needs a standard-normal source: the score of other rows is not known"
+        if prediction == "score" and (source is not None or blueprint.paired):
+            return "predict=score needs a standard-normal source, drawn apart from the data: no other score is known"
         if source is None or not getattr(path, "requires_gaussian_source", False):
             return None
         if parts.path is None:
@@ -117,6 +117,7 @@ class Matching:
         """An ODE with a network on top of a Gaussian start."""
         # A Gaussian start presumes a Gaussian source and the row's own path and coupling.
         plain = source is None and parts.coupling is None and parts.path is None
+        apart = self.independent and plain and not blueprint.paired
         shape = blueprint.event_shape
         return regressed_flow(
             blueprint,
@@ -125,7 +126,7 @@ class Matching:
             base=source if source is not None else StandardNormal(shape),
             baseline=self.make_baseline(blueprint.options, shape, latent) if blueprint.baseline and plain else None,
             schedule=self._schedule(blueprint, parts),
-            has_score=self.independent and plain and self._schedule(blueprint, parts) is not None,
+            has_score=apart and self._schedule(blueprint, parts) is not None,
             parameterisation=blueprint.options.get("predict", "velocity"),
         )
 

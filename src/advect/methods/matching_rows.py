@@ -126,7 +126,7 @@ MATCHING: tuple[Method, ...] = (
         equation="E‖v(t, x_t) − (x1 − x0)‖²",
         paper="Liu et al. 2022, Flow Straight and Fast (2209.03003)",
         cost="one network evaluation and its gradient per step",
-        avoid="as i-cfm, whose case σ = 0 it is",
+        avoid="as i-cfm, whose case σ = 0 it is; a second run with `--reflow` straightens its paths",
         recipe=Matching(
             make_path=lambda o: AffinePath(Linear(), sigma=0.0),
             make_coupling=lambda o: Independent(),

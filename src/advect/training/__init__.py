@@ -15,6 +15,7 @@ from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
+from advect.training.taught import TaughtBatches, TaughtRows
 from advect.training.workers import ALONE, LostWorkerError, Workers, joined, launched
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "Probes",
     "SnapshotBatches",
     "Snapshots",
+    "TaughtBatches",
+    "TaughtRows",
     "Trainer",
     "TrainingConfig",
     "TrainingState",

@@ -167,11 +167,12 @@ def _transport(artefact: Artefact, rows: int, generator: torch.Generator) -> dic
     _, ode, after = flow.split_at_ode("straightness")
     start = after.decode(start, None if after.condition_shape is None else condition, log_det=False).value
     times = torch.linspace(*ode.interval, PATH_TIMES)
+    before = artefact.config["data"].get("reflow_straightness")
     states = ode.trajectory(start, times, condition).double()
     return {
         "path_energy": float(path_energy(states, times.double()).mean()),
         "straightness": float(straightness(states, times.double()).mean()),
-    }
+    } | ({} if before is None else {"before_reflow": before})
 
 
 def figures(evaluation: Mapping) -> list[tuple[str, str]]:
@@ -202,8 +203,12 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
         lines.append((metric["name"], text))
     moved = evaluation.get("transport", {})
     if moved:
+        before = f", before reflow {moved['before_reflow']:.4g}" if moved.get("before_reflow") is not None else ""
         lines.append(
-            ("path energy", f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight)")
+            (
+                "path energy",
+                f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight{before})",
+            )
         )
     lines += snapshot_lines(evaluation.get("snapshots", []), evaluation.get("time_key", ""))
     gap = regression_line(evaluation.get("regression", {}))

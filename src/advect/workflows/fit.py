@@ -40,6 +40,7 @@ from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.probes import probes_of
+from advect.workflows.reflow import keep_pairs, with_pairs
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
 from advect.workflows.together import follow, leading, with_processes
@@ -179,7 +180,7 @@ def _known(stored: Mapping, sections: Sections) -> Sections:
 def _comparable(config: Mapping) -> dict:
     """What must not change when a run is continued; versions and threads may, and the name of the same data."""
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
-    for name in ("path", "origin"):  # how a file is named does not matter, its content does
+    for name in ("path", "origin", "reflow", "reflow_straightness"):  # names do not matter, contents do
         kept.get("data", {}).pop(name, None)
     for name in ("checkpoint_seconds", "probe_share"):  # neither touches the weights
         kept.get("training", {}).pop(name, None)
@@ -199,6 +200,7 @@ def _train(
     request = prepared.request
     sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
     checkpoint = None if folder is None else read_checkpoint(folder)
+    prepared = with_pairs(prepared, folder, listener, workers)
     deadline = end = None
     if request.budget_seconds is not None:
         end = started + request.budget_seconds - REPORT_SECONDS
@@ -210,6 +212,8 @@ def _train(
         listener.preflight(describe(prepared, workers=workers))
     if folder is not None and folder.state == "empty":
         write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
+    if folder is not None:
+        keep_pairs(prepared, folder)
     # What is measured on the way is for the report, which a run in memory does not get.
     trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared), workers)
     if checkpoint is not None:

@@ -104,6 +104,7 @@ def blueprint_from(config: Mapping, where: str = "model") -> Blueprint:
                 "likelihood.tolerance", likelihood.get("tolerance"), lambda n: n is None or _is_number(n)
             ),
             piecewise="time_key" in config.get("data", {}),
+            paired="coupling" in model or "path" in model or "reflow" in config.get("data", {}),
         )
     except KeyError as error:
         raise RunFolderError(f"the configuration lacks {error}", where=where, remedy=REMEDY) from error

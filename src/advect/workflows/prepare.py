@@ -27,15 +27,17 @@ from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
-from advect.training import DataRows, Snapshots, TrainingConfig, generator_for
+from advect.training import DataRows, Snapshots, TaughtRows, TrainingConfig, generator_for
 from advect.transforms import Bijection, Precision, fit_preprocess
 from advect.typing import Base
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
 from advect.workflows.snapshots import Timed, make_snapshots, timed
+from advect.workflows.teacher import Teacher, open_teacher
 
 # Streams of `generator_for` used outside the loop; the loop's own are below 10.
 FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE, PAIR = 11, 12, 13, 14, 15, 16, 17
+TAUGHT = 19  # `probes` has 18
 
 
 TIMED_TOLERANCE = 1e-4  # of sampling through several times
@@ -60,6 +62,9 @@ class Prepared:
         training: Settings of the loop.
         blueprint: Settings of the model.
         sections: The resolved configuration with its comments.
+        device: Where it is trained.
+        teacher: The run whose paths are straightened, or None.
+        taught: Its pairs for training and for validation, once they are made.
     """
 
     request: TrainRequest
@@ -77,6 +82,8 @@ class Prepared:
     blueprint: Blueprint
     sections: Sections
     device: torch.device
+    teacher: Teacher | None = None
+    taught: tuple[TaughtRows, TaughtRows] | None = None
 
 
 def prepare(request: TrainRequest) -> Prepared:
@@ -106,11 +113,14 @@ def prepare(request: TrainRequest) -> Prepared:
     source_table = None if request.source is None else read_table(request.source)
     start = source_table if times is None else take_rows(table, times.at(split.train, times.timeline.times[0]))
     source = None if start is None else _source(start, codec, preprocess, request.seed)
+    teacher = _teacher(request, table, split, codec, condition)
+    source = source if teacher is None else teacher.source
 
     blueprint = _blueprint(request, codec, condition, len(split.train))
     built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
     built = replace(built, core=built.core.to(device))
     flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
+    taught = {} if teacher is None else teacher.begin(flow, request.method, blueprint.options)
     training = training_config(
         request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
     )
@@ -126,6 +136,7 @@ def prepare(request: TrainRequest) -> Prepared:
         return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
 
     built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
+    sections = resolved(request, table, schema, split, source_table, blueprint, training, device, times)
     return Prepared(
         request=request,
         table=table,
@@ -140,8 +151,9 @@ def prepare(request: TrainRequest) -> Prepared:
         validate=validate,
         training=training,
         blueprint=blueprint,
-        sections=resolved(request, table, schema, split, source_table, blueprint, training, device, times),
+        sections={**sections, "data": {**sections["data"], **taught}},
         device=device,
+        teacher=teacher,
     )
 
 
@@ -275,6 +287,16 @@ def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | N
     return weight
 
 
+def _teacher(
+    request: TrainRequest, table: Table, split: Split, codec: Codec, condition: ConditionCodec | None
+) -> Teacher | None:
+    if request.reflow is None:
+        return None
+    return open_teacher(
+        request.reflow, request.pairs, data=request.data, table=table, split=split, codec=codec, condition=condition
+    )
+
+
 def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | None, num_rows: int) -> Blueprint:
     blueprint = resolve_blueprint(
         request.method,
@@ -289,6 +311,8 @@ def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | 
         # The field turns sharply at every snapshot: fixed steps that are enough elsewhere are too long there. What is
         # enough is measured after training where there is a run folder.
         blueprint = replace(blueprint, solver="dopri5", steps=None, tolerance=TIMED_TOLERANCE, piecewise=True)
+    if request.reflow is not None or request.parts.coupling is not None or request.parts.path is not None:
+        blueprint = replace(blueprint, paired=True)
     own = request.parts.network
     return blueprint if own is None else replace(blueprint, network=f"{type(own).__module__}:{type(own).__qualname__}")
 

@@ -51,6 +51,8 @@ class TrainRequest:
         time_key: Column, or side array, of times: the model then leads from each time to the next.
         leave_out: Times whose rows are kept for the figures.
         spline: Train on smooth curves through all times instead of straight lines between two.
+        reflow: A run folder, or its model: train on the pairs that its flow makes, to straighten its paths.
+        pairs: How many of them.
     """
 
     data: Any
@@ -79,10 +81,13 @@ class TrainRequest:
     time_key: str | None = None
     leave_out: tuple[str | float, ...] = ()
     spline: bool = False
+    reflow: Any = None
+    pairs: int | None = None
 
     def __post_init__(self) -> None:
         get_method(self.method)
         self._check_times()
+        self._check_reflow()
         if self.steps is not None and self.budget_seconds is not None:
             raise ConfigError(
                 "steps and a time budget contradict each other", where="--steps, --budget", remedy="Give one of them."
@@ -131,6 +136,34 @@ class TrainRequest:
                 f"{self.method} starts from Gaussian noise, and the rows of the first time are none",
                 where="--time-key",
                 remedy="Use ot-cfm, i-cfm, rf, sb-cfm or sf2m.",
+            )
+
+    def _check_reflow(self) -> None:
+        if self.reflow is None:
+            if self.pairs is not None:
+                raise ConfigError("there is no run that makes pairs", where="--pairs", remedy="Name one: --reflow RUN.")
+            return
+        if self.pairs is not None and self.pairs < 2:
+            raise ConfigError(f"{self.pairs} pairs are too few to learn from", where="--pairs")
+        given = {
+            "--time-key": self.time_key,
+            "--source": self.source is not None,
+            "--weights": self.weights,
+            "--flip": self.flip,
+            "a coupling of your own": self.parts.coupling,
+            "pool": {"pool", "pool_uses"} & self.training.keys(),
+        }
+        for option in (name for name, value in given.items() if value):
+            raise ConfigError(
+                f"{option} cannot be used with it: its pairs are what is trained on",
+                where="--reflow",
+                remedy="Leave it out: source and weights are those of the run that is straightened.",
+            )
+        if not get_method(self.method).any_source:
+            raise ConfigError(
+                f"{self.method} draws its noise apart from the data, and here they come in pairs",
+                where="--reflow",
+                remedy="Use rf, i-cfm or ot-cfm.",
             )
 
     @property

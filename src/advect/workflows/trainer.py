@@ -16,6 +16,8 @@ from advect.training import (
     Probe,
     SnapshotBatches,
     Snapshots,
+    TaughtBatches,
+    TaughtRows,
     Trainer,
     Workers,
 )
@@ -44,17 +46,20 @@ def make_trainer(
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
 
-    def batches(rows: DataRows | Snapshots, seed: int, *, prepared: bool) -> BatchSource:
+    def batches(rows: DataRows | Snapshots | TaughtRows, seed: int, *, prepared: bool) -> BatchSource:
+        if isinstance(rows, TaughtRows):
+            return TaughtBatches(rows, config.batch_size, seed)
         if isinstance(rows, Snapshots):
             return (ChainBatches if rows.smooth else SnapshotBatches)(rows, config.batch_size, seed)
         return Batches(rows, config.batch_size, seed, source, coupling, prepared=prepared)
 
-    validate, seed = prepared.validate, config.seed
+    train, validate = (prepared.train, prepared.validate) if prepared.taught is None else prepared.taught
+    seed = config.seed
     turns = len(prepared.train.couplings) if isinstance(prepared.train, Snapshots) else 1
     return Trainer(
         core,
         prepared.built.objective,
-        batches(prepared.train, seed, prepared=True),
+        batches(train, seed, prepared=True),
         config,
         sink,
         validation=None if validate is None else batches(validate, seed + 1, prepared=False),
