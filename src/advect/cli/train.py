@@ -38,6 +38,8 @@ Pairs = Annotated[
     Parameter(name="--pairs", help="How many pairs; ten per training row when nothing is said."),
     Count,
 ]
+SplitSeed = Annotated[int | None, Parameter(help="Seed of the split alone; by default --seed.", converter=whole(0))]
+AsDensity = Annotated[bool, flag("The data is a picture whose darkness is the density of points in the plane.")]
 Representation = Annotated[
     str | None,
     Parameter(name="--rep", help="Representation of cells (.h5ad): a key of obsm, or X; by default X_pca."),
@@ -71,9 +73,7 @@ def train(
     batch_size: Annotated[int | None, Parameter(help="Rows per step; 256 when nothing is said."), Count] = None,
     network: Annotated[str, Parameter(help="Such as residual-3x256 or mlp-3x64.")] = "auto",
     seed: Seed = 0,
-    split_seed: Annotated[
-        int | None, Parameter(help="Seed of the split alone; by default --seed.", converter=whole(0))
-    ] = None,
+    split_seed: SplitSeed = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda or mps.")] = "auto",
     settings: Annotated[
         tuple[str, ...],
@@ -87,9 +87,7 @@ def train(
     mirror: Annotated[
         bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
     ] = False,
-    as_density: Annotated[
-        bool, flag("The data is a picture whose darkness is the density of points in the plane.")
-    ] = False,
+    as_density: AsDensity = False,
     dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
     restart: Annotated[bool, flag("Move an old run aside and start afresh.")] = False,
     json: Json = False,
