@@ -29,7 +29,16 @@ from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, build, get_method, resolve_options
 from advect.run import MemorySink
 from advect.solvers import Euler, raise_if_failed
-from advect.training import Batches, DataRows, Trainer, TrainingConfig, generator_for
+from advect.training import (
+    Batches,
+    BatchSource,
+    DataRows,
+    TaughtBatches,
+    TaughtRows,
+    Trainer,
+    TrainingConfig,
+    generator_for,
+)
 from benchmarks.cells import ROOT, Cell, read_records, run_queue
 from benchmarks.plane_tasks import START, TARGET
 from benchmarks.transport_2d_table import write_table
@@ -41,8 +50,8 @@ STEPS = 20_000
 COMMAND = "python -m benchmarks.transport_2d"
 RESULTS = ROOT / "benchmarks" / "results" / "transport_2d"
 
-SIGMA = {"i-cfm": {"sigma": 0.1}, "fm": {"sigma_min": 0.1}, "ot-cfm": {"sigma": 0.1}}
-BATCH = {"i-cfm": 512, "fm": 512, "ot-cfm": 256}
+SIGMA = {"rf": {}, "i-cfm": {"sigma": 0.1}, "fm": {"sigma_min": 0.1}, "ot-cfm": {"sigma": 0.1}}
+BATCH = {"rf": 512, "i-cfm": 512, "fm": 512, "ot-cfm": 256}
 VALIDATION_DRAWS = 4096
 PROTOCOL_STREAM = 2302  # apart from the streams of the training loop
 CHECK_TOLERANCE = 1e-6  # relative; two exact solvers on float64 costs differ by rounding only
@@ -143,8 +152,14 @@ def draw_sets(settings: Mapping[str, Any]) -> Sets:
     )
 
 
-def train(settings: Mapping[str, Any], sets: Sets) -> tuple[Flow, dict[str, Any]]:
-    """Train by the protocol; return the flow with its best weights, and what there is to say about the training."""
+def train(settings: Mapping[str, Any], sets: Sets, first: Flow | None = None) -> tuple[Flow, dict[str, Any]]:
+    """Train by the protocol; return the flow with its best weights, and what there is to say about the training.
+
+    Args:
+        settings: All of them.
+        sets: What is drawn for the cell.
+        first: A flow whose pairs are trained on and whose weights are the first ones, in place of the sets.
+    """
     seed, batch_size = settings["seed"], settings["batch_size"]
     blueprint = Blueprint(
         method=settings["method"],
@@ -160,11 +175,17 @@ def train(settings: Mapping[str, Any], sets: Sets) -> tuple[Flow, dict[str, Any]
     config = TrainingConfig(**{name: settings[name] for name in names}, **pool, betas=tuple(settings["betas"]))
     started = time.process_time()
     coupling = built.coupling
-    if coupling is not None:
+    taught: dict[str, TaughtRows] = {}
+    if first is not None:
+        built.core.load_state_dict(first.state_dict())
+        taught = {name: pairs_of(first, settings, name) for name in ("train", "validation")}
+    elif coupling is not None:
         coupling = coupling.prepare(sets.start, sets.train, generator=generator_for(seed, PROTOCOL_STREAM, 5))
     preparation = time.process_time() - started
 
-    def batches(x: Tensor, shuffle: int) -> Batches:
+    def batches(x: Tensor, shuffle: int) -> BatchSource:
+        if taught:
+            return TaughtBatches(taught["train" if x is sets.train else "validation"], batch_size, shuffle)
         rows = DataRows(draw=lambda index, generator: x[index], num_rows=len(x))
         return Batches(rows, batch_size, shuffle, built.core.base, coupling, prepared=x is sets.train)
 
@@ -190,6 +211,18 @@ def train(settings: Mapping[str, Any], sets: Sets) -> tuple[Flow, dict[str, Any]
         # One line in fifty: the curve, not every epoch.
         "validation": [[line["step"], line["validation_loss"]] for line in sink.history[49::50]],
     }
+
+
+@torch.no_grad()
+def pairs_of(flow: Flow, settings: Mapping[str, Any], name: str) -> TaughtRows:
+    """Source rows and where the flow takes them: `settings["pairs"]` for training, a tenth as many for validation."""
+    generator = generator_for(settings["seed"], PROTOCOL_STREAM, 7, int(name == "train"))
+    count = settings["pairs"] if name == "train" else settings["pairs"] // 10
+    start = flow.base.sample(count, generator=generator)
+    end = flow.decode(start)
+    if bool(end.status.any()):
+        raise AdvectError("the solver failed on source rows", where="pairs_of")
+    return TaughtRows(start, end.value)
 
 
 def in_parts(a: Tensor, b: Tensor, rows: int, order: int) -> list[float]:

@@ -30,9 +30,10 @@ def test_each_pairing_trains(pairing):
     assert ("coupling_chi_square" in figures["coupling"]) == (pairing == "semidiscrete")
 
 
-@pytest.mark.parametrize("task", ["moons-8gaussians", "scurve"])
-def test_a_cell_of_each_new_task(task):
-    settings = pairing_2d.settings_of(task, "batch", 43, 20)
+@pytest.mark.parametrize(("task", "pairing"), [("moons-8gaussians", "2-rf"), ("scurve", "batch")])
+def test_a_cell_of_each_new_task(task, pairing):
+    settings = pairing_2d.settings_of(task, pairing, 43, 20)
+    settings |= {"pairs": 1000} if pairing == "2-rf" else {}
     settings |= {
         "train_rows": 600,
         "validation_rows": 512,
@@ -56,7 +57,7 @@ def test_the_two_sided_task_has_its_scale():
 
 def test_pairings_differ_in_the_pairing_alone():
     cells = pairing_2d.plan(pairing_2d.TASKS, tuple(pairing_2d.PAIRINGS), pairing_2d.SEEDS, 10)
-    assert len({cell.name for cell in cells}) == len(cells) == 5 * (3 + 3 + 6 + 4)
+    assert len({cell.name for cell in cells}) == len(cells) == 5 * (4 + 4 + 7 + 5)
     plain = pairing_2d.settings_of("moons", "batch", 42, 10)
     for pairing in ("pool", "whole", "semidiscrete"):
         other = pairing_2d.settings_of("moons", pairing, 42, 10)
