@@ -53,3 +53,20 @@ TARGET = {name: Population(TOYS[name].title, TOYS[name].sample) for name in ("8g
     "moons-8gaussians": Population("eight normals of std 1.5 on a circle of radius 12", _large_gaussians)
 }
 START = {"moons-8gaussians": Population("two half circles, noise 0.1, of std 7 over both coordinates", _large_moons)}
+
+
+def conditional_ends(num_rows: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Eight Gaussians to moons as in C2OT (2503.10636): source and data rows ``(rows, 2)`` float64, and the moon 0, 1.
+
+    Source: covariance √0.1 I on a circle of radius 5. Data: two half circles, each point moved along
+    (1, 1) by a uniform number below 0.2, times 3, minus 1.
+    """
+    angle = torch.randint(8, (num_rows,), generator=generator) * (math.pi / 4)
+    x0 = 5 * torch.stack([angle.cos(), angle.sin()], 1).double()
+    x0 = x0 + 0.1**0.25 * torch.randn(num_rows, 2, generator=generator, dtype=torch.float64)
+    along = math.pi * torch.rand(num_rows, generator=generator, dtype=torch.float64)
+    moon = torch.randint(2, (num_rows,), generator=generator)
+    arcs = torch.stack([along.cos(), along.sin()], 1)
+    x1 = torch.where(moon[:, None] == 0, arcs, torch.tensor([1.0, 0.5], dtype=torch.float64) - arcs)
+    x1 = x1 + 0.2 * torch.rand(num_rows, 1, generator=generator, dtype=torch.float64)
+    return x0, 3 * x1 - 1, moon
