@@ -8,6 +8,7 @@ from advect.decoding import guard
 from benchmarks.reliability import fuzz
 from benchmarks.reliability.cases import READERS, make_case
 from benchmarks.reliability.mutate import with_png_checksums
+from benchmarks.reliability.nursery import Nursery
 from benchmarks.reliability.seeds import seeds_as_text, seeds_of_text
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory and open files are read from /proc")
@@ -17,14 +18,17 @@ FILES = {"run": 15, "toml": 40, "safetensors": 60, "h5ad": 12, "parquet": 25, "p
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_damaged_files_are_rows_or_a_refusal(reader, tmp_path, monkeypatch):
-    if READERS[reader].decoder:
-        monkeypatch.setattr(guard, "run_child", fuzz.forked)
+    nursery = Nursery(READERS[reader].decoders) if READERS[reader].decoders else None
+    if nursery:
+        monkeypatch.setattr(guard, "run_child", nursery.run_child)
     monkeypatch.chdir(tmp_path)
     known = READERS[reader].seeds()
     found = []
     for number in range(FILES.get(reader, 120)):
         path = make_case(reader, known, 1, number, tmp_path / "case")
-        found.append({"number": number, **fuzz.attempt(reader, path, tmp_path)})
+        found.append({"number": number, **fuzz.attempt(reader, path, tmp_path, nursery)})
+    if nursery:
+        nursery.close()
     said = fuzz.summary(reader, found)
     assert said["first_problems"] == []
     assert len(said["outcomes"]) >= 1
