@@ -7,6 +7,8 @@ are read in worker processes: one that dies or hangs is a finding with the numbe
     python -m benchmarks.reliability.fuzz                         # ten thousand files for each reader
     python -m benchmarks.reliability.fuzz --files 300             # a quick look; the record is not touched
     python -m benchmarks.reliability.fuzz --readers npy --show 17 # one file again, with what it does
+
+A record may be made in pieces: `--files 5000 --record`, then `--first 5000 --files 5000 --record`.
 """
 
 import argparse
@@ -188,6 +190,21 @@ def summary(reader: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one reader over its first files and those that follow them."""
+    sums = {
+        name: dict((collections.Counter(one[name]) + collections.Counter(other[name])).most_common())
+        for name in ("outcomes", "children")
+    }
+    worst = {}
+    for figure, number in (("seconds", "slowest"), ("mebibytes", "largest")):
+        more = max(one, other, key=lambda s: s[figure])
+        worst |= {figure: more[figure], number: more[number]}
+    counts = {name: one[name] + other[name] for name in ("files", "problems")}
+    first = [*one["first_problems"], *other["first_problems"]][:10]
+    return {**one, **sums, **worst, **counts, "first_problems": first}
+
+
 def page(summaries: Sequence[Mapping[str, Any]]) -> str:
     """The record as Markdown."""
     total, bad = sum(s["files"] for s in summaries), sum(s["problems"] for s in summaries)
@@ -220,11 +237,25 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def record(summaries: Sequence[Mapping[str, Any]], folder: Path = RESULTS) -> None:
-    """Write figures and page; figures of readers that were not run this time are kept."""
+def record(summaries: Sequence[Mapping[str, Any]], folder: Path = RESULTS, *, first: int = 0) -> None:
+    """Write figures and page; figures of readers that were not run this time are kept.
+
+    Args:
+        summaries: New figures.
+        folder: Where the record is.
+        first: The number of their first file; beyond 0 they join those of the files before.
+
+    Raises:
+        ValueError: The record does not end there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "fuzz.json"
     kept = {s["reader"]: s for s in (json.loads(path.read_text()) if path.exists() else [])}
+    if first:
+        for s in summaries:
+            if s["reader"] not in kept or kept[s["reader"]]["files"] != first:
+                raise ValueError(f"the record of {s['reader']} does not end before file {first}")
+        summaries = [joined(kept[s["reader"]], s) for s in summaries]
     kept |= {s["reader"]: s for s in summaries}
     ordered = [kept[name] for name in READERS if name in kept]
     path.write_text(json.dumps(ordered, indent=1) + "\n")
@@ -252,6 +283,7 @@ def main() -> int:
     words.add_argument("--files", type=int, default=FILES)
     words.add_argument("--first", type=int, default=0)
     words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--record", action="store_true", help="keep the figures of fewer files, or of those that follow")
     words.add_argument("--show", type=int)
     given = words.parse_args()
     if given.show is not None:
@@ -262,8 +294,8 @@ def main() -> int:
         started = time.monotonic()
         summaries.append(summary(reader, fuzz(reader, given.files, seed=given.seed, first=given.first)))
         print(json.dumps(summaries[-1], indent=1), f"{time.monotonic() - started:.0f} s", flush=True)
-        if given.files >= FILES and given.first == 0:
-            record(summaries)
+        if given.record or (given.files >= FILES and given.first == 0):
+            record(summaries[-1:], first=given.first)
     print(page(summaries))
     return 1 if any(s["problems"] for s in summaries) else 0
 

@@ -1,5 +1,6 @@
 """A short form of the fuzzer: every reader, few files, in this process; decoders as forks of it."""
 
+import json
 import sys
 
 import pytest
@@ -49,3 +50,20 @@ def test_checksums_of_pictures_are_put_right():
 def test_seeds_reach_the_workers_unchanged(reader):
     seeds = READERS[reader].seeds()
     assert seeds_of_text(seeds_as_text(seeds)) == seeds
+
+
+def test_a_record_is_made_in_pieces(tmp_path):
+    lines = [
+        {"number": n, "outcome": "read" if n % 3 else "DataError", "problem": "slow" if n == 7 else None, "child": ""}
+        | {"seconds": abs(4.5 - n), "mebibytes": float(n)}
+        for n in range(10)
+    ]
+    fuzz.record([fuzz.summary("csv", lines)], tmp_path / "whole")
+    fuzz.record([fuzz.summary("csv", lines[:6])], tmp_path / "pieces")
+    with pytest.raises(ValueError, match="does not end before file 5"):
+        fuzz.record([fuzz.summary("csv", lines[5:])], tmp_path / "pieces", first=5)
+    fuzz.record([fuzz.summary("csv", lines[6:])], tmp_path / "pieces", first=6)
+    assert json.loads((tmp_path / "pieces/fuzz.json").read_text()) == json.loads(
+        (tmp_path / "whole/fuzz.json").read_text()
+    )
+    assert (tmp_path / "pieces/fuzz.md").read_text() == (tmp_path / "whole/fuzz.md").read_text()
