@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from advect.decoding import guard
-from benchmarks.reliability import fuzz
+from benchmarks.reliability import fuzz, guided
 from benchmarks.reliability.cases import READERS, make_case
 from benchmarks.reliability.mutate import with_png_checksums
 from benchmarks.reliability.nursery import Nursery
@@ -67,3 +67,25 @@ def test_a_record_is_made_in_pieces(tmp_path):
         (tmp_path / "whole/fuzz.json").read_text()
     )
     assert (tmp_path / "pieces/fuzz.md").read_text() == (tmp_path / "whole/fuzz.md").read_text()
+
+
+@pytest.mark.slow
+def test_coverage_leads_to_new_places(tmp_path):
+    """The instrument: files are counted, and some reach what honest ones do not."""
+    pytest.importorskip("atheris")
+    made = guided.guided("idx", 3)
+    assert (made["code"], made["problem"], made["found"]) == (0, "", [])
+    assert made["files"] > 50
+    assert made["reached"] > made["reached_by_honest_files"] > 0
+    guided.record([made], tmp_path)
+    assert "**Pass**: 0 of 1 readers" in (tmp_path / "guided.md").read_text()
+
+
+def test_what_ended_a_guided_run_is_told():
+    said = (
+        "#2 INITED cov: 5 ft: 6 corp: 1/1b\n === Uncaught Python exception: ===\nError: x\n==1== ERROR: y\nSUMMARY: z\n"
+    )
+    made = guided.figures("csv", 3, 77, said)
+    assert made["problem"].endswith("Error: x")
+    assert guided.figures("csv", 3, 0, said)["problem"] == ""
+    assert guided.figures("csv", 3, 70, "cov: 5 ft: 6 corp: 1\nSUMMARY: timeout\n")["problem"] == "SUMMARY: timeout"
