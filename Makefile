@@ -28,15 +28,17 @@ unit: .venv/dev.done
 bench-2d: .venv/bench.done
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport_2d
 
-# Known faults of the pinned packages; asks a database on the network.
+# Known faults of the pinned packages; asks PyPI's database. Strict: a package that could not be asked about is no pass.
 audit: .venv/dev.done
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	@$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip || { echo 'make audit: not passed.' \
+	  'A fault is listed above; or, where a package "could not be audited", this network has no way to the database' \
+	  'of faults at https://pypi.org/pypi (a mirror has packages only): ask again where there is one.'; exit 1; }
 
 # What is installed becomes what is pinned. To move the pins: empty the file, `make clean pins`, `make test`.
 pins: .venv/dev.done
-	grep '^#' constraints.txt > build.pins
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> build.pins
-	mv build.pins constraints.txt
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools --exclude wheel > .venv/frozen
+	{ grep '^#' constraints.txt && sed 's/+cpu$$//' .venv/frozen; } > .venv/pins
+	mv .venv/pins constraints.txt
 
 # The site, docs/_build/html/index.html. A warning is an error; figures are drawn anew where code has changed.
 docs: .venv/docs.done

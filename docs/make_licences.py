@@ -42,7 +42,16 @@ def licence(package: str) -> str:
     classifiers = [line for line in found.get_all("Classifier") or [] if line.startswith("License ::")]
     if classifiers:
         return ", ".join(line.rpartition(" :: ")[2] for line in classifiers)
-    return (found["License"] or "").splitlines()[0] if found["License"] else "not said"
+    return found["License"].splitlines()[0] if found["License"] else _title(package) or "not said"
+
+
+def _title(package: str) -> str:
+    """The first two lines of the licence that lies in the package."""
+    for file in metadata.files(package) or []:
+        if file.parts[-1].upper().startswith("LICEN") and ".dist-info" in file.parts[0]:
+            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return " ".join(lines[:2])
+    return ""
 
 
 def page() -> str:

@@ -55,6 +55,12 @@ def test_every_dependency_of_the_development_environment_is_pinned():
     assert "pip-audit" in pinned
 
 
+def test_an_audit_that_could_not_ask_is_no_pass():
+    """Without ``--strict`` pip-audit says "No known vulnerabilities found" of a mirror that has no database of them."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"pip-audit --strict --requirement constraints.txt .*\|\| \{.*exit 1", makefile, re.S)
+
+
 ALONE = """
 import sys
 

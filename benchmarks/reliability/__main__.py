@@ -13,7 +13,7 @@ PARTS = ("kills", "operations", "places", "resumes", "memory", "earlier")
 MEMORY_SECONDS = 3600.0
 
 
-def cells(parts: tuple[str, ...], memory_seconds: float) -> list[Cell]:
+def cells(parts: tuple[str, ...], memory_seconds: float, memory_pause: float = 0.0) -> list[Cell]:
     """The cells of some parts, in the order in which they are run."""
     made: list[Cell] = []
 
@@ -21,7 +21,7 @@ def cells(parts: tuple[str, ...], memory_seconds: float) -> list[Cell]:
         if part in parts:
             command = f"python -m benchmarks.reliability --parts {part}"
             if part == "memory":
-                command += f" --memory-seconds {memory_seconds:g}"
+                command += f" --memory-seconds {memory_seconds:g} --memory-pause {memory_pause:g}"
             made.append(Cell(f"{part}-{name}", f"benchmarks.reliability.{work}", settings, command))
 
     for seed, (job, kills) in enumerate(_KILLS):
@@ -34,7 +34,7 @@ def cells(parts: tuple[str, ...], memory_seconds: float) -> list[Cell]:
     add("places", "other", "places:other_places", seed=0)
     add("resumes", "call", "long_runs:resumed", **{"as": "call"}, pieces=1000, steps_each=1, seed=0)
     add("resumes", "process", "long_runs:resumed", **{"as": "process"}, pieces=30, steps_each=20, seed=0)
-    add("memory", "loop", "long_runs:memory", seconds=memory_seconds, seed=0)
+    add("memory", "loop", "long_runs:memory", seconds=memory_seconds, pause=memory_pause, seed=0)
     add("earlier", "folders", "earlier:opened", seed=0)
     return made
 
@@ -48,12 +48,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
     parser.add_argument("--memory-seconds", type=float, default=MEMORY_SECONDS, help="length of the memory loop")
+    parser.add_argument("--memory-pause", type=float, default=0.0, help="seconds between two runs of the memory loop")
     parser.add_argument("--out", type=Path, default=HOME, help="folder of the results")
     parser.add_argument("--table", action="store_true", help="only write the table from the results there are")
     asked = parser.parse_args()
     table = asked.out.with_suffix(".md")
     return run_and_tabulate(
-        cells(tuple(asked.parts), asked.memory_seconds),
+        cells(tuple(asked.parts), asked.memory_seconds, asked.memory_pause),
         asked.out,
         lambda: write_table(asked.out, table),
         table_only=asked.table,

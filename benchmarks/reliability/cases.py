@@ -20,13 +20,13 @@ class Reader:
         seeds: Honest files, made once; they cross to the workers as plain values.
         make: Writes one damaged file or folder below an empty folder and returns its path.
         read: Reads it, as the commands do.
-        decoder: Whether the bytes go through a decoder that is not written in Python or Rust.
+        decoders: The kinds of decoding process that the bytes go through, where they are not read in Python or Rust.
     """
 
     seeds: Callable[[], Seeds]
     make: Make
     read: Callable[[Path], object]
-    decoder: bool = False
+    decoders: tuple[str, ...] = ()
 
 
 def read_rows(path: Path) -> object:
@@ -69,10 +69,12 @@ READERS: dict[str, Reader] = {
     "npy": Reader(seeds.npy_seeds, files.file_of("a.npy", files.npy), read_rows),
     "npz": Reader(seeds.npz_seeds, files.file_of("a.npz", files.npz), read_rows),
     "idx": Reader(seeds.idx_seeds, files.file_of("a-idx3-ubyte", files.plain), read_rows),
-    "parquet": Reader(seeds.parquet_seeds, files.file_of("a.parquet", files.parquet, 0), read_rows, decoder=True),
-    "h5ad": Reader(seeds.h5ad_seeds, files.file_of("a.h5ad", files.h5ad, 0), read_rows, decoder=True),
-    "picture": Reader(seeds.picture_seeds, files.picture, read_rows, decoder=True),
-    "folder": Reader(seeds.picture_seeds, files.pictures, read_rows, decoder=True),
+    "parquet": Reader(
+        seeds.parquet_seeds, files.file_of("a.parquet", files.parquet, 0), read_rows, decoders=("parquet",)
+    ),
+    "h5ad": Reader(seeds.h5ad_seeds, files.file_of("a.h5ad", files.h5ad, 0), read_rows, decoders=("cells", "loadings")),
+    "picture": Reader(seeds.picture_seeds, files.picture, read_rows, decoders=("picture", "pictures")),
+    "folder": Reader(seeds.picture_seeds, files.pictures, read_rows, decoders=("pictures",)),
     "toml": Reader(runs.all_settings, runs.settings, read_settings_file),
     "safetensors": Reader(runs.all_tensors, runs.weights, read_weights),
     "run": Reader(runs.run_seeds, runs.run, read_a_run),

@@ -112,26 +112,25 @@ RUNS = ("ot-cfm", "nsf", "realnvp", "maf", "residual", "edm", "vae", "cnf")
 
 
 @functools.cache
-def run_seeds() -> list[tuple[tuple[str, bytes], ...]]:
-    """The files of quickly trained runs of several methods, the first of them with a condition."""
+def run_seed(method: str) -> tuple[tuple[str, bytes], ...]:
+    """The files of a quickly trained run; the smallest networks have a condition."""
 
     from advect.workflows.fit import train
     from advect.workflows.request import TrainRequest
     from tests.faces.made_runs import houses
 
-    found = []
     with tempfile.TemporaryDirectory() as folder:
-        data = str(houses(Path(folder) / "houses.csv", rows=60))
-        for number, method in enumerate(RUNS):
-            out = Path(folder) / f"run{number}"
-            small = {} if method not in ("ot-cfm", "edm") else {"network": "mlp-1x8", "condition": ("place",)}
-            train(TrainRequest(data, method=method, steps=4, batch_size=16, out=out, **small), evaluate=False)
-            (out / "evaluation.json").write_text(
-                '{"rows": 6, "log_likelihood": {"value": -18.5, "standard_error": 0.3}}'
-            )
-            files = sorted(path for path in out.rglob("*") if path.is_file() and path.name[0] != ".")
-            found.append(tuple((path.relative_to(out).as_posix(), path.read_bytes()) for path in files))
-    return found
+        data, out = str(houses(Path(folder) / "houses.csv", rows=60)), Path(folder) / f"run{RUNS.index(method)}"
+        small = {} if method not in ("ot-cfm", "edm") else {"network": "mlp-1x8", "condition": ("place",)}
+        train(TrainRequest(data, method=method, steps=4, batch_size=16, out=out, **small), evaluate=False)
+        (out / "evaluation.json").write_text('{"rows": 6, "log_likelihood": {"value": -18.5, "standard_error": 0.3}}')
+        files = sorted(path for path in out.rglob("*") if path.is_file() and path.name[0] != ".")
+        return tuple((path.relative_to(out).as_posix(), path.read_bytes()) for path in files)
+
+
+def run_seeds() -> list[tuple[tuple[str, bytes], ...]]:
+    """The files of quickly trained runs of several methods."""
+    return [run_seed(method) for method in RUNS]
 
 
 def all_tensors() -> list[bytes]:

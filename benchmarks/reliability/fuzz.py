@@ -7,6 +7,8 @@ are read in worker processes: one that dies or hangs is a finding with the numbe
     python -m benchmarks.reliability.fuzz                         # ten thousand files for each reader
     python -m benchmarks.reliability.fuzz --files 300             # a quick look; the record is not touched
     python -m benchmarks.reliability.fuzz --readers npy --show 17 # one file again, with what it does
+
+A record may be made in pieces: `--files 5000 --record`, then `--first 5000 --files 5000 --record`.
 """
 
 import argparse
@@ -22,18 +24,17 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from advect.decoding import guard
-from advect.decoding.child import serve
+from benchmarks.reliability import nursery
 from benchmarks.reliability.cases import READERS, make_case
+from benchmarks.reliability.nursery import Nursery
 from benchmarks.reliability.seeds import CANARY, seeds_as_text, seeds_of_text
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability"
 SECONDS = 10.0
 """Longest time for one file; after twice that the worker ends itself."""
-CHILD_SECONDS = 4.0
-"""A decoding process is ended after this long, where the library itself waits a minute."""
 MEBIBYTES = 400
 """Most memory that reading one file may take beside what the process held before."""
 TIMES = 4
@@ -48,31 +49,33 @@ FILES = 10_000
 def work(reader: str, seed: int, numbers: Iterable[int], known: Any, out: Path, scratch: Path) -> None:
     """Read the files of these numbers; one line of JSON for each, and a line before it that says which is begun."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    if READERS[reader].decoder:
-        guard.run_child = forked
+    decoders = Nursery(READERS[reader].decoders) if READERS[reader].decoders else None
+    if decoders:
+        guard.run_child = decoders.run_child
     scratch.mkdir(parents=True, exist_ok=True)
     os.chdir(scratch)
-    _warm(reader, known, scratch)
+    _warm(reader, known, scratch, decoders)
     with out.open("a", buffering=1) as stream:
         for number in numbers:
             path = make_case(reader, known, seed, number, scratch / "case")
             stream.write(json.dumps({"begun": number}) + "\n")
-            stream.write(json.dumps({"number": number, **attempt(reader, path, scratch)}) + "\n")
+            stream.write(json.dumps({"number": number, **attempt(reader, path, scratch, decoders)}) + "\n")
 
 
-def _warm(reader: str, known: Any, scratch: Path) -> None:
+def _warm(reader: str, known: Any, scratch: Path, decoders: Nursery | None) -> None:
     """Read a few files first, so that imports do not count."""
     for number in range(3):
-        attempt(reader, make_case(reader, known, -1, number, scratch / "case"), scratch)
+        attempt(reader, make_case(reader, known, -1, number, scratch / "case"), scratch, decoders)
 
 
-def attempt(reader: str, path: Path, scratch: Path) -> dict[str, Any]:
-    """What became of one file."""
+def attempt(reader: str, path: Path, scratch: Path, decoders: Nursery | None = None) -> dict[str, Any]:
+    """What became of one file; ``decoders`` is where its decoding processes come from, if not from the library."""
     from advect.errors import AdvectError
 
     signal.alarm(int(2 * SECONDS))  # not handled: it ends the worker, even inside a library
     before, files = _forget_peak(), _open_files()
-    decoding.peak, decoding.ending = 0, ""
+    if decoders:
+        decoders.forget()
     started, problem = time.perf_counter(), None
     try:
         READERS[reader].read(path)
@@ -84,7 +87,7 @@ def attempt(reader: str, path: Path, scratch: Path) -> dict[str, Any]:
         outcome, problem = "fault", f"{type(error).__name__}: {str(error)[:200]} {_place(error)}"
     seconds = time.perf_counter() - started
     signal.alarm(0)
-    megabytes = max(_peak() - before, 0) / 1024
+    megabytes = max((_status("VmHWM") - before) / 1024, decoders.mebibytes if decoders else 0.0, 0.0)
     if (scratch / CANARY).exists():
         problem = "something in the file was run"
         (scratch / CANARY).unlink()
@@ -93,7 +96,7 @@ def attempt(reader: str, path: Path, scratch: Path) -> dict[str, Any]:
     if _open_files() > files:
         problem = problem or "left a file open"
     figures = {"seconds": round(seconds, 4), "mebibytes": round(megabytes, 1)}
-    return {"outcome": outcome, "problem": problem, "child": decoding.ending, **figures}
+    return {"outcome": outcome, "problem": problem, "child": decoders.ending if decoders else "", **figures}
 
 
 def _bad_message(error: Any) -> str | None:
@@ -134,47 +137,6 @@ def _forget_peak() -> int:
     except OSError:
         return _status("VmHWM")
     return _status("VmRSS")
-
-
-def _peak() -> int:
-    """The peak of this process or of a decoding process that it waited for, whichever is larger."""
-    return max(_status("VmHWM"), decoding.peak)
-
-
-class _Decoding:
-    """What is known of the last decoding process: its peak in KiB, and how it ended where that was not by itself."""
-
-    peak, ending = 0, ""
-
-
-decoding = _Decoding()
-
-
-def forked(asked: bytes, answer: BinaryIO, trace: BinaryIO, seconds: float) -> int:
-    """As `guard.run_child`, in a fork of this process, which has imported everything already."""
-    child = os.fork()
-    if not child:
-        try:
-            os.dup2(trace.fileno(), 2)
-            with os.fdopen(os.dup(answer.fileno()), "wb") as stream:
-                serve(asked, stream)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    late = time.monotonic() + CHILD_SECONDS
-    while True:
-        ended, status, usage = os.wait4(child, os.WNOHANG)
-        if ended:
-            break
-        if time.monotonic() > late:
-            os.kill(child, signal.SIGKILL)
-            os.wait4(child, 0)
-            decoding.ending = "hangs"
-            raise subprocess.TimeoutExpired("decoding", CHILD_SECONDS)
-        time.sleep(0.0005)
-    code = os.waitstatus_to_exitcode(status)
-    decoding.peak, decoding.ending = usage.ru_maxrss, "" if code == 0 else f"exit code {code}"
-    return code
 
 
 # ---- the parent
@@ -228,6 +190,21 @@ def summary(reader: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one reader over its first files and those that follow them."""
+    sums = {
+        name: dict((collections.Counter(one[name]) + collections.Counter(other[name])).most_common())
+        for name in ("outcomes", "children")
+    }
+    worst = {}
+    for figure, number in (("seconds", "slowest"), ("mebibytes", "largest")):
+        more = max(one, other, key=lambda s: s[figure])
+        worst |= {figure: more[figure], number: more[number]}
+    counts = {name: one[name] + other[name] for name in ("files", "problems")}
+    first = [*one["first_problems"], *other["first_problems"]][:10]
+    return {**one, **sums, **worst, **counts, "first_problems": first}
+
+
 def page(summaries: Sequence[Mapping[str, Any]]) -> str:
     """The record as Markdown."""
     total, bad = sum(s["files"] for s in summaries), sum(s["problems"] for s in summaries)
@@ -238,14 +215,19 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
         f"{bad} of them crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file "
         "open, or ended in anything but rows or a refusal that names the place.",
         "",
-        "| reader | files | read | refused | worst time | worst memory | problems |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"Each file for a decoder is read in a process of its own with the library's limits, forked from a small one "
+        f"that holds the decoders; it is ended after {nursery.SECONDS:g} s, the library waits a minute. A decoder "
+        "that crashes or is ended becomes a refusal, and is counted.",
+        "",
+        "| reader | files | read | refused | decoders that ended | worst time | worst memory | problems |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for s in summaries:
         read = s["outcomes"].get("read", 0)
         refused = sum(n for name, n in s["outcomes"].items() if name.endswith("Error"))
         lines.append(
-            f"| {s['reader']} | {s['files']:,} | {read:,} | {refused:,} | {s['seconds']:.2f} s "
+            f"| {s['reader']} | {s['files']:,} | {read:,} | {refused:,} | {sum(s['children'].values())} "
+            f"| {s['seconds']:.2f} s "
             f"| {s['mebibytes']:.0f} MiB | {s['problems']} |"
         )
     lines += [
@@ -255,11 +237,25 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def record(summaries: Sequence[Mapping[str, Any]], folder: Path = RESULTS) -> None:
-    """Write figures and page; figures of readers that were not run this time are kept."""
+def record(summaries: Sequence[Mapping[str, Any]], folder: Path = RESULTS, *, first: int = 0) -> None:
+    """Write figures and page; figures of readers that were not run this time are kept.
+
+    Args:
+        summaries: New figures.
+        folder: Where the record is.
+        first: The number of their first file; beyond 0 they join those of the files before.
+
+    Raises:
+        ValueError: The record does not end there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "fuzz.json"
     kept = {s["reader"]: s for s in (json.loads(path.read_text()) if path.exists() else [])}
+    if first:
+        for s in summaries:
+            if s["reader"] not in kept or kept[s["reader"]]["files"] != first:
+                raise ValueError(f"the record of {s['reader']} does not end before file {first}")
+        summaries = [joined(kept[s["reader"]], s) for s in summaries]
     kept |= {s["reader"]: s for s in summaries}
     ordered = [kept[name] for name in READERS if name in kept]
     path.write_text(json.dumps(ordered, indent=1) + "\n")
@@ -287,6 +283,7 @@ def main() -> int:
     words.add_argument("--files", type=int, default=FILES)
     words.add_argument("--first", type=int, default=0)
     words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--record", action="store_true", help="keep the figures of fewer files, or of those that follow")
     words.add_argument("--show", type=int)
     given = words.parse_args()
     if given.show is not None:
@@ -297,8 +294,8 @@ def main() -> int:
         started = time.monotonic()
         summaries.append(summary(reader, fuzz(reader, given.files, seed=given.seed, first=given.first)))
         print(json.dumps(summaries[-1], indent=1), f"{time.monotonic() - started:.0f} s", flush=True)
-        if given.files >= FILES and given.first == 0:
-            record(summaries)
+        if given.record or (given.files >= FILES and given.first == 0):
+            record(summaries[-1:], first=given.first)
     print(page(summaries))
     return 1 if any(s["problems"] for s in summaries) else 0
 

@@ -24,13 +24,17 @@ def resident_bytes() -> int:
 
 
 def memory(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell: short trainings of several methods, each with samples, for so many seconds or runs."""
+    """A cell: short trainings of several methods, each with samples, for so many seconds or runs.
+
+    A pause between two runs leaves the processor to others; the process lives as long, with fewer runs.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_points(folder / DATA)
         curve: list[tuple[float, int, float]] = []
         started, runs = time.monotonic(), 0
         while time.monotonic() - started < settings["seconds"] and runs < settings.get("runs", 10**9):
+            time.sleep(settings.get("pause", 0.0) if runs else 0.0)
             _short_run(folder, runs)
             runs += 1
             gc.collect()

@@ -75,15 +75,26 @@ def _memory(records: dict[str, Any]) -> str:
     for name, record in _of(records, "memory-"):
         f = record["figures"]
         sizes = [f"{f[key]:.1f}" for key in ("mb_after_first", "mb_warm", "mb_end", "mb_most")]
-        length = f"{60 * f['hours']:.1f} min"
-        rows.append((name, length, f["runs"], *sizes, f"{f['mb_per_1000_runs']:+.2f}", f["trainers_left"]))
+        length, pause = f"{60 * f['hours']:.1f} min", f"{record['settings'].get('pause', 0.0):g} s"
+        rows.append((name, length, pause, f["runs"], *sizes, f"{f['mb_per_1000_runs']:+.2f}", f["trainers_left"]))
         points = [f["curve"][round(i * (len(f["curve"]) - 1) / 11)] for i in range(12)]
         curves.append("Runs and MB: " + ", ".join(f"{n}: {mb:.1f}" for _, n, mb in points) + ".")
     text = (
         "Trainings of 40 steps one after another in one process, of four methods, in a folder and in memory. Resident "
-        "memory in MB; warm is after a quarter of the runs. " + " ".join(curves)
+        "memory in MB; warm is after a quarter of the runs; the pause stands between two runs. " + " ".join(curves)
     )
-    heads = ("loop", "length", "runs", "first", "warm", "end", "most", "per 1000 runs after warm", "trainers left")
+    heads = (
+        "loop",
+        "length",
+        "pause",
+        "runs",
+        "first",
+        "warm",
+        "end",
+        "most",
+        "per 1000 runs after warm",
+        "trainers left",
+    )
     return _section("Memory", text, heads, rows)
 
 

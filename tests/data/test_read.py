@@ -71,6 +71,7 @@ def test_whole_numbers_beyond_float_stay_exact(tmp_path):
         ("kind,1.5x\nF,2.5\nM,3\n", ("kind", "1.5x"), 2),
         ("city,country\nParis,France\nRome,Italy\n", ("city", "country"), 2),
         ("# a comment\n1,2\n3,4\n", ("x0", "x1"), 2),
+        ("# a,b\rc\n1,2\n3,4\n", ("x0", "x1"), 2),
         ("# one\n# lat,lon\n1,2\n3,4\n", ("lat", "lon"), 2),
         ("# one\nlat,lon\n1,2\n3,4\n", ("lat", "lon"), 2),
         ('"1","2"\n3,4\n5,6\n', ("1", "2"), 2),

@@ -9,8 +9,9 @@ import pytest
 
 from advect.data import read_table
 from advect.decoding.answer import Answer, AnswerWriter, BadAnswerError
-from advect.decoding.arrow import Texts, arrow_column, packed_column
+from advect.decoding.arrow import arrow_column, packed_column
 from advect.decoding.columns import Converted
+from advect.decoding.texts import Texts
 from advect.errors import DataError
 
 pa = pytest.importorskip("pyarrow")

@@ -281,7 +281,10 @@ def _comment_names(comment: str, delimiter: str, width: int) -> tuple[str, ...] 
     text = comment.lstrip("#").strip()
     if not text:
         return None
-    names = next(iter(csv.reader([text], delimiter=delimiter, skipinitialspace=True)), [])
+    try:
+        names = next(iter(csv.reader([text], delimiter=delimiter, skipinitialspace=True)), [])
+    except csv.Error:  # a carriage return inside it, or a cell without end: no list of names
+        return None
     ok = len(names) == width and len(set(names)) == width and not any(is_number(n) or is_gap(n) for n in names)
     return tuple(names) if ok else None
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from advect.decoding.arrow import Texts, unpacked
 from advect.decoding.columns import Converted, plain_value
+from advect.decoding.texts import Texts, unpacked
 from advect.errors import DataError
 
 _ALIGNMENT = 64  # of the first number of each array: torch and NumPy want whole words

@@ -7,51 +7,15 @@ one buffer of UTF-8 and int64 offsets into it.
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from advect.decoding.columns import Converted, from_objects, plain_objects, refuse_dtype
+from advect.decoding.texts import Texts
 
 _TEXT = ("string", "large_string")
 _NUMBERS = {"double": "float64", "float": "float32", "halffloat": "float16"}
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A column of text as codes of levels.
-
-    Attributes:
-        codes: ``(rows,)`` int32; ``levels`` for a gap.
-        offsets: ``(levels + 1,)`` int64: level i is the bytes from offset i to offset i + 1.
-        data: ``(bytes,)`` uint8, UTF-8.
-        dtype: In the frame's word.
-        declared: Whether the levels were declared as categories.
-        ordered: Whether they are in order.
-    """
-
-    codes: np.ndarray
-    offsets: np.ndarray
-    data: np.ndarray
-    dtype: str
-    declared: bool = False
-    ordered: bool = False
-
-
-def unpacked(offsets: np.ndarray, data: np.ndarray) -> list[str]:
-    """The texts of a packed list.
-
-    Raises:
-        ValueError: Offsets that fall or leave the data, or bytes that are no UTF-8.
-    """
-    if not offsets.size or offsets[0] != 0 or offsets[-1] != data.size or (offsets[1:] < offsets[:-1]).any():
-        raise ValueError("offsets that do not divide the text")
-    raw, at = data.tobytes(), offsets.tolist()
-    if raw.isascii():  # a byte is a letter, and slices of text are cheaper than decoding each
-        whole = raw.decode("ascii")
-        return [whole[begin:end] for begin, end in pairwise(at)]
-    return [raw[begin:end].decode() for begin, end in pairwise(at)]
 
 
 def arrow_column(chunked: Any, where: str) -> Converted:

@@ -1,10 +1,6 @@
-"""Annotated cells, from an AnnData or, in the decoding process, from its file.
+"""Annotated cells, from an AnnData or, in the decoding process, from its file."""
 
-A file that leads into other files (by external links, external storage or virtual data sets) is refused: it would
-bring in what the user never named.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +8,8 @@ import numpy as np
 
 from advect.decoding.answer import AnswerWriter
 from advect.decoding.columns import Converted, plain_value, series_column
+from advect.decoding.stored_cells import open_annotated
+from advect.decoding.texts import Texts, packed
 from advect.errors import DataError, missing_extra, unknown_name
 
 DEFAULT = "X_pca"
@@ -28,14 +26,14 @@ class Cells:
         key: Its name.
         names: Of its columns.
         values: ``(cells, columns)`` as they are stored, dense.
-        sides: Columns of ``obs``.
+        sides: Columns of ``obs``: `Converted`, or what ``column`` of `cells_of` makes of them.
         notes: What was left aside.
     """
 
     key: str
     names: tuple[str, ...]
     values: np.ndarray
-    sides: Mapping[str, Converted]
+    sides: Mapping[str, Any]
     notes: tuple[str, ...]
 
 
@@ -59,7 +57,7 @@ def decode(path: str, request: Mapping[str, Any], answer: AnswerWriter) -> dict[
     """
     opened = open_annotated(path)
     try:
-        found = cells_of(opened, request["key"], path)
+        found = cells_of(opened, request["key"], path, packed_series)
     finally:
         opened.file.close()
     if found.values.dtype.kind not in "biuf" or found.values.dtype.itemsize > 8:
@@ -74,72 +72,23 @@ def decode(path: str, request: Mapping[str, Any], answer: AnswerWriter) -> dict[
     }
 
 
-def open_annotated(path: str) -> Any:
-    """The AnnData of a file, ``X`` left on the disk.
-
-    Raises:
-        DataError: Damaged, or it leads into other files.
-    """
-    import anndata
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            _refuse_ways_out(file, path)
-        return anndata.read_h5ad(path, backed="r")
-    except DataError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
-        raise DataError(
-            f"the file cannot be read: {error}",
-            where=path,
-            remedy="It is damaged, cut short or no .h5ad file; fetch or save it again.",
-        ) from error
-
-
-def _refuse_ways_out(file: Any, path: str) -> None:
-    """Refuse external links, external storage and virtual data sets; every group is visited once."""
-    import h5py
-
-    todo, seen = [file], set()
-    while todo:
-        group = todo.pop()
-        number = h5py.h5o.get_info(group.id).addr
-        if number in seen:
-            continue
-        seen.add(number)
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise _leads_out(f"{group.name}/{name}", path)
-            if isinstance(link, h5py.SoftLink):
-                continue  # it stays inside, and what it leads to is visited by its own name
-            node = group[name]
-            if isinstance(node, h5py.Group):
-                todo.append(node)
-            elif isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
-                raise _leads_out(node.name, path)
-
-
-def _leads_out(name: str, path: str) -> DataError:
-    return DataError(
-        f"{name!r} leads into another file",
-        where=path,
-        remedy="Read it yourself if you know where it leads, and write a file that holds everything.",
-    )
-
-
-def cells_of(annotated: Any, key: str | None, origin: str) -> Cells:
+def cells_of(
+    annotated: Any,
+    key: str | None,
+    origin: str,
+    column: Callable[[Any, str], Converted | Texts] = series_column,
+) -> Cells:
     """The rows of a representation of an AnnData, with the columns of ``obs``.
 
     Args:
-        annotated: An AnnData.
+        annotated: An AnnData, or what is stored of one.
         key: A key of ``obsm``, or ``X``; by default ``X_pca``.
         origin: For messages.
+        column: From a pandas series and its place to a column.
 
     Raises:
         UnknownNameError: No such representation.
-        DataError: None is named and there is no ``X_pca``; more columns than can be modelled.
+        DataError: None is named and there is no ``X_pca``; more columns than can be modelled; parts of several lengths.
     """
     chosen = _chosen(annotated, key, origin)
     values = _matrix(annotated, chosen, f"{origin}:{chosen}")
@@ -147,7 +96,10 @@ def cells_of(annotated: Any, key: str | None, origin: str) -> Cells:
         names = tuple(map(str, annotated.var_names))
     else:
         names = tuple(f"{chosen.removeprefix('X_')}{i + 1}" for i in range(values.shape[1]))
-    sides, notes = _sides(annotated.obs, origin)
+    sides, notes = _sides(annotated.obs, origin, column)
+    if (len(annotated.obs), len(names)) != values.shape:
+        what = f"{len(annotated.obs)} cells and {len(names)} columns, but a representation of shape {values.shape}"
+        raise DataError(what, where=f"{origin}:{chosen}", remedy="The file is damaged; fetch or save it again.")
     return Cells(chosen, names, values, sides, notes)
 
 
@@ -195,17 +147,41 @@ def _matrix(annotated: Any, key: str, where: str) -> np.ndarray:
     return values
 
 
-def _sides(obs: Any, origin: str) -> tuple[dict[str, Converted], tuple[str, ...]]:
+def _sides(obs: Any, origin: str, make: Callable[[Any, str], Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The columns of ``obs``, and notes on what was left aside."""
     sides, notes = {}, []
     for name in map(str, obs.columns):
         where = f"{origin}, obs {name!r}"
         try:
-            column = series_column(obs[name], where)
-            for value in column.categories or ():
+            column = make(obs[name], where)
+            for value in getattr(column, "categories", None) or ():
                 plain_value(value, where)
         except DataError:  # dates, lists and other objects: nothing that a condition or a time could be
             notes.append(f"the column {name!r} of obs is left aside: its kind is not known here")
             continue
         sides[name] = column
     return sides, tuple(notes)
+
+
+def packed_series(series: Any, where: str) -> Converted | Texts:
+    """A pandas series, packed where it is text: rows then travel as codes, and each text once.
+
+    Raises:
+        DataError: As for `series_column`.
+    """
+    declared = hasattr(series.dtype, "categories")
+    if declared:
+        codes, levels = series.cat.codes.to_numpy(), series.dtype.categories.tolist()
+    elif series.dtype.kind == "O":
+        try:
+            codes, found = series.factorize()
+        except TypeError:  # lists and the like, which have no hash
+            return series_column(series, where)
+        levels = found.tolist()
+    else:
+        return series_column(series, where)
+    if not levels or not all(type(level) is str for level in levels):
+        return series_column(series, where)
+    ordered = declared and bool(series.dtype.ordered)
+    codes = np.where(codes < 0, len(levels), codes).astype(np.int32)
+    return Texts(codes, *packed(levels), str(series.dtype), declared, ordered)

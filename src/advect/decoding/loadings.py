@@ -7,6 +7,7 @@ import numpy as np
 
 from advect.decoding import cells
 from advect.decoding.answer import AnswerWriter
+from advect.decoding.stored_cells import open_annotated
 from advect.errors import DataError
 
 KEY = "PCs"
@@ -23,10 +24,10 @@ def decode(path: str, request: Mapping[str, Any], answer: AnswerWriter) -> dict[
     Raises:
         DataError: Damaged, or loadings that are no numbers.
     """
-    opened = cells.open_annotated(path)
+    opened = open_annotated(path)
     try:
         genes = int(opened.n_vars)
-        found = np.asarray(opened.varm[KEY]) if KEY in opened.varm else None
+        found = _dense(opened.varm[KEY]) if KEY in opened.varm else None
     finally:
         opened.file.close()
     if found is None:
@@ -34,3 +35,7 @@ def decode(path: str, request: Mapping[str, Any], answer: AnswerWriter) -> dict[
     if found.dtype.kind not in "iuf" or found.ndim != 2:
         raise DataError(f"loadings of {found.dtype} and shape {found.shape}", where=f"{path}, varm[{KEY!r}]")
     return {"genes": genes, "loadings": answer.array(found.astype(np.float64))}
+
+
+def _dense(found: Any) -> np.ndarray:
+    return np.asarray(found.to_memory() if hasattr(found, "to_memory") else found)
