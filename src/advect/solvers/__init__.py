@@ -1,11 +1,12 @@
 """Solvers: from a velocity field to where its rows end up.
 
 Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), adaptive steps row by row (`Adaptive`),
-samplers of affine paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`,
-`StraightAdams`, `NoiseAdams`; with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its
-score (`BridgeSDE`), the divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other
-quantities integrated along the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`,
-`fixed_point`), and the sentences for rows that failed (`describe`, `raise_if_failed`).
+Gauss nodes for log-determinants (`Adams3Quadrature`), samplers of affine paths that are given the schedule (`DDIM`,
+`DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`, `StraightAdams`, `NoiseAdams`; with noise `ReverseSDE` and
+`ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`), the divergence on board for
+log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated along the way
+(`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the sentences for rows that
+failed (`describe`, `raise_if_failed`).
 """
 
 from advect.solvers.adaptive import Adaptive
@@ -23,6 +24,7 @@ from advect.solvers.hutchpp import HutchPlusPlusDivergence
 from advect.solvers.inverse import Root, bracketed_root, fixed_point
 from advect.solvers.multistep import Adams3
 from advect.solvers.noise_adams import NoiseAdams
+from advect.solvers.quadrature import Adams3Quadrature
 from advect.solvers.status import describe, raise_if_failed, status_counts
 from advect.solvers.stochastic import ReverseSDE
 from advect.solvers.straight import StraightAdams
@@ -36,6 +38,7 @@ __all__ = [
     "RK4",
     "SOLVERS",
     "Adams3",
+    "Adams3Quadrature",
     "Adaptive",
     "Along",
     "Ancestral",

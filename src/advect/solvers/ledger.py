@@ -71,7 +71,10 @@ class Ledger:
 
     def spend(self, rows: Tensor, evaluations: int) -> None:
         """Each of these rows took part in so many evaluations of the field."""
-        self._nfe[rows] += evaluations
+        if rows.shape[0] == self._nfe.shape[0]:  # all of them: no look-up
+            self._nfe += evaluations
+        else:
+            self._nfe[rows] += evaluations
 
     def fail(self, rows: Tensor, status: Tensor, at: Tensor) -> None:
         """These rows ended without a value."""
