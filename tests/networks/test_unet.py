@@ -132,3 +132,69 @@ def test_what_it_cannot_be_is_refused():
             small(**wrong)
     with pytest.raises(ConfigError, match="heads"):
         small(channels=9, head_channels=4)
+
+
+def of_torchcfm(theirs, ours):
+    """Weights of torchcfm's U-Net brought into ours, a module at a time in the order in which both are passed."""
+    inputs, outputs = list(theirs.input_blocks), list(theirs.output_blocks)
+
+    def give(mine, other):
+        for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+            a.copy_(b.reshape(a.shape))
+
+    def level(mine, parts):
+        one, first = mine.block, parts[0]
+        pairs = [(one.norm1, first.in_layers[0]), (one.conv1, first.in_layers[2]), (one.norm2, first.out_layers[0])]
+        pairs += [(one.modulation, first.emb_layers[1]), (one.conv2, first.out_layers[3])]
+        pairs += [(one.skip, first.skip_connection)]
+        if mine.attention is not None:
+            pairs += [(mine.attention.norm, parts[1].norm), (mine.attention.output, parts[1].proj_out)]
+            heads, width = mine.attention.heads, mine.attention.norm.num_channels
+            for a, b in zip(mine.attention.qkv.parameters(), parts[1].qkv.parameters(), strict=True):
+                # Theirs holds q, k and v of each head together, ours the heads of each of q, k and v.
+                sorted_ = b.reshape(heads, 3, width // heads, -1).transpose(0, 1)
+                a.copy_(sorted_.reshape(a.shape))
+        for mine_, other in pairs:
+            give(mine_, other)
+
+    with torch.no_grad():
+        half = ours.time.features // 2
+        ours.time.frequencies.copy_(torch.exp(-math.log(10000) * torch.arange(half) / half))
+        give(ours.time_layers, theirs.time_embed)
+        ours.time_layers[0].weight.copy_(theirs.time_embed[0].weight.roll(half, 1))  # theirs has the cosines first
+        give(ours.input, inputs.pop(0)[0])
+        for index, blocks in enumerate(ours.down):
+            for one in blocks:
+                level(one, inputs.pop(0))
+            if index < len(ours.shrink):
+                give(ours.shrink[index], inputs.pop(0)[0].op)
+        level(ours.middle[0], theirs.middle_block)
+        level(ours.middle[1], theirs.middle_block[2:])
+        for index, blocks in enumerate(ours.up):
+            for one in blocks:
+                parts = outputs.pop(0)
+                level(one, parts)
+            if index < len(ours.grow):
+                give(ours.grow[index], parts[-1].conv)
+        give(ours.norm, theirs.out[0])
+        give(ours.output, theirs.out[2])
+    assert not inputs
+    assert not outputs
+    return ours
+
+
+def test_torchcfm_s_network_is_one_of_ours():
+    """The same function with the same weights, on two levels; the same number of parameters at its own size."""
+    peer = pytest.importorskip("torchcfm.models.unet.unet").UNetModelWrapper
+    theirs = peer((3, 32, 32), 128, 1, channel_mult=[1, 2], num_heads=4, num_head_channels=64, dropout=0.1)
+    size = UNetSize(128, (1, 2), 1, attention=(1,), head_channels=64, scales=False, time_features=128)
+    ours = of_torchcfm(woken(theirs), UNet((3, 32, 32), size=size)).eval()
+    x, t = torch.randn(2, 3, 32, 32, generator=draws(1)), torch.rand(2, generator=draws(2))
+    # Float32 through some twenty layers in another order of sums: a few hundred roundings of numbers of size one.
+    torch.testing.assert_close(ours(t, x), theirs.eval()(t, x), rtol=1e-4, atol=1e-4)
+    full = peer(
+        (3, 32, 32), 128, 2, [1, 2, 2, 2], num_heads=4, num_head_channels=64, attention_resolutions="16", dropout=0.1
+    )
+    named = make_network("unet-torchcfm", event_shape=(3, 32, 32))
+    # 35.7 million, as Ho et al. 2020 (2006.11239, appendix B) print for the same sizes.
+    assert sum(p.numel() for p in named.parameters()) == sum(p.numel() for p in full.parameters()) == 35_746_307

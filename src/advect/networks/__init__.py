@@ -1,8 +1,8 @@
 """Networks: ``network(t, x, condition) -> (batch, *event)``, with no time convention and no loss.
 
 `MLP` is the plain network of the flow-matching papers, `ResidualMLP` the default for tables; both know their exact
-divergence. `UNet` is for pictures. `make_network` builds any of them from a name such as ``mlp-3x64``; any
-`torch.nn.Module` with the same call may take their place.
+divergence. `UNet` and `DiffusionTransformer` are for pictures. `make_network` builds any of them from a name such as
+``mlp-3x64``; any `torch.nn.Module` with the same call may take their place.
 """
 
 from advect.networks.angles import AngleConditioner
@@ -18,6 +18,7 @@ from advect.networks.names import NETWORKS, make_network, resolve_network
 from advect.networks.potential import Potential
 from advect.networks.residual import ResidualMLP
 from advect.networks.timed import TimedNetwork
+from advect.networks.transformer import DiffusionTransformer, DiTSize
 from advect.networks.unet import UNet, UNetSize
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "AngleConditioner",
     "Conditioner",
     "ConvNet",
+    "DiTSize",
+    "DiffusionTransformer",
     "FieldNetwork",
     "FourierTime",
     "LipschitzConv2d",

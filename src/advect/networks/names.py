@@ -1,5 +1,5 @@
 """Networks by name: ``mlp-3x64`` is depth × width, ``residual-3x256`` blocks × width, ``unet-tiny`` a U-Net of that
-size; ``auto`` chooses."""
+size, ``dit-s/2`` a diffusion transformer of that size with patches of 2 × 2; ``auto`` chooses."""
 
 import math
 import re
@@ -12,13 +12,29 @@ from advect.errors import ConfigError, unknown_name
 from advect.networks.mlp import MLP
 from advect.networks.residual import ResidualMLP
 from advect.networks.timed import TimedNetwork
+from advect.networks.transformer import DiffusionTransformer, DiTSize
 from advect.networks.unet import UNet, UNetSize
 
 UNETS: dict[str, UNetSize] = {
     "unet-tiny": UNetSize(32, (1, 2, 2), 1, attention=(2,), head_channels=32),
     "unet-small": UNetSize(64, (1, 2, 2), 2, attention=(2,), head_channels=32),
-    # That of torchcfm's CIFAR-10 example: attention at 16 × 16 of 32 × 32 (Tong et al. 2024, 2302.00482, appendix).
+    # The sizes of torchcfm's CIFAR-10 example: attention at 16 × 16 of 32 × 32 (Tong et al. 2302.00482, appendix).
     "unet-cifar": UNetSize(128, (1, 2, 2, 2), 2, attention=(1,), head_channels=64, dropout=0.1),
+    # The same to the last parameter: time moves features and does not scale them, as in Ho et al. 2020 (2006.11239).
+    "unet-torchcfm": UNetSize(
+        128, (1, 2, 2, 2), 2, attention=(1,), head_channels=64, dropout=0.1, scales=False, time_features=128
+    ),
+    # Lipman et al. 2022 (2210.02747), appendix E: that of Dhariwal & Nichol 2021 (2105.05233), 256 channels.
+    "unet-lipman": UNetSize(256, (1, 2, 2, 2), 2, attention=(1,), head_channels=64, time_features=256),
+}
+
+DITS: dict[str, DiTSize] = {
+    "tiny": DiTSize(6, 128, 4),
+    # Peebles & Xie 2023 (2212.09748), table 1.
+    "s": DiTSize(12, 384, 6),
+    "b": DiTSize(12, 768, 12),
+    "l": DiTSize(24, 1024, 16),
+    "xl": DiTSize(28, 1152, 16),
 }
 
 NETWORKS: dict[str, str] = {
@@ -28,11 +44,16 @@ NETWORKS: dict[str, str] = {
     "unet-tiny": "a U-Net for pictures that trains on a processor",
     "unet-small": "a U-Net for pictures on a modest graphics card",
     "unet-cifar": "the U-Net of published CIFAR-10 experiments",
+    "unet-torchcfm": "that of torchcfm's CIFAR-10 example, parameter by parameter",
+    "unet-lipman": "the wide one of Lipman et al.",
+    "dit-tiny/4": "a diffusion transformer for pictures that trains on a processor; the patch is any number",
+    "dit-s/2": "the diffusion transformers of Peebles & Xie: dit-s, dit-b, dit-l, dit-xl, any patch",
 }
 """The names that are understood, each with a sentence."""
 
 AUTO_PICTURE = 16  # pixels per side from which `auto` takes a U-Net
 _PATTERN = re.compile(r"(mlp|residual)-(\d+)x(\d+)")
+_DIT = re.compile(rf"dit-({'|'.join(DITS)})/(\d+)")
 
 
 def make_network(
@@ -46,15 +67,15 @@ def make_network(
     """Build the network called ``name``; a module of the user's passes as it is.
 
     Args:
-        name: ``auto``, ``mlp-DEPTHxWIDTH``, ``residual-BLOCKSxWIDTH``, ``unet-SIZE``, or any
-            ``module(t, x, condition)``.
+        name: ``auto``, ``mlp-DEPTHxWIDTH``, ``residual-BLOCKSxWIDTH``, ``unet-SIZE``,
+            ``dit-SIZE/PATCH``, or any ``module(t, x, condition)``.
         event_shape: Shape of one row.
         condition_features: Numbers in one condition, 0 for none.
         num_rows: Training rows, for ``auto``; None counts as many.
         generator: Draws the initial weights.
 
     Raises `UnknownNameError` for a name that is not understood, `ConfigError` for a size of zero and `ShapeError` for a
-    U-Net on rows that are no pictures.
+    U-Net or a transformer on rows that are no pictures.
     """
     if isinstance(name, nn.Module):
         return name
@@ -86,6 +107,9 @@ def _maker(name: str) -> Callable[..., TimedNetwork]:
     """What builds the network of this name."""
     if name in UNETS:
         return partial(UNet, size=UNETS[name])
+    transformer = _DIT.fullmatch(name)
+    if transformer:
+        return partial(DiffusionTransformer, size=DITS[transformer[1]], patch=int(transformer[2]))
     found = _PATTERN.fullmatch(name)
     if not found:
         raise unknown_name("network", name, NETWORKS)

@@ -38,6 +38,9 @@ class UNetSize:
         attention: Levels with self-attention, counted from 0; the middle always has it.
         head_channels: Channels of one head of attention.
         dropout: Inside the residual blocks.
+        scales: Whether the embedding of time and condition scales features and moves them, after the second norm of a
+            block (ADM); else it moves them before that norm (Ho et al.).
+        time_features: Sines and cosines of the time.
     """
 
     channels: int
@@ -46,6 +49,8 @@ class UNetSize:
     attention: tuple[int, ...] = ()
     head_channels: int = 64
     dropout: float = 0.0
+    scales: bool = True
+    time_features: int = TIME_FEATURES
 
 
 class UNet(TimedNetwork):
@@ -82,9 +87,9 @@ class UNet(TimedNetwork):
             raise ConfigError(f"The dropout is {size.dropout}", where="UNet", remedy="Choose a share in [0, 1).")
         self.size = size
         width = 4 * size.channels
-        self.time = FourierTime(TIME_FEATURES)
+        self.time = FourierTime(size.time_features)
         self.time_layers = nn.Sequential(
-            linear(TIME_FEATURES, width, generator=generator), nn.SiLU(), linear(width, width, generator=generator)
+            linear(size.time_features, width, generator=generator), nn.SiLU(), linear(width, width, generator=generator)
         )
         self.condition_layer = (
             linear(condition_features, width, bias=False, generator=generator) if condition_features else None
@@ -159,7 +164,7 @@ class _Level(nn.Module):
         self, inputs: int, outputs: int, embedding: int, size: UNetSize, *, attends: bool, generator: Generator | None
     ) -> None:
         super().__init__()
-        self.block = _ResidualBlock(inputs, outputs, embedding, size.dropout, generator)
+        self.block = _ResidualBlock(inputs, outputs, embedding, size.dropout, generator, scales=size.scales)
         self.attention = _SelfAttention(outputs, size.head_channels, generator) if attends else None
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
@@ -168,22 +173,39 @@ class _Level(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """h + conv(drop(silu((1 + g) norm(conv(silu(norm(h)))) + s))), g and s from the embedding."""
+    """h + conv(drop(silu((1 + g) norm(conv(silu(norm(h)))) + s))), g and s from the embedding.
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, generator: Generator | None) -> None:
+    Where nothing scales it is h + conv(drop(silu(norm(conv(silu(norm(h))) + s)))).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        dropout: float,
+        generator: Generator | None,
+        *,
+        scales: bool = True,
+    ) -> None:
         super().__init__()
+        self.scales = scales
         self.norm1, self.norm2 = _norm(inputs), _norm(outputs)
         self.conv1 = convolution(inputs, outputs, 3, generator=generator)
-        self.modulation = linear(embedding, 2 * outputs, generator=generator)
+        self.modulation = linear(embedding, (1 + scales) * outputs, generator=generator)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero_convolution(outputs, outputs, 3)
         self.skip = convolution(inputs, outputs, 1, generator=generator) if inputs != outputs else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         u = self.conv1(F.silu(self.norm1(h)))
-        gain, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        u = self.norm2(u)
-        u = torch.addcmul(u + shift, u, gain)
+        modulation = self.modulation(embedding)[:, :, None, None]
+        if self.scales:
+            gain, shift = modulation.chunk(2, dim=1)
+            u = self.norm2(u)
+            u = torch.addcmul(u + shift, u, gain)
+        else:
+            u = self.norm2(u + modulation)
         return self.skip(h) + self.conv2(self.dropout(F.silu(u)))
 
 
