@@ -48,6 +48,19 @@ def both_ways(network, drawn, precision=None):
 @pytest.mark.parametrize("condition", [0, 3])
 def test_gradients_are_those_of_autograd_in_float64(activation, weighted, condition):
     network = MLP((2, 2), condition, width=12, depth=3, activation=activation, generator=torch.Generator()).double()
+    agrees(network, weighted)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("condition", [0, 3])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_gradients_of_the_residual_network_too(weighted, condition, blocks):
+    network = ResidualMLP((2, 2), condition, width=12, blocks=blocks, generator=torch.Generator()).double()
+    nn.init.normal_(network.output.weight, generator=torch.Generator().manual_seed(1))  # it starts at zero
+    agrees(network, weighted)
+
+
+def agrees(network, weighted):
     loss, plain, pairs = both_ways(network, regression(network, weighted=weighted))
     assert loss == pytest.approx(float(plain), rel=1e-12)
     for ours, theirs in pairs:
@@ -62,8 +75,10 @@ def test_gradients_in_float32_differ_by_rounding():
         assert (ours - theirs).abs().max() < 64 * 2**-24 * max(1.0, float(theirs.abs().max()))
 
 
-def test_bfloat16_is_as_rough_as_autocast_and_no_rougher():
-    network = MLP((5,), width=64, depth=3, generator=torch.Generator())
+@pytest.mark.parametrize("kind", [MLP, ResidualMLP])
+def test_bfloat16_is_as_rough_as_autocast_and_no_rougher(kind):
+    network = kind((5,), width=64, generator=torch.Generator())
+    nn.init.normal_(network.output.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     drawn = regression(network, dtype=torch.float32, rows=256)
     exact = both_ways(network, drawn)[2]
     truth = torch.cat([theirs.flatten() for _, theirs in exact]).clone()
@@ -89,6 +104,7 @@ def test_a_network_that_was_changed_says_nothing():
         return network.regressor({p: torch.empty_like(p) for p in network.parameters()}, torch.float32)
 
     assert offered(MLP((2,))) is not None
+    assert offered(ResidualMLP((2,), width=8)) is not None
     normed = MLP((2,))
     nn.utils.parametrizations.weight_norm(normed.hidden[1])
     assert offered(normed) is None
@@ -98,6 +114,9 @@ def test_a_network_that_was_changed_says_nothing():
             return super()._velocity(t, x, condition) ** 2
 
     assert offered(Other((2,))) is None
+    pruned = ResidualMLP((2,), width=8)
+    pruned.outer[0] = nn.Sequential(pruned.outer[0])
+    assert offered(pruned) is None
     learned = nn.Linear(1, 4)
     learned.features = 4
     assert offered(MLP((2,), time=learned)) is None
@@ -217,13 +236,18 @@ def test_a_training_ends_where_the_plain_one_ends(monkeypatch, coupling, times, 
 
 @pytest.mark.parametrize("coupling", [Independent(), Assignment()])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_continued_run_ends_in_the_same_bits(coupling, precision):
-    whole = trainer_of(coupling=coupling, precision=precision)
+@pytest.mark.parametrize("kind", [MLP, ResidualMLP])
+def test_a_continued_run_ends_in_the_same_bits(coupling, precision, kind):
+    def made(**more):
+        network = kind((2,), width=16, generator=torch.Generator().manual_seed(0))
+        return trainer_of(network, coupling=coupling, precision=precision, **more)
+
+    whole = made()
     whole.run()
     sink, done = Recorder(), iter(range(100))
-    first = trainer_of(coupling=coupling, precision=precision, sink=sink)
+    first = made(sink=sink)
     first.run(stop=lambda: next(done) == 23)
-    second = trainer_of(coupling=coupling, precision=precision)
+    second = made()
     second.state.load(*sink.checkpoints[-1])
     second.run()
     assert same(second.state.tensors(), whole.state.tensors())
@@ -238,7 +262,6 @@ def test_the_plain_way_is_taken_where_something_would_be_missed(monkeypatch):
     assert heard
     trainer_of(steps=3, microbatch=4).run()
     assert uses.asked == 0
-    trainer_of(ResidualMLP((2,), width=8, blocks=1), steps=3)
     partly = flow_of(MLP((2,), width=8))
     partly.map.field.network.output.requires_grad_(False)
     trainer_of(flow=partly, steps=3).run()
