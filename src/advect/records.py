@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import Module
 
 
 class Status(IntEnum):
@@ -209,6 +210,7 @@ class Batch:
         interval: ``(batch, 2)`` times of the flow at which x0 and x1 stand; None for 0 and 1.
         slopes: ``(batch, 2, *event)`` slopes at x0 and x1, per unit of the path's own time, of a curve that the path is
             bent onto; None for none.
+        drawn: What the objective has drawn for these rows, where that was done ahead of the step.
     """
 
     x1: Float[Tensor, "batch *event"]
@@ -217,6 +219,7 @@ class Batch:
     weight: Float[Tensor, " batch"] | None = None
     interval: Float[Tensor, "batch 2"] | None = None
     slopes: Float[Tensor, "batch 2 *event"] | None = None
+    drawn: "Drawn | Regression | None" = None
 
 
 @dataclass(frozen=True)
@@ -255,7 +258,28 @@ class Drawn:
     interval: Float[Tensor, "batch 2"] | None = None
 
 
-Record = TypeVar("Record", Batch, Bridge, Drawn)
+@dataclass(frozen=True)
+class Regression:
+    """A loss that is a squared error of what a network says: weight · mean over the event of (network − target)².
+
+    Attributes:
+        network: ``network(t, x, condition)``.
+        t: ``(batch,)`` times that it is shown.
+        x: ``(batch, *event)`` points that it is shown.
+        target: ``(batch, *event)`` what it should say there.
+        condition: ``(batch, *condition)`` or None.
+        weight: ``(batch,)``; None for one each.
+    """
+
+    network: Module
+    t: Float[Tensor, " batch"]
+    x: Float[Tensor, "batch *event"]
+    target: Float[Tensor, "batch *event"]
+    condition: Float[Tensor, "batch *condition"] | None = None
+    weight: Float[Tensor, " batch"] | None = None
+
+
+Record = TypeVar("Record", Batch, Bridge, Drawn, Regression)
 
 
 def take(record: Record, rows: slice | Tensor) -> Record:

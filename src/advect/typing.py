@@ -3,14 +3,15 @@
 A protocol here has one verb. Anything with that verb may take the place of ours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Progress, Solution
+from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Progress, Regression, Solution
 
 Rows = Float[Tensor, "batch *event"]
 Times = Float[Tensor, " batch"]
@@ -146,6 +147,51 @@ class DrawingObjective(Objective, Protocol):
     def loss(self, flow: torch.nn.Module, drawn: Drawn) -> Tensor:
         """Loss ``(batch,)`` of what was drawn; no further draw is made."""
         ...
+
+
+@runtime_checkable
+class RegressionObjective(DrawingObjective, Protocol):
+    """An objective that may be the squared error of what one network says.
+
+    Where it is, ``objective.loss(flow, drawn)`` is to rounding the loss of ``objective.regression(flow, drawn)``
+    (`objectives.regression_loss`), whose gradient some networks know without a graph (`RegressionNetwork`).
+    """
+
+    def regression(self, flow: torch.nn.Module, drawn: Drawn) -> Regression | None:
+        """The loss of what was drawn as such an error, or None. No parameter has a part in anything but ``network``."""
+        ...
+
+
+@runtime_checkable
+class RegressionNetwork(Protocol):
+    """A network that knows the gradient of a squared error of what it says, without a graph."""
+
+    def regressor(
+        self, gradients: Mapping[torch.nn.Parameter, Tensor], precision: torch.dtype
+    ) -> Callable[[Regression], Tensor] | None:
+        """A function that puts the gradient of the mean loss of a `Regression` into ``gradients`` and returns the loss.
+
+        Args:
+            gradients: A tensor for every parameter of the network.
+            precision: Of the arithmetic; that of the parameters, or bfloat16 as under torch's autocast.
+
+        Returns: None where the network has parts for which no such function was written.
+        """
+        ...
+
+
+@cache
+def written_for(kind: type, fast: str, *plain: str) -> bool:
+    """Whether the method ``fast`` of a class was written for the methods ``plain`` that the class has.
+
+    It was not where one of these was overridden in a class further down: what is the same function for the parent need
+    not be for the child.
+    """
+
+    def depth(name: str) -> int:
+        return next(i for i, parent in enumerate(kind.__mro__) if name in vars(parent))
+
+    return all(depth(fast) <= depth(name) for name in plain)
 
 
 @runtime_checkable

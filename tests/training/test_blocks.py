@@ -1,14 +1,19 @@
 """Blocks: every row in its step as without them, resumed in the middle to the bit, refused where they would err."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from advect.couplings import Assignment, Independent
+from advect.errors import DataError
 from advect.flows import StandardNormal
 from advect.flows.bases import DiagonalNormal
+from advect.records import Bridge, Drawn
+from advect.training import blocks as module
 from advect.training.batches import Batches, DataRows
-from advect.training.blocks import MOST_STEPS, NUMBERS, Blocks, in_blocks
+from advect.training.blocks import MOST_PAIRED, MOST_STEPS, NUMBERS, Blocks, in_blocks
 from advect.training.seeding import TRAINING, generator_for
 
 from .small import Recorder, cloud, matching_trainer, rows_of
@@ -29,9 +34,9 @@ def drawn(source, step):
 def test_a_step_gets_its_rows_with_what_belongs_to_them(coupling):
     condition, weight = X1[:, :1] * 10, X1[:, 0] + 1
     plain = batches(coupling, condition=condition, weight=weight)
-    blocks = in_blocks(batches(coupling, condition=condition, weight=weight), 0)
+    blocks = in_blocks(batches(coupling, condition=condition, weight=weight), 0, 1000)
     assert isinstance(blocks, Blocks)
-    assert blocks.size == MOST_STEPS
+    assert blocks.size == (MOST_STEPS if coupling == Independent() else MOST_PAIRED)
     for step in (0, 1, 63, 64, 200):  # past the end of an epoch and of a block
         expected, found = drawn(plain, step), drawn(blocks, step)
         assert found.x0.shape == (8, 2)
@@ -41,17 +46,17 @@ def test_a_step_gets_its_rows_with_what_belongs_to_them(coupling):
 
 
 def test_any_order_of_steps_gives_the_same_batches():
-    forward, backward = (in_blocks(batches(), 0) for _ in range(2))
+    forward, backward = (in_blocks(batches(), 0, 1000) for _ in range(2))
     ahead = [drawn(forward, step) for step in (3, 70, 130)]
     back = [drawn(backward, step) for step in (130, 70, 3)][::-1]
     for one, other in zip(ahead, back, strict=True):
         assert torch.equal(one.x0, other.x0)
         assert torch.equal(one.x1, other.x1)
-    assert not torch.equal(ahead[0].x0, drawn(in_blocks(batches(), 1), 3).x0)
+    assert not torch.equal(ahead[0].x0, drawn(in_blocks(batches(), 1, 1000), 3).x0)
 
 
 def test_a_coupling_that_looks_sees_one_batch_and_reports_it():
-    blocks = in_blocks(batches(Assignment()), 0)
+    blocks = in_blocks(batches(Assignment()), 0, 1000)
     found = drawn(blocks, 5)
     best = Assignment().draw(found.x0, found.x1, generator=torch.Generator())
     assert torch.equal(best.index0[best.index1.argsort()], torch.arange(8))  # already the cheapest pairing
@@ -59,7 +64,7 @@ def test_a_coupling_that_looks_sees_one_batch_and_reports_it():
 
 
 def test_noise_of_a_block_is_standard_normal_and_of_no_two_steps_alike():
-    blocks = in_blocks(batches(), 0)
+    blocks = in_blocks(batches(), 0, 1000)
     noise = torch.stack([drawn(blocks, step).x0 for step in range(300)])
     assert len(noise.flatten(1).unique(dim=0)) == 300
     count = noise.numel()  # 4800 numbers: four standard errors of mean and variance
@@ -70,16 +75,16 @@ def test_noise_of_a_block_is_standard_normal_and_of_no_two_steps_alike():
 def test_large_rows_learned_sources_and_choosers_are_drawn_step_by_step():
     wide = torch.zeros(4, NUMBERS // 4)
     large = Batches(rows_of(wide), 4, 0)
-    assert in_blocks(large, 0) is large
+    assert in_blocks(large, 0, 1000) is large
     learned = batches(base=DiagonalNormal((2,)))
-    assert in_blocks(learned, 0) is learned
+    assert in_blocks(learned, 0, 1000) is learned
     frozen = batches(base=DiagonalNormal((2,)).requires_grad_(False))
-    assert isinstance(in_blocks(frozen, 0), Blocks)
+    assert isinstance(in_blocks(frozen, 0, 1000), Blocks)
 
 
 def test_rows_that_draw_are_drawn_afresh_in_every_epoch():
     noisy = DataRows(lambda index, generator: torch.rand(len(index), 2, generator=generator), 8)
-    blocks = in_blocks(Batches(noisy, 8, 0), 0)
+    blocks = in_blocks(Batches(noisy, 8, 0), 0, 1000)
     assert not torch.equal(drawn(blocks, 0).x1, drawn(blocks, 1).x1)
 
 
@@ -97,3 +102,52 @@ def test_a_run_continued_in_the_middle_of_a_block_ends_in_the_same_bits():
     ours, theirs = (nn.utils.parameters_to_vector(t.flow.parameters()) for t in (second, whole))
     assert torch.equal(ours, theirs)
     assert len(cloud()) < 40 * 16  # several epochs
+
+
+def test_everything_random_is_drawn_with_the_rows(monkeypatch):
+    def draw(batch, generator):
+        assert batch.x1.shape == (8 * MOST_PAIRED, 2)
+        t = torch.rand(len(batch.x1), generator=generator)
+        return Drawn(Bridge(t=t, x=batch.x1 * 2, velocity=batch.x1 - batch.x0))
+
+    blocks = in_blocks(batches(Assignment()), 0, 1000, draw)
+    for step in (0, 5, 17):
+        found = drawn(blocks, step)
+        assert torch.equal(found.drawn.bridge.x, found.x1 * 2)
+        assert torch.equal(found.drawn.bridge.velocity, found.x1 - found.x0)
+        assert found.drawn.bridge.t.shape == (8,)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_pairings_are_made_by_the_worker_and_ahead_where_a_processor_is_free(monkeypatch, free):
+    monkeypatch.setattr(module, "_processor_is_free", lambda: free)
+    made = []
+
+    class Watched(Assignment):
+        def draw(self, x0, x1, **more):
+            made.append(threading.current_thread().name)
+            return super().draw(x0, x1, **more)
+
+    blocks = in_blocks(batches(Watched()), 0, 2 * MOST_PAIRED)
+    first = [drawn(blocks, step) for step in range(MOST_PAIRED)]
+    if free:
+        blocks._coming[1].result()
+    assert len(made) == MOST_PAIRED * (2 if free else 1)
+    assert all(name.startswith("advect-blocks") for name in made)
+    [drawn(blocks, MOST_PAIRED + step) for step in range(MOST_PAIRED)]
+    assert not blocks._coming  # nothing after the last step
+    other = in_blocks(batches(Assignment()), 0, 1000)
+    assert all(torch.equal(batch.x0, drawn(other, step).x0) for step, batch in enumerate(first))
+    slow = blocks._held.seconds / MOST_PAIRED
+    assert blocks.step_seconds(1.0) == (1.0 if free else 1.0 + slow)
+
+
+def test_rows_that_cannot_be_paired_are_told_at_their_step():
+    x1 = X1.clone()
+    x1[9, 1] = torch.nan
+    first = next(step for step in range(4) if bool(torch.isnan(drawn(batches(x1=x1), step).x1).any()))
+    blocks = in_blocks(batches(Assignment(), x1=x1), 0, 1000)
+    for step in range(first):
+        assert torch.isfinite(drawn(blocks, step).x1).all()
+    with pytest.raises(DataError, match="not finite"):
+        drawn(blocks, first)

@@ -94,7 +94,8 @@ def test_pools_are_made_by_the_worker_and_ahead():
         batch(pool, step)
     assert seen == [(seen[0][0], 40)] * 2  # and none beyond the last step
     assert seen[0][0].startswith("advect-pool")
-    assert pool.seconds_per_step() > 0
+    assert pool.step_seconds(0.0) > 0
+    assert pool.step_seconds(1e3) == 1e3
 
 
 def test_pairs_of_a_pool_are_used_again_in_another_order():

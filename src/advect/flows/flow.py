@@ -25,7 +25,7 @@ from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
 from advect.transforms.bijection import ANY_CONDITION, Likelihood, least_known
 from advect.transforms.compose import members
-from advect.typing import Base, Bijection
+from advect.typing import Base, Bijection, written_for
 
 CHUNK_NUMBERS = 2**17  # numbers in one chunk: a few MB of activations, where matrix products run fastest
 CHUNK_ROWS = (64, 2048)
@@ -212,6 +212,15 @@ class Flow(nn.Module):
                 "The field of this flow predicts nothing but its velocity", where="predict", remedy="Use velocity."
             )
         return predict(t, x, condition)
+
+    def network_target(
+        self, quantity: str, t: Tensor, x: Tensor, condition: Tensor | None, target: Tensor
+    ) -> tuple[nn.Module, Tensor, Tensor, Tensor] | None:
+        """`VelocityField.network_target` of the field, where it offers that."""
+        offered = getattr(self.ode.field if self.ode else None, "network_target", None)
+        if offered is None or not written_for(type(self), "network_target", "velocity", "predict"):
+            return None
+        return offered(quantity, t, x, condition, target)
 
     def marginal_score(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None

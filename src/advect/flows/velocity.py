@@ -16,6 +16,7 @@ answered as at the margin: finite, and never evaluated by a flow. For x1 on the 
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,7 @@ from advect.flows.baseline import finite_ends
 from advect.flows.guidance import offered_divergence
 from advect.paths.convert import PREDICTIONS, coefficients
 from advect.paths.schedule import Linear
-from advect.typing import Field, Schedule, expand_time
+from advect.typing import Field, Schedule, expand_time, written_for
 
 DEFAULT_MARGIN = 1e-3
 LINEAR = Linear()
@@ -104,6 +105,31 @@ class VelocityField(nn.Module):
             return output
         drift, gain = self._conversion(t, x)
         return output + (self.baseline(t, x, condition) - drift * x) / gain
+
+    def network_target(
+        self, quantity: str, t: Tensor, x: Tensor, condition: Tensor | None, target: Tensor
+    ) -> tuple[nn.Module, Tensor, Tensor, Tensor] | None:
+        """What the network should say where ``velocity`` or ``prediction`` (`forward`, `predict`) should be ``target``.
+
+        Returns: The network, the times and points it is shown and the target for it: the error of the one is then the
+            error of the other. None where it is not, but a multiple of it, or where more than the network is trained.
+        """
+        plain = self.parameterisation == "velocity"
+        if not (plain or quantity == "prediction") or not written_for(
+            type(self), "network_target", "forward", "predict"
+        ):
+            return None
+        t = cast(Tensor, self._inside(t))
+        shown = self._seen(t, x)
+        if self.baseline is None:
+            return self.network, t, shown, target
+        if isinstance(self.baseline, nn.Module) and any(p.requires_grad for p in self.baseline.parameters()):
+            return None
+        start = self.baseline(t, x, condition)
+        if not plain:
+            drift, gain = self._conversion(t, x)
+            start = (start - drift * x) / gain
+        return self.network, t, shown, target - start
 
     @property
     def divergence(self) -> Callable[..., Tensor]:

@@ -5,6 +5,7 @@ initialisation PyTorch's. With 3 layers of 64 SELU units it is the network of To
 appendix on 2-D experiments).
 """
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
@@ -15,6 +16,9 @@ from advect.networks.embed import RawTime
 from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
 from advect.networks.layers import activation as find_activation
 from advect.networks.layers import linear
+from advect.networks.regressor import LinearRegressor, plain_linears
+from advect.records import Regression
+from advect.typing import written_for
 
 
 class MLP(FieldNetwork):
@@ -63,6 +67,16 @@ class MLP(FieldNetwork):
         for layer in self.hidden:
             h = self.activation.function(layer(h))
         return self.output(h)
+
+    def regressor(
+        self, gradients: Mapping[nn.Parameter, Tensor], precision: torch.dtype
+    ) -> Callable[[Regression], Tensor] | None:
+        """See `typing.RegressionNetwork`; None with time features that are learned or layers that were replaced."""
+        layers = plain_linears([*self.hidden, self.output])
+        learned = any(True for _ in self.time.parameters())
+        if layers is None or learned or not self.features or not written_for(type(self), "regressor", "_velocity"):
+            return None
+        return LinearRegressor(layers, self.activation, self.time, gradients, precision)
 
     def _velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         # Values first: they are small beside the tangents, of which only one buffer then lives at a time.

@@ -8,6 +8,8 @@ so whatever baseline it is added to rules. There is no normalisation layer: inpu
 the modulation learns at least as fast as one, and it costs the tangents of the exact divergence nothing.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -15,6 +17,10 @@ from torch import Generator, Tensor, nn
 from advect.networks.embed import FourierTime
 from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
 from advect.networks.layers import ACTIVATIONS, linear, zero_linear
+from advect.networks.regressor import plain_linears
+from advect.networks.residual_regressor import ResidualRegressor
+from advect.records import Regression
+from advect.typing import written_for
 
 _slope = ACTIVATIONS["silu"].derivative
 
@@ -56,6 +62,17 @@ class ResidualMLP(FieldNetwork):
         self.inner = nn.ModuleList(linear(width, width, generator=generator) for _ in range(blocks))
         self.outer = nn.ModuleList(linear(width, width, generator=generator) for _ in range(blocks))
         self.output = zero_linear(width, self.features)
+
+    def regressor(
+        self, gradients: Mapping[nn.Parameter, Tensor], precision: torch.dtype
+    ) -> Callable[[Regression], Tensor] | None:
+        """See `typing.RegressionNetwork`; None where layers were replaced."""
+        blocks = [layer for pair in zip(self.inner, self.outer, strict=True) for layer in pair]
+        condition = [] if self.condition_layer is None else [self.condition_layer]
+        layers = plain_linears([self.time_layer, *condition, self.modulation, self.input, *blocks, self.output])
+        if layers is None or not self.features or not written_for(type(self), "regressor", "_velocity"):
+            return None
+        return ResidualRegressor(layers, self.time, gradients, precision, conditioned=bool(condition))
 
     def _modulations(self, t: Tensor, condition: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Gain and shift of each block, ``(batch or 1, width)``; one time for all rows costs one row."""

@@ -17,7 +17,7 @@ from advect.objectives.likelihood import (
     StepGap,
     step_gap,
 )
-from advect.objectives.matching import VelocityMatching, drop_condition, mean_event
+from advect.objectives.matching import VelocityMatching, drop_condition, mean_event, regression_loss
 from advect.objectives.noise_times import LevelTimes, LogSnrNormalTimes, PowerTimes
 from advect.objectives.reverse import ReverseKL
 from advect.objectives.snr import WEIGHTINGS, Natural, OfLogSnr, implied_weight, make_weight
@@ -71,5 +71,6 @@ __all__ = [
     "make_times",
     "make_weight",
     "mean_event",
+    "regression_loss",
     "step_gap",
 ]

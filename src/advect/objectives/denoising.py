@@ -12,12 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from advect.errors import ConfigError, unknown_name
-from advect.objectives.matching import drop_condition, mean_event
+from advect.objectives.matching import drop_condition, mean_event, of_network
 from advect.objectives.snr import LossWeight, Natural
 from advect.objectives.times import TimeSampler, UniformTimes
 from advect.paths import PREDICTIONS, AffinePath, target
-from advect.records import Batch, Drawn
-from advect.typing import Field, Scalars
+from advect.records import Batch, Drawn, Regression
+from advect.typing import Field, Scalars, written_for
 
 END_MARGIN = 1e-3  # kept in time from an end where the weight or the target is not finite
 
@@ -95,6 +95,22 @@ class Denoising:
         predict = cast(Field, flow.predict)  # a module's attributes have no types
         error = mean_event((predict(t, bridge.x, drawn.condition) - wanted).square())
         return error if self._plain else error * self._multiplier(t).to(error.dtype)
+
+    def regression(self, flow: torch.nn.Module, drawn: Drawn) -> Regression | None:
+        """The same loss as the squared error of one network, where it is that (`typing.RegressionObjective`)."""
+        if not written_for(type(self), "regression", "loss", "__call__", "draw"):
+            return None
+        bridge, t = drawn.bridge, drawn.bridge.t
+        assert bridge.x0 is not None
+        assert bridge.x1 is not None
+        wanted = target(self.prediction, t, bridge.x0, bridge.x1, self.path.schedule)
+        weight = None if self._plain else self._multiplier(t)
+        return of_network(flow, "prediction", t, bridge.x, drawn.condition, wanted, weight)
+
+    @property
+    def rowwise(self) -> bool:
+        """Whether every row is drawn by itself, so that the rows of many batches may be drawn together."""
+        return getattr(self.times, "rowwise", False)
 
     @property
     def _plain(self) -> bool:

@@ -6,7 +6,7 @@ u_t(x) = E[u_t(x|x0, x1)|x] and exceeds it by the variance of the conditional fi
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Generator, Tensor
@@ -15,8 +15,8 @@ from advect.errors import ConfigError
 from advect.objectives.times import TimeSampler, UniformTimes, uniform
 from advect.objectives.weights import UniformWeight, Weight
 from advect.paths import curved
-from advect.records import Batch, Bridge, Drawn
-from advect.typing import Field, Path, Rows, Scalars, Times, expand_time, sum_event
+from advect.records import Batch, Bridge, Drawn, Regression
+from advect.typing import Field, Path, Rows, Scalars, Times, expand_time, sum_event, written_for
 
 
 def drop_condition(condition: Rows, probability: float, *, generator: Generator | None = None) -> Rows:
@@ -47,6 +47,31 @@ def on_interval(s: Times, interval: Tensor | None) -> tuple[Times, Times | float
         return s, 1.0
     start, end = interval.unbind(1)
     return torch.lerp(start, end, s), end - start
+
+
+def of_network(
+    flow: torch.nn.Module,
+    quantity: str,
+    t: Times,
+    x: Rows,
+    condition: Tensor | None,
+    target: Rows,
+    weight: Scalars | None,
+) -> Regression | None:
+    """The squared error of a flow's velocity or prediction as one of its network; None where it is not."""
+    offered: Any = getattr(flow, "network_target", None)
+    found = None if offered is None else offered(quantity, t, x, condition, target)
+    if found is None:
+        return None
+    network, time, points, wanted = found
+    return Regression(network, time, points, wanted, condition, weight)
+
+
+def regression_loss(regression: Regression) -> Scalars:
+    """Loss ``(batch,)`` of a regression, by asking its network."""
+    said = regression.network(regression.t, regression.x, regression.condition)
+    loss = mean_event((said - regression.target).square())
+    return loss if regression.weight is None else loss * regression.weight.to(loss.dtype)
 
 
 @dataclass(frozen=True)
@@ -128,3 +153,20 @@ class VelocityMatching:
             prediction = expand_time(length, bridge.x) * prediction
         loss, weight = mean_event((prediction - bridge.velocity).square()), self.time_weight
         return loss if isinstance(weight, UniformWeight) else loss * weight(bridge.t)  # by ones: two passes saved
+
+    def regression(self, flow: torch.nn.Module, drawn: Drawn) -> Regression | None:
+        """The same loss as the squared error of one network, where it is that (`typing.RegressionObjective`)."""
+        bridge, weight = drawn.bridge, self.time_weight
+        if not written_for(type(self), "regression", "loss", "__call__", "draw"):
+            return None
+        time, length = on_interval(bridge.t, drawn.interval)
+        target = bridge.velocity if drawn.interval is None else bridge.velocity / expand_time(length, bridge.x)
+        weights = None if isinstance(weight, UniformWeight) else weight(bridge.t)
+        if isinstance(length, Tensor):
+            weights = length.square() if weights is None else weights * length.square()
+        return of_network(flow, "velocity", time, bridge.x, drawn.condition, target, weights)
+
+    @property
+    def rowwise(self) -> bool:
+        """Whether every row is drawn by itself, so that the rows of many batches may be drawn together."""
+        return getattr(self.times, "rowwise", False)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -20,6 +21,9 @@ class PowerTimes:
     Args:
         power: At least 1; 1 is uniform.
     """
+
+    rowwise: ClassVar[bool] = True
+    """See `UniformTimes`."""
 
     power: float = 2.0
 
@@ -52,6 +56,9 @@ class LogSnrNormalTimes:
         mean: Of λ.
         std: Of λ, above 0.
     """
+
+    rowwise: ClassVar[bool] = True
+    """See `UniformTimes`."""
 
     schedule: Schedule
     mean: float = 2.4
@@ -86,6 +93,9 @@ class LogSnrNormalTimes:
 @dataclass(frozen=True)
 class LevelTimes:
     """One of DDPM's N noise levels, each as likely as the other (2006.11239, algorithm 1)."""
+
+    rowwise: ClassVar[bool] = True
+    """See `UniformTimes`."""
 
     schedule: DiscreteVariancePreserving
 

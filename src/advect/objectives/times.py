@@ -8,7 +8,7 @@ sign of ``mean`` is the opposite of theirs.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -55,6 +55,9 @@ def uniform(
 class UniformTimes:
     """Independent uniform times."""
 
+    rowwise: ClassVar[bool] = True
+    """Every time is drawn by itself, so that those of many batches may be drawn together."""
+
     def __call__(
         self,
         num_rows: int,
@@ -79,6 +82,9 @@ class LogitNormalTimes:
         mean: Mean of log(t/(1 − t)).
         std: Its standard deviation, above 0.
     """
+
+    rowwise: ClassVar[bool] = True
+    """Every time is drawn by itself, so that those of many batches may be drawn together."""
 
     mean: float = 0.0
     std: float = 1.0

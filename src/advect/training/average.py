@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from advect.training.flat import Flat
+
 
 class WeightAverage:
     """An exponential moving average of a module's trainable parameters.
@@ -17,19 +19,26 @@ class WeightAverage:
     Args:
         module: Whose parameters are averaged; its buffers are not.
         decay: Weight of the past per step; 1 keeps the start values, 0 copies the weights.
+        values: Where those parameters lie in one buffer, that buffer.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, values: Flat | None = None) -> None:
         self.decay = decay
         self.names = [name for name, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.shadow = [p.detach().clone() for p in self.parameters]
+        self._values, self._flat = values, None if values is None else Flat(self.parameters)
+        self.shadow = [torch.empty_like(p) for p in self.parameters] if self._flat is None else self._flat.parts
+        with torch.no_grad():
+            torch._foreach_copy_(self.shadow, [p.detach() for p in self.parameters])
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step ``step`` (counted from 1)."""
         decay = self.decay if self.decay in (0.0, 1.0) else min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1.0 - decay)
+        if self._flat is not None and self._values is not None:
+            self._flat.whole.lerp_(self._values.whole, 1.0 - decay)
+        else:
+            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1.0 - decay)
 
     @torch.no_grad()
     def copy_to_module(self) -> None:

@@ -80,8 +80,8 @@ class BatchSource(Protocol):
         """The paired rows of a step; ``phase`` keeps the time of ``data`` and ``coupling``."""
         ...
 
-    def seconds_per_step(self) -> float:
-        """What the preparation of a step costs beside the step, on another thread."""
+    def step_seconds(self, seconds: float) -> float:
+        """Seconds per step of a loop whose own part of a step takes ``seconds``: with the preparation it waits for."""
         ...
 
 
@@ -124,9 +124,9 @@ class Batches:
         rows = torch.cat([self.epochs.rows(step + i) for i in range(steps)]) if steps > 1 else self.epochs.rows(step)
         return self._chosen(rows, generator, phase) if self.chooser else self._paired(rows, generator, phase)
 
-    def seconds_per_step(self) -> float:
-        """What the preparation of a step costs beside the step: nothing, it is part of it."""
-        return 0.0
+    def step_seconds(self, seconds: float) -> float:
+        """Seconds per step of a loop whose own part takes ``seconds``: the preparation is a part of it."""
+        return seconds
 
     def _paired(self, rows: Tensor, generator: Generator, phase: Phase) -> Batch:
         with phase("data"):

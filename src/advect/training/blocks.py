@@ -1,20 +1,48 @@
-"""The rows of many small batches drawn at once.
+"""The rows of many small batches drawn at once, and everything else that is random about their losses.
 
-In few coordinates a batch costs a few microseconds of arithmetic and many times that of calls: one for its rows, one
-for its noise, one for its order. `Blocks` makes these calls once for many steps and hands out slices. A block depends
-on the seed and its number alone, so a run continued in its middle draws it again. Couplings that look at rows see those
-of one batch, as ever; one that does not look pairs the block in one go.
+In few coordinates a batch costs a few microseconds of arithmetic and many times that of calls: for its rows, its noise,
+its order, its times, its points. `Blocks` makes these calls once for many steps and hands out slices. A block depends
+on the seed and its number alone, so a run continued in its middle draws it again.
+
+Couplings that look at rows see those of one batch, as ever; one that does not look pairs the block in one go. Looking
+takes time and leaves Python's lock to the loop, so such blocks are made by a worker thread (always by it, as a library
+may round differently under another number of threads), and ahead where a processor is free for it.
 """
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, nn
 
-from advect.records import Batch, take
+from advect.errors import AdvectError
+from advect.records import Batch, Drawn, Regression
 from advect.training.batches import Batches, BatchSource, Phase, untimed
+from advect.training.parts import joined, parts_of
 from advect.training.seeding import BLOCK, generator_for
 
 NUMBERS = 2**16  # in the rows of a block: a quarter of a megabyte in float32, which stays in cache
 MOST_STEPS = 64
+MOST_PAIRED = 16  # steps of a block that takes a pairing each: nobody waits long for its first
+
+Draw = Callable[[Batch, Generator], Drawn | Regression | None]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The batches of a block, what the coupling said of each, and the seconds that they took.
+
+    Where the rows of a step could not be paired, there are batches for the steps before it, and the error.
+    """
+
+    number: int
+    batches: list[Batch]
+    reports: list[dict[str, float]]
+    error: AdvectError | None
+    seconds: float
 
 
 class Blocks:
@@ -24,49 +52,94 @@ class Blocks:
         batches: What is drawn ahead.
         size: Steps in a block, at least 1.
         seed: Of the rows and of what is drawn beside them.
+        steps: Steps of the training: no block is begun for those after the last.
+        draw: What is drawn besides, row by row, for all rows of a block.
     """
 
-    def __init__(self, batches: Batches, size: int, seed: int) -> None:
-        self.batches, self.size, self.seed = batches, size, seed
-        self._blind = getattr(batches.coupling, "blind", False)
-        self._block, self._held = -1, Batch(x1=torch.empty(0))
+    def __init__(self, batches: Batches, size: int, seed: int, steps: int, draw: Draw | None = None) -> None:
+        self.batches, self.size, self.seed, self.steps, self._draw = batches, size, seed, steps, draw
+        self._blind = batches.coupling is None or getattr(batches.coupling, "blind", False)
+        self._held: _Block | None = None
+        self._worker = None if self._blind else ThreadPoolExecutor(1, thread_name_prefix="advect-blocks")
+        self._coming: dict[int, Future[_Block]] = {}
         self.report: dict[str, float] = {}
 
     def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
-        """The paired rows of a step; ``generator`` is the coupling's where it looks at the rows of a batch."""
-        block, place = divmod(step, self.size)
+        """The paired rows of a step; ``generator`` is not used, as a block has its own."""
+        number, place = divmod(step, self.size)
+        if self._held is None or self._held.number != number:
+            with phase("data" if self._blind else "coupling"):
+                self._held = self._found(number)
         with phase("data"):
-            if block != self._block:
-                self._block, self._held = block, self._made(block)
-            start = place * self.batches.batch_size
-            batch = take(self._held, slice(start, start + self.batches.batch_size))
-        if self._blind:
-            return batch
-        batch = self.batches.pair(batch, generator, phase)
-        self.report = self.batches.report
-        return batch
+            if place >= len(self._held.reports):
+                assert self._held.error is not None
+                raise self._held.error
+            self.report = self._held.reports[place]
+            return self._held.batches[place]
 
-    def seconds_per_step(self) -> float:
-        """What the preparation of a step costs beside the step: nothing, it is part of it."""
-        return 0.0
+    def step_seconds(self, seconds: float) -> float:
+        """Seconds per step of a loop whose own part takes ``seconds``."""
+        own = 0.0 if self._held is None else self._held.seconds / self.size
+        return max(seconds, own) if self._worker is not None and _processor_is_free() else seconds + own
+
+    def _found(self, number: int) -> _Block:
+        if self._worker is None:
+            return self._made(number)
+        found = self._coming.pop(number, None) or self._worker.submit(self._made, number)
+        self._coming.clear()
+        block = found.result()
+        if (number + 1) * self.size < self.steps and _processor_is_free():
+            self._coming[number + 1] = self._worker.submit(self._made, number + 1)
+        return block
 
     @torch.no_grad()
-    def _made(self, block: int) -> Batch:
-        generator = generator_for(self.seed, BLOCK, block)
-        rows = torch.cat([self.batches.epochs.rows(block * self.size + i) for i in range(self.size)])
+    def _made(self, number: int) -> _Block:
+        started = time.perf_counter()
+        generator = generator_for(self.seed, BLOCK, number)
+        rows = torch.cat([self.batches.epochs.rows(number * self.size + i) for i in range(self.size)])
         batch = self.batches.rows(rows, generator)
-        return self.batches.pair(batch, generator) if self._blind else batch
+        parts, reports, error = self._paired(batch, generator)
+        if self._draw is not None and parts:
+            whole = joined(parts)
+            drawn = replace(whole, drawn=self._draw(whole, generator))
+            parts = parts_of(drawn, [len(part.x1) for part in parts])
+        return _Block(number, parts, reports, error, time.perf_counter() - started)
+
+    def _paired(
+        self, batch: Batch, generator: Generator
+    ) -> tuple[list[Batch], list[dict[str, float]], AdvectError | None]:
+        """The batch of each step, what the coupling said of it, and why there are no more of them."""
+        sizes = [self.batches.batch_size] * self.size
+        if self._blind:
+            parts = parts_of(self.batches.pair(batch, generator), sizes)
+            return parts, [self.batches.report] * self.size, None
+        parts, reports = [], []
+        for part in parts_of(batch, sizes):
+            try:
+                parts.append(self.batches.pair(part, generator))
+            except AdvectError as error:
+                # What is drawn for the steps before is drawn as if all had been paired.
+                return parts + parts[-1:] * (self.size - len(parts)), reports, error
+            reports.append(self.batches.report)
+        return parts, reports, None
 
 
-def in_blocks(batches: BatchSource, seed: int) -> BatchSource:
+def in_blocks(batches: BatchSource, seed: int, steps: int, draw: Draw | None = None) -> BatchSource:
     """``batches`` drawn many at a time where they are small and nothing about them is learned or chosen."""
     if not isinstance(batches, Batches) or batches.chooser is not None or _is_learned(batches.source):
         return batches
     numbers = batches.batch_size * max(1, batches.data.draw(torch.zeros(1, dtype=torch.long), Generator()).numel())
-    size = min(MOST_STEPS, NUMBERS // numbers)
-    return Blocks(batches, size, seed) if size > 1 else batches
+    blind = batches.coupling is None or getattr(batches.coupling, "blind", False)
+    size = min(MOST_STEPS if blind else MOST_PAIRED, NUMBERS // numbers)
+    return Blocks(batches, size, seed, steps, draw) if size > 1 else batches
 
 
 def _is_learned(source: object) -> bool:
     """Whether gradients flow into the source's draws."""
     return isinstance(source, nn.Module) and any(p.requires_grad for p in source.parameters())
+
+
+def _processor_is_free() -> bool:
+    """Whether there are more processors than torch keeps busy."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return torch.get_num_threads() < there

@@ -50,9 +50,9 @@ class ChainBatches:
         with phase("coupling"):
             return self._pieces(*self._chained(rows, generator), generator)
 
-    def seconds_per_step(self) -> float:
+    def step_seconds(self, seconds: float) -> float:
         """Nothing is prepared beside the loop."""
-        return 0.0
+        return seconds
 
     def _pieces(self, chains: Tensor, weight: Tensor | None, generator: Generator) -> Batch:
         """One piece of each chain, drawn at random."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,13 +21,15 @@ from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
+from advect.training.direct import Direct, direct_for, drawn_for
 from advect.training.divergence import DivergenceWatch
+from advect.training.flat import Flat, can_be_flat
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
-from advect.training.shares import pieces_of, share_losses, total_weight
+from advect.training.shares import pieces_of, row_losses, share_losses, total_weight
 from advect.training.state import TrainingState
 from advect.training.workers import ALONE, LostWorkerError, Workers
 from advect.typing import Objective, Sink
@@ -97,7 +100,9 @@ class Trainer:
                 remedy="Start fewer processes, or give a larger --batch-size.",
             )
         pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
-        self.batches = in_blocks(pool, config.seed)
+        # All that is random about many steps at once, where each row is drawn by itself.
+        draw = partial(drawn_for, objective, flow) if getattr(objective, "rowwise", False) else None
+        self.batches = in_blocks(pool, config.seed, config.steps, draw)
         self.validation, self.validation_batches = validation, validation_batches
         self.probes = Probes(probes, config.probe_share)
         parameters = [p for p in flow.parameters() if p.requires_grad]
@@ -106,8 +111,11 @@ class Trainer:
         self.optimizer = FusedAdamW(
             parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
-        self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay))
         self.parameters = parameters
+        self.values = Flat(parameters) if can_be_flat(parameters) else None
+        self._lay_flat()
+        self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay, self.values))
+        self._direct: Direct | None = None
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
@@ -130,7 +138,7 @@ class Trainer:
         # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
         # the caller's state is put back afterwards.
         with torch.random.fork_rng(devices=self._accelerators):
-            self.flow.train()
+            self._make_ready()
             self.workers.spread(list(self.state.tensors().values()))
             self._clock.start(self.state.step)
             self.probes.begin()
@@ -166,7 +174,7 @@ class Trainer:
         tensors = {k: v.clone() for k, v in self.state.tensors().items()}
         numbers = self.state.numbers()
         with torch.random.fork_rng(devices=self._accelerators):
-            self.flow.train()
+            self._make_ready()
             self._train_step()  # the first step also pays for one-time set-up
             started = time.perf_counter()
             for _ in range(num_steps):
@@ -177,7 +185,22 @@ class Trainer:
         if not any(name.startswith("optimizer.") for name in tensors):
             self.state.optimizer.state.clear()
         self._clock = Clock()
-        return max(seconds, self.batches.seconds_per_step())
+        return self.batches.step_seconds(seconds)
+
+    def _make_ready(self) -> None:
+        """What may have changed since the last run: where the weights lie, who listens to the passes."""
+        self.flow.train()
+        self._lay_flat()
+        whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
+        self._direct = None
+        if self.values is not None and whole:
+            self._direct = direct_for(
+                self.objective, self.flow, self.parameters, self.values, rounded=self.config.precision == "bfloat16"
+            )
+
+    def _lay_flat(self) -> None:
+        if self.values is not None and not self.values.holds(self.parameters):
+            self.values.take_in(self.parameters)
 
     # One step
 
@@ -207,13 +230,17 @@ class Trainer:
         if step == 0 and not self._whole(batch):
             self._first_look(batch, generator)
         with self._clock.phase("network"):
-            gradients, loss = self._gradients(batch, generator)
+            gradients, loss, flat = self._gradients(batch, generator)
         if self.workers.count > 1:
             with self._clock.phase("messages"):
                 self.workers.add([*gradients, loss])
         with self._clock.phase("optimiser"):
             value = self._clipped(gradients, loss)
-            self.optimizer.advance(learning_rate(step, self.config))
+            rate = learning_rate(step, self.config)
+            if flat is None:
+                self.optimizer.advance(rate)
+            else:
+                self.optimizer.advance_flat(rate, flat.values, flat.gradients)
             self.state.step += 1
             self.state.average.update(self.state.step)
         self.state.take_loss(value)
@@ -232,7 +259,7 @@ class Trainer:
             torch.cuda.default_generators[index].manual_seed(seed)
 
     def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        loss = self.objective(self.flow, batch, generator=generator)
+        loss = row_losses(self.objective, self.flow, batch, generator)
         if batch.weight is not None:
             # Where every row of the batch has weight zero the loss is zero, not 0/0.
             return (loss * batch.weight).sum() / total_weight(batch.weight, loss.dtype)
@@ -259,8 +286,15 @@ class Trainer:
         self._seed_layers(self.state.step)
         self.workers.spread(list(self.state.tensors().values()))
 
-    def _gradients(self, batch: Batch, generator: Generator) -> tuple[list[Tensor], Tensor]:
-        """The gradients, which the parameters hold too, and the loss; of several processes this one's part of them."""
+    def _gradients(self, batch: Batch, generator: Generator) -> tuple[list[Tensor], Tensor, Direct | None]:
+        """The gradients and the loss; of several processes this one's part of them.
+
+        The parameters hold the gradients too, or, where objective and network know them without a graph, `Direct` does.
+        """
+        if self._direct is not None:
+            loss = self._direct.loss(batch, generator)
+            if loss is not None:
+                return [self._direct.gradients.whole], loss, self._direct
         for parameter in self.parameters:
             parameter.grad = None
         shares = []
@@ -268,7 +302,7 @@ class Trainer:
             loss.backward()
             shares.append(loss.detach())
         loss = shares[0] if len(shares) == 1 else torch.stack(shares).sum()
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None], loss
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None], loss, None
 
     def _clipped(self, gradients: list[Tensor], loss: Tensor) -> float:
         """The loss, once gradients are clipped; anything non-finite stops the run before the weights change."""

@@ -2,13 +2,16 @@
 
 On a small network the class spends several times as long on looking its state up as on arithmetic. `advance` looks it
 up once and then calls the same fused kernel on the same tensors: the weights are those of `torch.optim.AdamW` to the
-bit, and so is what a checkpoint holds.
+bit, and so is what a checkpoint holds. `advance_flat` calls it once for all parameters, which lie in one buffer; the
+last few numbers of a tensor may then round otherwise.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from advect.training.flat import Flat
 
 
 class FusedAdamW(torch.optim.AdamW):
@@ -28,6 +31,8 @@ class FusedAdamW(torch.optim.AdamW):
         self._direct = fused and len({(p.device, p.dtype) for p in parameters}) == 1
         self._held: Any = None
         self._moments: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        self._flat: tuple[Flat, Flat, Tensor] | None = None
+        self._flat_held: Any = None
 
     @torch.no_grad()
     def advance(self, rate: float) -> None:
@@ -40,14 +45,38 @@ class FusedAdamW(torch.optim.AdamW):
             return
         means, squares, steps = self._moments
         torch._foreach_add_(steps, 1)
+        self._fused(self._parameters, gradients, means, squares, steps)
+
+    @torch.no_grad()
+    def advance_flat(self, rate: float, values: Flat, gradients: Flat) -> None:
+        """One step at this learning rate of parameters that are the parts of ``values``.
+
+        Args:
+            rate: The learning rate.
+            values: Holds all parameters.
+            gradients: Their gradients, laid out alike; every parameter has one.
+        """
+        self.param_groups[0]["lr"] = rate
+        if not self._direct or not self._lie_flat(values):
+            for parameter, gradient in zip(self._parameters, gradients.parts, strict=True):
+                parameter.grad = gradient
+            self.advance(rate)
+            return
+        assert self._flat is not None
+        means, squares, steps = self._flat
+        steps.add_(1)
+        self._fused([values.whole], [gradients.whole], [means.whole], [squares.whole], [steps[0]])
+
+    def _fused(self, values: Any, gradients: Any, means: Any, squares: Any, steps: Any) -> None:
+        group = self.param_groups[0]
         torch._fused_adamw_(
-            self._parameters,
+            values,
             gradients,
             means,
             squares,
             [],
             steps,
-            lr=rate,
+            lr=group["lr"],
             beta1=group["betas"][0],
             beta2=group["betas"][1],
             weight_decay=group["weight_decay"],
@@ -57,6 +86,26 @@ class FusedAdamW(torch.optim.AdamW):
             grad_scale=None,
             found_inf=None,
         )
+
+    def _lie_flat(self, values: Flat) -> bool:
+        """Bring the state into buffers of its own; False where the parameters have not all gone as many steps."""
+        first = self.state.get(self._parameters[0])
+        if first is not None and first is self._flat_held:
+            return True
+        states = [self.state.get(p) for p in self._parameters]
+        done = {0.0 if state is None or not state else float(state["step"]) for state in states}
+        if len(done) > 1:
+            return False
+        means, squares = Flat(values.parts), Flat(values.parts)
+        # Each parameter's own count, as torch's class has it, in a view of one tensor.
+        steps = torch.full((len(states),), done.pop(), device=values.whole.device)
+        for i, (parameter, state) in enumerate(zip(self._parameters, states, strict=True)):
+            if state:
+                means.parts[i].copy_(state["exp_avg"])
+                squares.parts[i].copy_(state["exp_avg_sq"])
+            self.state[parameter] = {"step": steps[i], "exp_avg": means.parts[i], "exp_avg_sq": squares.parts[i]}
+        self._flat, self._flat_held = (means, squares, steps), self.state[self._parameters[0]]
+        return True
 
     def _find(self) -> bool:
         """Look the state up where it has changed hands; False where there is none yet for some parameter."""
@@ -74,5 +123,7 @@ def gradient_norm(gradients: list[Tensor]) -> Tensor:
     """The 2-norm of all of them together; zero of none."""
     if not gradients:
         return torch.zeros(())
+    if len(gradients) == 1:
+        return torch.linalg.vector_norm(gradients[0])
     where = gradients[0].device
     return torch.linalg.vector_norm(torch.stack([norm.to(where) for norm in torch._foreach_norm(gradients)]))

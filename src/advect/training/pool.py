@@ -63,9 +63,10 @@ class Pool:
             torch.randperm(count, generator=generator_for(self.seed, POOL, block, use)) if use else torch.arange(count)
         )
 
-    def seconds_per_step(self) -> float:
-        """Seconds of the worker per step: a loop faster than that would have to wait."""
-        return sum(self._seconds) / (len(self._seconds) * self.size * self.uses) if self._seconds else 0.0
+    def step_seconds(self, seconds: float) -> float:
+        """Seconds per step of a loop whose own part takes ``seconds``: one faster than the worker has to wait."""
+        own = sum(self._seconds) / (len(self._seconds) * self.size * self.uses) if self._seconds else 0.0
+        return max(seconds, own)
 
     def _ahead(self, block: int) -> Future[Batch]:
         if block not in self._coming:

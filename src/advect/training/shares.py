@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Generator, Tensor, nn
 
-from advect.records import Batch, take
+from advect.objectives import regression_loss
+from advect.records import Batch, Drawn, Regression, take
 from advect.training.seeding import TRAINING, generator_for
 from advect.training.workers import Workers
 from advect.typing import DrawingObjective, Objective
@@ -35,12 +36,13 @@ def share_losses(
         precision: The arithmetic of the losses; entered once for each.
     """
     rows = batch.x1.shape[0]
-    drawn = objective.draw(batch, generator=generator) if isinstance(objective, DrawingObjective) else None
+    drawn = batch.drawn
+    if drawn is None and isinstance(objective, DrawingObjective):
+        drawn = objective.draw(batch, generator=generator)
     for piece in pieces:
         with precision:
             if drawn is not None:
-                assert isinstance(objective, DrawingObjective)
-                loss = objective.loss(flow, take(drawn, piece))
+                loss = _of_drawn(objective, flow, drawn, piece)
             else:
                 own = generator_for(generator.initial_seed(), TRAINING, piece.start)
                 loss = objective(flow, take(batch, piece), generator=own)
@@ -49,6 +51,20 @@ def share_losses(
             else:
                 share = (loss * batch.weight[piece]).sum() / total_weight(batch.weight, loss.dtype)
         yield share
+
+
+def row_losses(objective: Objective, flow: nn.Module, batch: Batch, generator: Generator) -> Tensor:
+    """Loss ``(batch,)``, of what was drawn ahead where something was."""
+    if batch.drawn is None:
+        return objective(flow, batch, generator=generator)
+    return _of_drawn(objective, flow, batch.drawn, slice(None))
+
+
+def _of_drawn(objective: Objective, flow: nn.Module, drawn: Drawn | Regression, rows: slice) -> Tensor:
+    if isinstance(drawn, Regression):
+        return regression_loss(take(drawn, rows))
+    assert isinstance(objective, DrawingObjective)
+    return objective.loss(flow, take(drawn, rows))
 
 
 def total_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:

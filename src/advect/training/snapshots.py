@@ -73,9 +73,9 @@ class SnapshotBatches:
             self.report = dict(pairs.report) | {"interval": float(pair)}
             return paired(Batch(x1=x1, x0=x0, interval=self._interval(pair, x1)), pairs)
 
-    def seconds_per_step(self) -> float:
+    def step_seconds(self, seconds: float) -> float:
         """Nothing is prepared beside the loop."""
-        return 0.0
+        return seconds
 
     def _interval(self, pair: int, like: Tensor) -> Tensor:
         """``(batch, 2)``: where the two snapshots stand."""

@@ -73,6 +73,8 @@ class Workers:
 
     def largest(self, number: int) -> int:
         """The largest of the processes' numbers, on all of them."""
+        if self.count == 1:
+            return number
         value = torch.tensor([number])
         self._for_each_kind([value], lambda flat: dist.all_reduce(flat, dist.ReduceOp.MAX))
         return int(value)
