@@ -15,7 +15,7 @@ from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
-from advect.training.workers import ALONE, LostWorkerError, Workers, joined, launched
+from advect.training.workers import ALONE, LostWorkerError, Workers, first_to_speak, joined, launched
 
 __all__ = [
     "ALONE",
@@ -36,6 +36,7 @@ __all__ = [
     "TrainingState",
     "WeightAverage",
     "Workers",
+    "first_to_speak",
     "generator_for",
     "joined",
     "launched",
