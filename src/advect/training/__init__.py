@@ -8,7 +8,8 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Epochs
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
-from advect.training.loop import Outcome, Trainer
+from advect.training.loop import Trainer
+from advect.training.outcome import Outcome
 from advect.training.pool import Pool
 from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate

@@ -74,11 +74,11 @@ class Workers:
         """
         self._for_each_kind(tensors, lambda flat: dist.broadcast(flat, 0))
 
-    def largest(self, number: int) -> int:
-        """The largest of the processes' numbers, on all of them."""
-        value = torch.tensor([number])
-        self._for_each_kind([value], lambda flat: dist.all_reduce(flat, dist.ReduceOp.MAX))
-        return int(value)
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest of the processes' numbers, place by place, on all of them."""
+        values = torch.tensor(numbers)
+        self._for_each_kind([values], lambda flat: dist.all_reduce(flat, dist.ReduceOp.MAX))
+        return values.tolist()
 
     def leading(self, number: int) -> int:
         """The leader's number, on all of them."""
