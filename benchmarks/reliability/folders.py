@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from advect.errors import AdvectError
-from advect.run import CHECKPOINT, CONFIG, METRICS, MODEL, RunFolder, read_history, read_tensors
+from advect.run import (
+    CHECKPOINT,
+    CONFIG,
+    LAST_SET,
+    METRICS,
+    MODEL,
+    RunFolder,
+    read_checkpoint,
+    read_history,
+    read_tensors,
+)
 from advect.workflows.open import open_run
 
 LOCK = ".lock"
@@ -48,6 +58,8 @@ def _read(path: Path) -> None:
         open_run(path.parent)
     elif path.name == Path(CHECKPOINT).name:
         read_tensors(path)
+    elif path.name == Path(LAST_SET).name:
+        read_checkpoint(RunFolder(path.parent.parent))
     elif path.name == METRICS:
         read_history(RunFolder(path.parent))
     elif path.suffix == ".toml":
@@ -69,18 +81,20 @@ def _read(path: Path) -> None:
 def contents(folder: Path) -> dict[str, Any]:
     """Everything in a folder by name, in a form that is equal for equal bits; without the clock and the lock.
 
-    What a dead process left half written counts too, under its own name: it should have been cleared away.
+    What a dead process left half written counts too, under its own name: it should have been cleared away. Of
+    checkpoints in parts the last whole one counts: sets bear names of chance, and the clock says which other is kept.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != LOCK:
+        if path.is_file() and path.name != LOCK and not path.parent.name.startswith("set-"):
             found[path.relative_to(folder).as_posix()] = _content(path)
     return found
 
 
 def _content(path: Path) -> Any:
-    if path.suffix == ".safetensors" and not path.name.startswith("."):
-        tensors, card = read_tensors(path)
+    checkpoint = read_checkpoint(RunFolder(path.parent.parent)) if path.name == Path(LAST_SET).name else None
+    if checkpoint is not None or (path.suffix == ".safetensors" and not path.name.startswith(".")):
+        tensors, card = read_tensors(path) if checkpoint is None else checkpoint
         digests = {name: hashlib.sha256(t.numpy().tobytes()).hexdigest() for name, t in sorted(tensors.items())}
         return digests, _timeless(card)
     if path.suffix == ".json":

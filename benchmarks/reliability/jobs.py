@@ -72,7 +72,9 @@ def write_rows(path: Path) -> None:
     path.write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def training(steps: int = STEPS, *, stop_after: int | None = None, checkpoint_seconds: float = 0.02) -> None:
+def training(
+    steps: int = STEPS, *, stop_after: int | None = None, checkpoint_seconds: float = 0.02, shard: bool = False
+) -> None:
     """A training without figures, in the folder ``run``; stopped after so many steps of its own."""
     from advect.workflows.fit import train
     from advect.workflows.request import TrainRequest
@@ -86,7 +88,7 @@ def training(steps: int = STEPS, *, stop_after: int | None = None, checkpoint_se
             steps=steps,
             batch_size=16,
             network="mlp-1x8",
-            training={"checkpoint_seconds": checkpoint_seconds, "validation_every": 10},
+            training={"checkpoint_seconds": checkpoint_seconds, "validation_every": 10, "shard": shard},
         ),
         stop=lambda: next(left, None) is None,
         evaluate=False,
@@ -117,11 +119,13 @@ def _samples() -> tuple[str, ...]:
 
 
 def job(name: str) -> Job:
-    """A job by name: ``train``, ``figures`` (a whole command with figures and report), ``sample`` or ``compare``."""
+    """A job by name: ``train``, ``steps``, ``parts``, ``figures`` (all of a command), ``sample`` or ``compare``."""
     if name == "train":
         return Job(name, (), training)
     if name == "steps":  # a checkpoint after every one of a few steps
         return Job(name, (), lambda: training(4, checkpoint_seconds=0.0))
+    if name == "parts":  # the same in parts, which a thread writes
+        return Job(name, (), lambda: training(8, checkpoint_seconds=0.0, shard=True))
     if name == "figures":
         return Job(name, (), command(_TRAIN))
     if name == "sample":

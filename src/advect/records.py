@@ -5,6 +5,7 @@
 A record never grows with a flag: a field that does not apply is None. Shapes are written as ``(batch, *event)``.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import IntEnum
@@ -380,6 +381,21 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Window:
+    """Some rows of a tensor that is held in parts.
+
+    Attributes:
+        first: The first of them.
+        rows: How many; 0 where there are fewer rows than parts.
+        whole: Rows of the whole tensor.
+    """
+
+    first: int
+    rows: int
+    whole: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """One line of life from a running training, sent to a `Sink`.
 
@@ -390,6 +406,8 @@ class Progress:
         rate: Steps per second.
         seconds_left: Estimated time left.
         shares: Where the time went: phase name to fraction.
+        rows_per_second: Rows trained on, by all processes together.
+        processes: The shares of each of several processes.
     """
 
     step: int
@@ -398,3 +416,5 @@ class Progress:
     rate: float
     seconds_left: float
     shares: Mapping[str, float] = field(default_factory=dict)
+    rows_per_second: float = math.nan
+    processes: tuple[Mapping[str, float], ...] = ()

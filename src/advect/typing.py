@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Progress, Regression, Solution
+from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Progress, Regression, Solution, Window
 
 Rows = Float[Tensor, "batch *event"]
 Times = Float[Tensor, " batch"]
@@ -266,6 +266,22 @@ class Base(Protocol):
 
     def log_prob(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Log-density ``(batch,)`` in nats; raises `UnsupportedError` where there is none."""
+        ...
+
+
+@runtime_checkable
+class PartSink(Protocol):
+    """Where each of several processes sends its part of a checkpoint, which is written while the training goes on."""
+
+    def begin(self, tensors: Mapping[str, Tensor], windows: Mapping[str, Window], state: Mapping[str, object]) -> None:
+        """Take a copy of what this process holds; ``windows`` are the rows of those tensors that are parts."""
+        ...
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Let a checkpoint count once all processes have written; all of them must ask together.
+
+        What went wrong in writing is raised here.
+        """
         ...
 
 

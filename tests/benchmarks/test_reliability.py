@@ -98,7 +98,7 @@ def test_kills_at_random_moments_change_no_bit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("work", "stride"), [("steps", 5), ("sample", 7)])
+@pytest.mark.parametrize(("work", "stride"), [("steps", 5), ("sample", 7), ("parts", 29)])
 def test_a_kill_before_any_file_operation_changes_no_bit(work, stride):
     """Every part of write, flush, rename, flush comes by: a file takes six, and no stride shares a factor with that."""
     found = kills.every_operation({"job": work, "first": 1, "stride": stride})

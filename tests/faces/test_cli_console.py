@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,17 @@ def test_the_live_line_has_loss_rate_and_time_left():
     )
     assert "under 1 s left" in progress_line(progress(999))
     assert "done" in progress_line(progress(1000))
+
+
+def test_the_live_line_of_several_processes_has_the_rows_of_all_and_the_shares_of_each():
+    both = replace(
+        progress(380), rows_per_second=2483.2, processes=({"network": 0.6}, {"network": 0.55, "messages": 1})
+    )
+    assert progress_line(both) == (
+        "step 380/1000  loss 0.4123  310 steps/s  2483 rows/s  2 s left  network 60/55%, coupling 0/0%, data 0/0%"
+    )
+    many = replace(both, processes=tuple({"network": 0.1 * n} for n in range(1, 9)))
+    assert "network 10%…80%, " in progress_line(many)
 
 
 def test_without_a_terminal_there_is_a_line_every_tenth(capsys):

@@ -53,7 +53,7 @@ VERBS = (
 )
 for place, verb in enumerate(VERBS):
     app.command(verb, sort_key=place)
-SHARED = ("train",)
+SHARED = ("train", "sample", "score", "evaluate")
 """Verbs that several processes do together; of all others torchrun's first process does everything."""
 
 
@@ -65,17 +65,22 @@ def run(arguments: Sequence[str]) -> int:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else DONE
     except CycloptsError as error:
-        say_error(refusal(error, list(app)).message)
+        if _first_to_speak():
+            say_error(refusal(error, list(app)).message)
         return REFUSED
     except AdvectError as error:
-        say_error(error.message)
+        if _first_to_speak():
+            say_error(error.message)
         return REFUSED
     except KeyboardInterrupt:
-        say_error("Interrupted. What was written before stays.")
+        if _first_to_speak():
+            say_error("Interrupted. What was written before stays.")
         return INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:
+        if not _first_to_speak():
+            return REFUSED if _out_of_memory(error) else FAULT
         if _out_of_memory(error):
             say_error("There is not enough memory for this. Ask for fewer rows at once, or use a smaller network.")
             return REFUSED
@@ -86,6 +91,15 @@ def run(arguments: Sequence[str]) -> int:
             "written before stays. Give the command again with ADVECT_TRACEBACK=1 to see where, and report it."
         )
         return FAULT
+
+
+def _first_to_speak() -> bool:
+    """Whether no other process that torchrun started has told of an error: several say the same thing once."""
+    if os.environ.get("WORLD_SIZE", "1") in ("", "1"):
+        return True
+    from advect.training import first_to_speak
+
+    return first_to_speak()
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -18,10 +18,14 @@ def evaluate(
     json: Json = False,
 ) -> int:
     """Held-out log-likelihood and two-sample metrics, each with its noise floor."""
+    from advect.training import joined
     from advect.workflows.again import evaluate_run
     from advect.workflows.evaluate import figures
 
-    evaluation = evaluate_run(run, data, seed=seed)
+    with joined() as workers:
+        evaluation = evaluate_run(run, data, seed=seed, workers=workers)
+    if not workers.leads:
+        return DONE
     if json:
         show_json(evaluation)
         return DONE

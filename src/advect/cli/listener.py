@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from advect.records import Finding, Progress
     from advect.workflows.preflight import Preflight
 
+SHOWN_PROCESSES = 4
 _OVERWRITE = "\r\x1b[2K"
 
 
@@ -75,12 +76,26 @@ class TerminalListener:
 
 
 def progress_line(progress: "Progress") -> str:
-    """``step 1200/5000  loss 0.412  310 steps/s  12 s left  network 61%, coupling 22%``."""
+    """``step 1200/5000  loss 0.412  310 steps/s  12 s left  network 61%, coupling 22%``.
+
+    Of several processes also the rows that all of them together train on, and each one's shares: ``network 61/58%``.
+    """
     shares = sorted(progress.shares.items(), key=lambda item: -item[1])
-    where = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3] if share >= 0.05)
+    where = ", ".join(f"{name} {_of_each(progress, name)}" for name, share in shares[:3] if share >= 0.05)
     rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
     left = "done" if progress.step == progress.steps else f"{_coarse(progress.seconds_left)} left"
-    return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate} steps/s  {left}  {where}"
+    rate += " steps/s"
+    if progress.processes:  # what sharing the rows of a step has gained
+        rate += f"  {progress.rows_per_second:.0f} rows/s"
+    return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate}  {left}  {where}"
+
+
+def _of_each(progress: "Progress", phase: str) -> str:
+    """The share of a phase; of several processes that of each, or of the least and the most of many."""
+    each = [shares.get(phase, 0.0) for shares in progress.processes] or [progress.shares[phase]]
+    if len(each) > SHOWN_PROCESSES:
+        return f"{min(each):.0%}…{max(each):.0%}"
+    return "/".join(f"{100 * share:.0f}" for share in each) + "%"
 
 
 def _coarse(seconds: float) -> str:
@@ -93,6 +108,9 @@ def show_preflight(preflight: "Preflight", line: Callable[[str], None]) -> None:
     for finding in preflight.findings:
         line(f"  {finding_line(finding)}")
     line(preflight.model)
+    if preflight.seconds != preflight.seconds:  # NaN: a step takes all processes
+        line(f"{preflight.steps} steps, by processes that share the weights")
+        return
     line(
         f"{preflight.steps} steps at {preflight.seconds_per_step * 1000:.2g} ms: "
         f"about {duration(preflight.seconds)} of training"

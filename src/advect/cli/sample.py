@@ -89,52 +89,59 @@ def sample(
     json: Json = False,
 ) -> int:
     """Draw new rows from a run, or complete given ones, as the same kind of table."""
+    from advect.training import joined
     from advect.workflows.complete import complete
     from advect.workflows.generate import SolverChoice, generate
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination, write_samples
+    from advect.workflows.shared import share_out
     from advect.workflows.snapshots import last_time
 
-    artefact = open_run(run)
-    if out is not None:
-        check_destination(out, pictures=artefact.schema.image)
-    weak = None if guide_with is None else open_run(guide_with)
-    weight = float(weak is not None) if guidance is None else guidance
-    between = guidance_interval or (0.0, 1.0)
-    choice = SolverChoice(solver, steps, tol, weight, between, schedule, noise, weak)
-    if given is None:
-        _refuse_unused(draws, observed_noise)
-        count = 1000 if rows is None else rows
-        drawn = generate(artefact, count, condition=condition, choice=choice, seed=seed, at=at or last_time(artefact))
-    else:
-        if rows is not None:
-            raise ConfigError("-n and --given contradict one another", where="-n", remedy="Say how often with --draws.")
-        if at:
-            raise ConfigError("--at and --given contradict one another", where="--at", remedy="Give one of them.")
-        drawn = complete(
-            artefact,
-            str(given),
-            draws=1 if draws is None else draws,
-            noise=observed_noise or 0.0,
-            condition=condition,
-            choice=choice,
-            seed=seed,
-        )
+    _refuse_contradictions(given, rows, at, draws, observed_noise)
+    with joined() as workers:
+        artefact = share_out(open_run(run), workers)
+        if out is not None:
+            check_destination(out, pictures=artefact.schema.image)
+        weak = None if guide_with is None else open_run(guide_with)
+        weight = float(weak is not None) if guidance is None else guidance
+        between = guidance_interval or (0.0, 1.0)
+        choice = SolverChoice(solver, steps, tol, weight, between, schedule, noise, weak)
+        if given is None:
+            count, times = 1000 if rows is None else rows, at or last_time(artefact)
+            drawn = generate(artefact, count, condition=condition, choice=choice, seed=seed, at=times)
+        else:
+            drawn = complete(
+                artefact,
+                str(given),
+                draws=1 if draws is None else draws,
+                noise=observed_noise or 0.0,
+                condition=condition,
+                choice=choice,
+                seed=seed,
+            )
+    if not workers.leads:
+        return DONE
     if out is not None:
         write_samples(drawn.table, out, artefact.schema)
     _show(drawn, out, seed, json)
     return DONE
 
 
-def _refuse_unused(draws: int | None, observed_noise: float | None) -> None:
-    """Settings of ``--given`` without it."""
-    if draws is None and observed_noise is None:
-        return
-    raise ConfigError(
-        "there are no given rows",
-        where="--draws" if draws is not None else "--observed-noise",
-        remedy="Name them with --given FILE.",
-    )
+def _refuse_contradictions(
+    given: Path | None, rows: int | None, at: tuple[str, ...], draws: int | None, observed_noise: float | None
+) -> None:
+    """Settings of new rows with ``--given``, and those of ``--given`` without it."""
+    if given is not None:
+        if rows is not None:
+            raise ConfigError("-n and --given contradict one another", where="-n", remedy="Say how often with --draws.")
+        if at:
+            raise ConfigError("--at and --given contradict one another", where="--at", remedy="Give one of them.")
+    elif draws is not None or observed_noise is not None:
+        raise ConfigError(
+            "there are no given rows",
+            where="--draws" if draws is not None else "--observed-noise",
+            remedy="Name them with --given FILE.",
+        )
 
 
 def _show(drawn: "Generated", out: Path | None, seed: int, json: bool) -> None:

@@ -31,21 +31,26 @@ def score(
 ) -> int:
     """Log-probability of each row in nats, in the units of the data, with its standard error."""
     from advect.data import read_like, write_table
+    from advect.training import joined
     from advect.workflows.held_out import summary
     from advect.workflows.open import open_run
     from advect.workflows.report import check_destination
     from advect.workflows.score import score as run_score
     from advect.workflows.score import score_table
+    from advect.workflows.shared import share_out
     from advect.workflows.solver_error import at_tolerance, doubts, solver_error, with_solver_error
 
     if out is not None:
         check_destination(out, pictures=False)
-    artefact = open_run(run)
-    rows = read_like(data, artefact.schema)
-    if tol is not None:
-        artefact = at_tolerance(artefact, tol)
-    scored = run_score(artefact, rows, importance_samples=samples, seed=seed)
-    errors = solver_error(artefact, rows, scored, seed=seed) if check_solver else None
+    with joined() as workers:
+        artefact = share_out(open_run(run), workers)
+        rows = read_like(data, artefact.schema)
+        if tol is not None:
+            artefact = at_tolerance(artefact, tol)
+        scored = run_score(artefact, rows, importance_samples=samples, seed=seed)
+        errors = solver_error(artefact, rows, scored, seed=seed) if check_solver else None
+    if not workers.leads:
+        return DONE
     table = score_table(scored) if errors is None else with_solver_error(score_table(scored), errors)
     if out is not None:
         write_table(table, out)

@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from advect.errors import ConfigError
 from advect.flows.guidance import Guided
 from advect.flows.step_error import doubled, has_few_steps, refuse_few_steps, step_error
+from advect.flows.turns import twin
 from advect.records import Mapped, Solution, Status
 from advect.solvers import Adams3, Adaptive, ExactDivergence, HutchinsonDivergence
 from advect.solvers.along import Along
@@ -211,7 +212,7 @@ class ContinuousMap(Bijection):
         log_det: bool,
         generator: Generator | None,
     ) -> Mapped:
-        again = twin(generator)
+        again = None if generator is None else twin(generator)
         solution = self.integrate(x, condition, direction=direction, log_det=log_det, generator=generator)
         status, nfe, error = solution.status, solution.nfe, solution.log_abs_det_error
         trains = log_det and self._solver_in_training is not None
@@ -274,15 +275,6 @@ class ContinuousMap(Bijection):
         """The solvers, for ``print``."""
         training = f", training_solver={self.training_solver}" if self.training_solver is not None else ""
         return f"solver={self.solver}, likelihood_solver={self.likelihood_solver}{training}"
-
-
-def twin(generator: Generator | None) -> Generator | None:
-    """A generator that will draw the same as this one."""
-    if generator is None:
-        return None
-    twin = Generator(generator.device)
-    twin.set_state(generator.get_state())
-    return twin
 
 
 def _came_back(x: Tensor, back: Tensor, tolerance: float) -> Tensor:

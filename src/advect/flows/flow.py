@@ -21,6 +21,7 @@ from advect.flows.base import check_num_rows
 from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
 from advect.flows.notebook import flow_table
+from advect.flows.turns import Record, Runner, in_turn, joined, record_of, run_chunks
 from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
 from advect.transforms.bijection import ANY_CONDITION, Likelihood, least_known
@@ -39,6 +40,7 @@ class Flow(nn.Module):
         map: Invertible map between data and source.
         event_shape: Shape of one data row, where the map changes the shape of the base's.
         chunk_rows: Rows handled at a time; by default chosen from the size of a row.
+        runner: Who computes the chunks; by default this process, one after another.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class Flow(nn.Module):
         *,
         event_shape: tuple[int, ...] | None = None,
         chunk_rows: int | None = None,
+        runner: Runner = in_turn,
     ) -> None:
         super().__init__()
-        self.base, self.map = base, map
+        self.base, self.map, self.runner = base, map, runner
         shape = event_shape if event_shape is not None else getattr(base, "event_shape", None)
         if shape is None:
             raise ConfigError(
@@ -102,11 +105,13 @@ class Flow(nn.Module):
     ) -> Estimate:
         """Log-density in nats with its standard error, status and NFE per row."""
         self._check_rows(x)
-        codes, densities = [], []
-        for rows, given in self._chunks(x, condition):
-            codes.append(self.map.encode(rows, self._for_map(given), log_det=True, generator=generator))
-            densities.append(self._density(codes[-1].value, given, codes[-1], sign=1.0))
-        density, code = torch.cat(densities), _join(codes)
+
+        def scored(rows: Tensor, given: Tensor | None, own: Generator | None) -> Record:
+            code = self.map.encode(rows, self._for_map(given), log_det=True, generator=own)
+            return record_of(code) | {"density": self._density(code.value, given, code, sign=1.0)}
+
+        found = self._each_chunk(scored, x, condition, generator)
+        density, code = torch.cat([record["density"] for record in found]), joined(found)
         error = torch.zeros_like(density) if code.standard_error is None else code.standard_error
         outside = torch.isneginf(density).to(code.status.dtype) * int(Status.OUTSIDE_SUPPORT)  # of map or base
         return Estimate(density, error, torch.maximum(code.status, outside), code.nfe)
@@ -116,12 +121,13 @@ class Flow(nn.Module):
     ) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " batch"]]:
         """Draw rows with their log-density in nats, in one pass; equal to `log_prob` of the rows to tolerance."""
         z = self.base.sample(check_num_rows(num_rows), condition, generator=generator)
-        values, densities = [], []
-        for rows, given in self._chunks(z, condition):
-            drawn = self.map.decode(rows, self._for_map(given), log_det=True, generator=generator)
-            values.append(drawn.value)
-            densities.append(self._density(rows, given, drawn, sign=-1.0))
-        return torch.cat(values), torch.cat(densities)
+
+        def drawn(rows: Tensor, given: Tensor | None, own: Generator | None) -> Record:
+            moved = self.map.decode(rows, self._for_map(given), log_det=True, generator=own)
+            return {"value": moved.value, "density": self._density(rows, given, moved, sign=-1.0)}
+
+        found = self._each_chunk(drawn, z, condition, generator)
+        return torch.cat([record["value"] for record in found]), torch.cat([record["density"] for record in found])
 
     def distribution(self, condition: Tensor | None = None, *, validate_args: bool | None = None) -> FlowDistribution:
         """The flow as a `torch.distributions.Distribution`; conditions ``(*batch, *condition)`` are its batch."""
@@ -179,14 +185,15 @@ class Flow(nn.Module):
             else self.base.sample(check_num_rows(start), condition, generator=generator)
         )
         before, ode, after = self.split_at_ode("trajectory")
-        pieces = []
-        for rows, given in self._chunks(z, condition):
+
+        def moved(rows: Tensor, given: Tensor | None, own: Generator | None) -> Record:
             inner = after.decode(rows, _if_taken(after, given), log_det=False).value
             flat = ode.trajectory(inner, times, given).flatten(0, 1)
             tiled = None if given is None else given.repeat(len(times), *([1] * (given.ndim - 1)))
             outer = before.decode(flat, _if_taken(before, tiled), log_det=False).value
-            pieces.append(outer.unflatten(0, (len(times), rows.shape[0])))
-        return torch.cat(pieces, 1)
+            return {"states": outer.unflatten(0, (len(times), rows.shape[0]))}
+
+        return torch.cat([record["states"] for record in self._each_chunk(moved, z, condition, None)], 1)
 
     def velocity(
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
@@ -257,7 +264,7 @@ class Flow(nn.Module):
         """
         self._ode_for(f"with_options({', '.join(options)})")
         changed = _replace_ode(self.map, lambda ode: ode.with_options(**options))
-        copy = Flow(self.base, changed, event_shape=self.event_shape, chunk_rows=self.chunk_rows)
+        copy = Flow(self.base, changed, event_shape=self.event_shape, chunk_rows=self.chunk_rows, runner=self.runner)
         copy.training = self.training
         return copy
 
@@ -269,8 +276,21 @@ class Flow(nn.Module):
         log_det: bool,
         generator: Generator | None,
     ) -> Mapped:
-        chunks = self._chunks(rows, condition)
-        return _join([verb(x, self._for_map(given), log_det=log_det, generator=generator) for x, given in chunks])
+        def mapped(x: Tensor, given: Tensor | None, own: Generator | None) -> Record:
+            return record_of(verb(x, self._for_map(given), log_det=log_det, generator=own))
+
+        return joined(self._each_chunk(mapped, rows, condition, generator))
+
+    def _each_chunk(
+        self,
+        work: Callable[[Tensor, Tensor | None, Generator | None], Record],
+        rows: Tensor,
+        condition: Tensor | None,
+        generator: Generator | None,
+    ) -> list[Record]:
+        """What comes out of every chunk."""
+        chunks = list(self._chunks(rows, condition))
+        return run_chunks(self.runner, lambda number, own: work(*chunks[number], own), len(chunks), generator)
 
     def _for_map(self, condition: Tensor | None) -> Tensor | None:
         """The condition; None for a map that takes none over a base that does, which then is what uses it."""
@@ -343,20 +363,3 @@ def _replace_ode(map: Bijection, change: Callable[[ContinuousMap], ContinuousMap
 def _if_taken(map: Compose, condition: Tensor | None) -> Tensor | None:
     """The condition for a part of the map, None where the part takes none."""
     return None if map.condition_shape is None else condition
-
-
-def _join(parts: list[Mapped]) -> Mapped:
-    """One record from the records of the chunks."""
-    return Mapped(
-        value=torch.cat([p.value for p in parts]),
-        log_abs_det_jacobian=_cat([p.log_abs_det_jacobian for p in parts]),
-        status=torch.cat([p.status for p in parts]),
-        standard_error=_cat([p.standard_error for p in parts]),
-        nfe=_cat([p.nfe for p in parts]),
-    )
-
-
-def _cat(parts: list[Tensor | None]) -> Tensor | None:
-    """The parts end to end; None where the map does not report the quantity."""
-    held = [part for part in parts if part is not None]
-    return torch.cat(held) if held else None

@@ -119,7 +119,7 @@ def on_schedule(flow: Flow, schedule: Schedule) -> Rescheduled:
         base, start = IsotropicNormal(shape, size), start_law(weights, size, mean, spectrum)
         like = flow.base.sample(1)
         base.to(like.device, like.dtype)
-    copy = Flow(base, map, event_shape=flow.event_shape, chunk_rows=flow.chunk_rows)
+    copy = Flow(base, map, event_shape=flow.event_shape, chunk_rows=flow.chunk_rows, runner=flow.runner)
     copy.train(flow.training)
     return Rescheduled(copy, start, end_weights(old, float(clock.time[1])))
 

@@ -5,8 +5,9 @@ Tensors are safetensors with a JSON card, settings are TOML, figures are JSON: n
 
 from advect.run.artefact import Artefact, read_card, write_artefact
 from advect.run.card import Setting, differences, read_config, render, values
-from advect.run.folder import CHECKPOINT, CONFIG, EVALUATION, METRICS, MODEL, REPORT, RunFolder
-from advect.run.sink import FolderSink, MemorySink, read_checkpoint, read_history
+from advect.run.folder import CHECKPOINT, CONFIG, EVALUATION, LAST_SET, METRICS, MODEL, REPORT, RunFolder
+from advect.run.sets import SetWriter, remove_sets
+from advect.run.sink import FolderSink, MemorySink, has_checkpoint, read_checkpoint, read_history
 from advect.run.standing import Standing, standing_of
 from advect.run.tensors import load_weights, read_tensors, write_tensors
 
@@ -14,6 +15,7 @@ __all__ = [
     "CHECKPOINT",
     "CONFIG",
     "EVALUATION",
+    "LAST_SET",
     "METRICS",
     "MODEL",
     "REPORT",
@@ -21,15 +23,18 @@ __all__ = [
     "FolderSink",
     "MemorySink",
     "RunFolder",
+    "SetWriter",
     "Setting",
     "Standing",
     "differences",
+    "has_checkpoint",
     "load_weights",
     "read_card",
     "read_checkpoint",
     "read_config",
     "read_history",
     "read_tensors",
+    "remove_sets",
     "render",
     "standing_of",
     "values",

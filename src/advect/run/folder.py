@@ -28,6 +28,8 @@ CONFIG, MODEL, METRICS, EVALUATION, REPORT = (
     "report.html",
 )
 CHECKPOINT = "checkpoint/state.safetensors"
+LAST_SET = "checkpoint/last.json"
+"""In place of the former, of a run whose checkpoints are written in parts (`run.sets`)."""
 LOCK = ".lock"
 _ATTEMPTS, _WAIT = 3, 0.1
 

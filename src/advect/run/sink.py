@@ -9,7 +9,9 @@ from torch import Tensor
 from advect.errors import RunFolderError
 from advect.files import write_text
 from advect.records import Progress
-from advect.run.folder import CHECKPOINT, METRICS, RunFolder
+from advect.run.folder import CHECKPOINT, LAST_SET, METRICS, RunFolder
+from advect.run.parts import Wanted
+from advect.run.sets import read_last_set
 from advect.run.tensors import read_tensors, write_tensors
 
 
@@ -93,11 +95,23 @@ def read_history(folder: RunFolder) -> list[dict]:
         ) from error
 
 
-def read_checkpoint(folder: RunFolder) -> tuple[dict[str, Tensor], dict] | None:
+def read_checkpoint(folder: RunFolder, wanted: Wanted | None = None) -> tuple[dict[str, Tensor], dict] | None:
     """The last checkpoint, or None when there is none yet.
+
+    Args:
+        folder: The run.
+        wanted: Which rows of each tensor to read, of a checkpoint in parts; by default all.
 
     Raises:
         RunFolderError: It is damaged.
     """
+    found = read_last_set(folder, wanted)
+    if found is not None:
+        return found
     path = folder.file(CHECKPOINT)
     return read_tensors(path) if path.exists() else None
+
+
+def has_checkpoint(folder: RunFolder) -> bool:
+    """Whether there is a checkpoint."""
+    return folder.file(LAST_SET).exists() or folder.file(CHECKPOINT).exists()

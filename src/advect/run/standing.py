@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from advect.errors import RunFolderError
 from advect.run.card import read_config
-from advect.run.folder import CHECKPOINT, METRICS, MODEL, REPORT, RunFolder
+from advect.run.folder import CHECKPOINT, LAST_SET, METRICS, MODEL, REPORT, RunFolder
+from advect.run.sets import last_numbers
 from advect.run.sink import read_history
 from advect.run.tensors import KEY
 
@@ -73,7 +74,7 @@ def standing_of(folder: RunFolder, *, now: float | None = None) -> Standing:
     marks = _marks(history, _checkpoint_mark(folder))
     step, seconds = marks[-1] if marks else (0, None)
     rate = _rate(marks)
-    signs = [t for name in (METRICS, CHECKPOINT) if (t := _changed(folder, name)) is not None]
+    signs = [t for name in (METRICS, CHECKPOINT, LAST_SET) if (t := _changed(folder, name)) is not None]
     age = max(now - max(signs), 0.0) if signs else None
     left = None
     if state == "started" and isinstance(steps, int) and rate:
@@ -116,7 +117,10 @@ def _patience(training: Mapping) -> float:
 
 def _checkpoint_mark(folder: RunFolder) -> tuple[int, float] | None:
     """Step and seconds of the last checkpoint; only the header of the file is read."""
+    numbers = last_numbers(folder)
     try:
+        if numbers is not None:
+            return int(numbers["step"]), float(numbers["seconds"])
         with safe_open(folder.file(CHECKPOINT), framework="pt", device="cpu") as stream:
             card = json.loads((stream.metadata() or {}).get(KEY, "{}"))["card"]
         return int(card["step"]), float(card["seconds"])

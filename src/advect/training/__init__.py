@@ -8,7 +8,8 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Epochs
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
-from advect.training.loop import Outcome, Trainer
+from advect.training.loop import Trainer
+from advect.training.outcome import Outcome
 from advect.training.pool import Pool
 from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
@@ -16,7 +17,7 @@ from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
 from advect.training.taught import TaughtBatches, TaughtRows
-from advect.training.workers import ALONE, LostWorkerError, Workers, joined, launched
+from advect.training.workers import ALONE, LostWorkerError, Workers, first_to_speak, joined, launched
 
 __all__ = [
     "ALONE",
@@ -39,6 +40,7 @@ __all__ = [
     "TrainingState",
     "WeightAverage",
     "Workers",
+    "first_to_speak",
     "generator_for",
     "joined",
     "launched",

@@ -31,6 +31,8 @@ class TrainingConfig:
             those of its parts added up. 0 takes all rows of a batch together.
         precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
+        shard: Spread weights, averages and moments over the processes that share a training, so that a larger network
+            fits (see `sharding`); one process alone holds all. Checkpoints are then written in parts, one a process.
         probe_share: The share of the training time that figures of the weights on the way may take, see `probes`; 0
             measures none.
         seed: Of every draw the loop makes.
@@ -51,6 +53,7 @@ class TrainingConfig:
     pool_uses: int = 1
     microbatch: int = 0
     precision: str = "float32"
+    shard: bool = False
     probe_share: float = 0.03
     seed: int = 0
 

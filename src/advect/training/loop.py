@@ -6,9 +6,9 @@ is a method and is timed, so that the live line can say where the time goes.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
+from advect.training.agreement import Agreed, agree, shares_of_all
 from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
@@ -25,39 +26,16 @@ from advect.training.direct import Direct, direct_for, drawn_for
 from advect.training.divergence import DivergenceWatch
 from advect.training.flat import Flat, can_be_flat
 from advect.training.optimiser import FusedAdamW, gradient_norm
+from advect.training.outcome import Outcome
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
+from advect.training.sharding import spread_over
 from advect.training.shares import pieces_of, row_losses, share_losses, total_weight
 from advect.training.state import TrainingState
 from advect.training.workers import ALONE, LostWorkerError, Workers
-from advect.typing import Objective, Sink
-
-_REASONS = ("finished", "deadline", "stopped")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a call of `Trainer.run` ended.
-
-    Attributes:
-        finished: All steps were done (or the deadline closed the run); False after a request to stop.
-        step: Steps done.
-        best_value: Lowest validation loss (NaN without validation).
-        best_step: Where it was.
-        seconds: Training time over all continuations.
-        reason: ``finished``, ``stopped`` or ``deadline``.
-        shares: Where the time of this call went: phase name to fraction.
-    """
-
-    finished: bool
-    step: int
-    best_value: float
-    best_step: int
-    seconds: float
-    reason: str
-    shares: Mapping[str, float] = field(default_factory=dict)
+from advect.typing import Objective, PartSink, Sink
 
 
 class Trainer:
@@ -74,9 +52,10 @@ class Trainer:
         validation_batches: How many batches a validation takes.
         probes: What else is measured of the averaged weights at a few validations, within `TrainingConfig.probe_share`.
         workers: The processes that share the rows of every batch.
+        parts: Where checkpoints go in place of the sink, a part from every process.
 
     Raises:
-        ConfigError: More processes than rows in a batch.
+        ConfigError: More processes than rows in a batch, or weights that cannot be spread over them as asked.
     """
 
     def __init__(
@@ -90,8 +69,9 @@ class Trainer:
         validation_batches: int = 4,
         probes: Sequence[Probe] = (),
         workers: Workers = ALONE,
+        parts: PartSink | None = None,
     ) -> None:
-        self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
+        self.objective, self.config, self.sink, self.parts = objective, config, sink, parts
         self.workers = workers
         if config.batch_size < workers.count:
             raise ConfigError(
@@ -104,17 +84,21 @@ class Trainer:
         draw = partial(drawn_for, objective, flow) if getattr(objective, "rowwise", False) else None
         self.batches = in_blocks(pool, config.seed, config.steps, draw)
         self.validation, self.validation_batches = validation, validation_batches
-        self.probes = Probes(probes, config.probe_share)
-        parameters = [p for p in flow.parameters() if p.requires_grad]
+        self.shards = spread_over(flow, objective, config, workers)
+        self.flow = flow if self.shards is None else self.shards.flow
+        trained = flow if self.shards is None else self.shards.held
+        # Probes look at the model as a whole, and where the weights are spread out there is none.
+        self.probes = Probes(probes if self.shards is None else (), config.probe_share)
+        parameters = [p for p in trained.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError("the flow has no trainable parameters", where="training")
         self.optimizer = FusedAdamW(
             parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self.parameters = parameters
-        self.values = Flat(parameters) if can_be_flat(parameters) else None
+        self.values = Flat(parameters) if self.shards is None and can_be_flat(parameters) else None
         self._lay_flat()
-        self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay, self.values))
+        self.state = TrainingState(trained, self.optimizer, WeightAverage(trained, config.ema_decay, self.values))
         self._direct: Direct | None = None
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
@@ -139,22 +123,26 @@ class Trainer:
         # the caller's state is put back afterwards.
         with torch.random.fork_rng(devices=self._accelerators):
             self._make_ready()
-            self.workers.spread(list(self.state.tensors().values()))
+            self._spread()
             self._clock.start(self.state.step)
             self.probes.begin()
             while self.state.step < self.config.steps:
-                reason = self._reason_to_leave(stop, deadline)
+                seconds = self.config.checkpoint_seconds
+                agreed = agree(self.workers, self._clock, stop=stop, deadline=deadline, checkpoint_seconds=seconds)
+                reason = agreed.reason
                 if reason != "finished":
                     break
                 self._guarded_step()
-                self._after_step()
+                self._after_step(agreed)
             self.flow.eval()
             self._clock.settle(self.state)
             if reason != "stopped" and self.state.validated != self.state.step:  # a continued run may be past it
                 self._validate()
-            self._checkpoint()
+            self._checkpoint(last=True)
         if reason != "stopped":
             self.state.use_best()
+            if self.shards is not None:
+                self.shards.restore()
         state = self.state
         return Outcome(
             finished=reason != "stopped",
@@ -209,12 +197,14 @@ class Trainer:
         try:
             self._train_step()
         except LostWorkerError:
-            self._checkpoint()
+            if self.parts is None:  # a part of a checkpoint is none
+                self._checkpoint()
             raise
         except AdvectError as error:
             if not isinstance(error, DataError | ArithmeticError):
+                self._settle()
                 raise
-            self._checkpoint()
+            self._checkpoint(last=True)
             place = f"{self._place()}: {error.where}" if error.where else self._place()
             raise TrainingError(error.what, where=place, remedy=error.remedy) from error
 
@@ -227,13 +217,13 @@ class Trainer:
         self._seed_layers(step)
 
         batch = self.batches.draw(step, generator, self._clock.phase)
-        if step == 0 and not self._whole(batch):
+        if step == 0 and self.shards is None and not self._whole(batch):
             self._first_look(batch, generator)
         with self._clock.phase("network"):
             gradients, loss, flat = self._gradients(batch, generator)
         if self.workers.count > 1:
             with self._clock.phase("messages"):
-                self.workers.add([*gradients, loss])
+                self.workers.add([*(gradients if self.shards is None else self.shards.apart()), loss])
         with self._clock.phase("optimiser"):
             value = self._clipped(gradients, loss)
             rate = learning_rate(step, self.config)
@@ -284,7 +274,12 @@ class Trainer:
         """Show all rows of the first batch to layers that start from what they see, before any sees its share alone."""
         self._mean_loss(batch, torch.Generator(generator.device).set_state(generator.get_state()))
         self._seed_layers(self.state.step)
-        self.workers.spread(list(self.state.tensors().values()))
+        self._spread()
+
+    def _spread(self) -> None:
+        """Give all processes the leader's state; where it is spread out each has read its own part of the same."""
+        if self.shards is None:
+            self.workers.spread(list(self.state.tensors().values()))
 
     def _gradients(self, batch: Batch, generator: Generator) -> tuple[list[Tensor], Tensor, Direct | None]:
         """The gradients and the loss; of several processes this one's part of them.
@@ -302,11 +297,13 @@ class Trainer:
             loss.backward()
             shares.append(loss.detach())
         loss = shares[0] if len(shares) == 1 else torch.stack(shares).sum()
+        if self.shards is not None:
+            return self.shards.collect(), loss, None
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None], loss, None
 
     def _clipped(self, gradients: list[Tensor], loss: Tensor) -> float:
         """The loss, once gradients are clipped; anything non-finite stops the run before the weights change."""
-        norm = gradient_norm(gradients)
+        norm = gradient_norm(gradients) if self.shards is None else self.shards.norm()
         # The one place where the loop waits for an accelerator.
         value, size = torch.stack([loss.to(norm.dtype), norm]).tolist()
         if math.isfinite(value) and math.isfinite(size):
@@ -315,7 +312,7 @@ class Trainer:
                 torch._foreach_mul_(gradients, share)
             return value
         self.state.optimizer.zero_grad(set_to_none=True)
-        self._checkpoint()
+        self._checkpoint(last=True)
         what = "loss" if not math.isfinite(value) else "gradient"
         raise TrainingError(
             f"the {what} is not finite ({value:.3g}); the step was not taken and the state before it is kept",
@@ -332,20 +329,18 @@ class Trainer:
 
     # Between steps
 
-    def _reason_to_leave(self, stop: Callable[[], bool], deadline: float | None) -> str:
-        """``stopped`` or ``deadline`` as soon as one of the processes has that reason, else ``finished``."""
-        late = deadline is not None and time.monotonic() > deadline
-        return _REASONS[self.workers.largest(2 if stop() else int(late))]
-
-    def _after_step(self) -> None:
+    def _after_step(self, agreed: Agreed) -> None:
         state, config = self.state, self.config
         if state.step % config.validation_interval == 0 and state.step < config.steps:
             with self._clock.phase("validation"):
                 self._validate()
-        if self._clock.since_line() > 0.5 or state.step == config.steps:
+        if agreed.line or state.step == config.steps:
             progress = self._clock.line(state.step, config.steps)
-            self.sink.progress(progress)
-        if self._clock.since_checkpoint() > config.checkpoint_seconds:
+            rows, processes = progress.rate * config.batch_size, shares_of_all(self.workers, progress.shares)
+            self.sink.progress(replace(progress, rows_per_second=rows, processes=processes))
+        if self.parts is not None:
+            self.parts.settle()
+        if agreed.checkpoint:
             self._clock.settle(state)
             self._checkpoint()
 
@@ -388,9 +383,20 @@ class Trainer:
         """The same generators in every validation: of the rows (0) and of the losses (1)."""
         return [generator_for(self.config.seed, VALIDATION, stream, index) for index in range(self.validation_batches)]
 
-    def _checkpoint(self) -> None:
-        if not self._watch.calm:  # what was kept before is better
-            return
-        self._watch.kept = self.state.step
-        self._clock.checkpointed()
-        self.sink.checkpoint(self.state.tensors(), self.state.numbers())
+    def _checkpoint(self, *, last: bool = False) -> None:
+        """Keep the state; the last one is on the disk when this returns."""
+        if self._watch.calm:  # else what was kept before is better
+            self._watch.kept = self.state.step
+            self._clock.checkpointed()
+            tensors, numbers = self.state.tensors(), self.state.numbers()
+            if self.parts is None:
+                self.sink.checkpoint(tensors, numbers)
+            else:
+                self.parts.begin(tensors, {} if self.shards is None else self.shards.windows(tensors), numbers)
+        if last:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait until the last checkpoint counts."""
+        if self.parts is not None:
+            self.parts.settle(wait=True)

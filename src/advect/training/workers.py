@@ -1,9 +1,9 @@
-"""Several processes at one training, each with its share of the rows of every batch.
+"""Several processes at one piece of work, each with its share of the rows.
 
-Every process makes all draws of a step, for the whole batch, and takes the loss of its rows; gradients are added up.
-So the loss of a step does not depend on the number of processes beyond rounding, and all of them hold the same weights
-at all times. `torchrun` says who is who in the environment; the messages are torch.distributed's (gloo on processors,
-NCCL on NVIDIA cards).
+In a training every process makes all draws of a step, for the whole batch, and takes the loss of its rows; gradients
+are added up. So the loss of a step does not depend on the number of processes beyond rounding, and all of them hold the
+same weights at all times. `torchrun` says who is who in the environment; the messages are torch.distributed's (gloo on
+processors, NCCL on NVIDIA cards).
 """
 
 import os
@@ -15,17 +15,20 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from advect.errors import ConfigError, TrainingError
 
 PATIENCE_SECONDS = 60.0
 """How long a process waits for the others; a process that is gone is noticed at once by most of its neighbours."""
 
-_REMEDY = "Start the same command again: it continues from the last checkpoint."
+_ASKING_SECONDS = 5.0  # for the question who has told of an error
+
+_REMEDY = "Give the same command again; a training continues from its last checkpoint."
 
 
 class LostWorkerError(TrainingError):
-    """Another process of the training is gone, or did not answer in time."""
+    """Another process is gone, or did not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,53 @@ class Workers:
         """
         self._for_each_kind(tensors, lambda flat: dist.broadcast(flat, 0))
 
-    def largest(self, number: int) -> int:
-        """The largest of the processes' numbers, on all of them."""
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest of the processes' numbers, place by place, on all of them."""
         if self.count == 1:
-            return number
-        value = torch.tensor([number])
-        self._for_each_kind([value], lambda flat: dist.all_reduce(flat, dist.ReduceOp.MAX))
-        return int(value)
+            return list(numbers)
+        values = torch.tensor(numbers)
+        self._for_each_kind([values], lambda flat: dist.all_reduce(flat, dist.ReduceOp.MAX))
+        return values.tolist()
 
     def leading(self, number: int) -> int:
         """The leader's number, on all of them."""
         value = torch.tensor([number])
         self.spread([value])
         return int(value)
+
+    def exchange(self, content: bytes) -> list[bytes]:
+        """The content of every process, in their order, on all of them.
+
+        Raises:
+            LostWorkerError: A process is gone.
+        """
+        if self.count == 1 or not self.connected:
+            return [content]
+        place = _messages_on()
+        lengths = [torch.zeros(1, dtype=torch.long, device=place) for _ in range(self.count)]
+        with self._heard():
+            dist.all_gather(lengths, torch.tensor([len(content)], device=place))
+            longest = max(int(length) for length in lengths)
+            own = torch.zeros(longest, dtype=torch.uint8)
+            if content:
+                own[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            parts = [torch.zeros(longest, dtype=torch.uint8, device=place) for _ in range(self.count)]
+            if longest:
+                dist.all_gather(parts, own.to(place))
+        pairs = zip(parts, lengths, strict=True)
+        return [part[: int(length)].cpu().numpy().tobytes() for part, length in pairs]
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """What torch says of a message that did not arrive becomes an error with a remedy."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise LostWorkerError(
+                "another process is gone or does not answer",
+                where=f"process {self.rank} of {self.count}",
+                remedy=_REMEDY,
+            ) from error
 
     def _for_each_kind(self, tensors: Sequence[Tensor], message: Callable[[Tensor], object]) -> None:
         """One message for all tensors of a device and dtype: many small ones would wait many times."""
@@ -95,14 +132,8 @@ class Workers:
         for group in kinds.values():
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
             carried = flat.to(_messages_on(), torch.uint8 if flat.dtype == torch.bool else flat.dtype)
-            try:
+            with self._heard():
                 message(carried)
-            except RuntimeError as error:
-                raise LostWorkerError(
-                    "another process of this training is gone or does not answer",
-                    where=f"process {self.rank} of {self.count}",
-                    remedy=_REMEDY,
-                ) from error
             parts = carried.to(flat).split([tensor.numel() for tensor in group])
             with torch.no_grad():
                 for tensor, part in zip(group, parts, strict=True):
@@ -142,8 +173,13 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
     if cuda:
         torch.cuda.set_device(local % torch.cuda.device_count())
     try:
+        store = _meeting_place(rank, count, PATIENCE_SECONDS)
         dist.init_process_group(
-            "nccl" if cuda else "gloo", rank=rank, world_size=count, timeout=timedelta(seconds=PATIENCE_SECONDS)
+            "nccl" if cuda else "gloo",
+            store=dist.PrefixStore("advect", store),
+            rank=rank,
+            world_size=count,
+            timeout=timedelta(seconds=PATIENCE_SECONDS),
         )
     except (RuntimeError, ValueError) as error:
         raise LostWorkerError(
@@ -153,6 +189,26 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
         yield Workers(rank, count)
     finally:
         dist.destroy_process_group()
+
+
+def first_to_speak(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the first on its machine to tell of an error; the others then need not.
+
+    An error comes to all processes alike, or to one, whose silence then is the others' error.
+    """
+    if not launched(environment):
+        return True
+    try:
+        store = _meeting_place(int(environment["RANK"]), int(environment["WORLD_SIZE"]), _ASKING_SECONDS)
+        return store.add(f"told on machine {environment.get('GROUP_RANK', 0)}", 1) == 1
+    except (KeyError, ValueError, RuntimeError):  # nobody can be asked
+        return True
+
+
+def _meeting_place(rank: int, count: int, seconds: float) -> dist.Store:
+    """The store through which the processes find one another; with torchrun it outlives each of them."""
+    store, _, _ = next(rendezvous("env://", rank, count, timeout=timedelta(seconds=seconds)))
+    return store
 
 
 def _messages_on() -> torch.device:

@@ -13,10 +13,12 @@ from advect.errors import AdvectError, DataError
 from advect.files import check_writable
 from advect.records import Table
 from advect.run import EVALUATION, REPORT, Artefact, RunFolder
+from advect.training import ALONE, Workers
 from advect.workflows.evaluate import evaluate_rows, evaluate_table
 from advect.workflows.open import open_run
 from advect.workflows.origin import fingerprint
 from advect.workflows.report import write_run_report
+from advect.workflows.shared import share_out
 from advect.workflows.snapshots import timed
 
 
@@ -58,22 +60,23 @@ def find_data(artefact: Artefact) -> tuple[Table, Split]:
     return table, split_rows(table.num_rows, **shares)
 
 
-def evaluate_run(path: Path, data: Any = None, *, seed: int = 0) -> dict[str, Any]:
+def evaluate_run(path: Path, data: Any = None, *, seed: int = 0, workers: Workers = ALONE) -> dict[str, Any]:
     """Figures of a run on its own held-out rows (kept in ``evaluation.json``) or on given ones.
 
     Given rows are compared with themselves as the reference for floor and Gaussian fit when the run's own training
-    rows cannot be found.
+    rows cannot be found. Of several processes each gets all figures, and the first one keeps them.
 
     Raises:
         AdvectError: No finished run, or rows that do not fit.
     """
     folder = RunFolder(path)
-    artefact = open_run(folder)
+    artefact = share_out(open_run(folder), workers)
     if data is None:
         check_writable(folder.file(EVALUATION))
         table, split = find_data(artefact)
         evaluation = evaluate_rows(artefact, table, split, seed=seed)
-        folder.write_json(EVALUATION, evaluation)
+        if workers.leads:
+            folder.write_json(EVALUATION, evaluation)
         return evaluation
     rows = read_like(data, artefact.schema, min_rows=2)
     try:

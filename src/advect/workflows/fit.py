@@ -24,8 +24,9 @@ from advect.run import (
     MemorySink,
     RunFolder,
     differences,
-    read_checkpoint,
+    has_checkpoint,
     read_config,
+    remove_sets,
     render,
     values,
     write_artefact,
@@ -44,7 +45,15 @@ from advect.workflows.reflow import keep_pairs, with_pairs
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
 from advect.workflows.together import follow, leading, with_processes
-from advect.workflows.trainer import make_trainer, reserve_seconds, steps_for_budget, with_steps
+from advect.workflows.trainer import (
+    can_time,
+    load_checkpoint,
+    make_trainer,
+    parts_for,
+    reserve_seconds,
+    steps_for_budget,
+    with_steps,
+)
 
 # Seconds of a budget that the report takes, and the share of what is kept for figures that measuring solvers may take.
 REPORT_SECONDS = 5.0
@@ -199,7 +208,7 @@ def _train(
 ) -> TrainResult:
     request = prepared.request
     sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
-    checkpoint = None if folder is None else read_checkpoint(folder)
+    begun = folder is not None and has_checkpoint(folder)
     prepared = with_pairs(prepared, folder, listener, workers)
     deadline = end = None
     if request.budget_seconds is not None:
@@ -208,19 +217,21 @@ def _train(
         if folder is None or folder.state == "empty":
             prepared = steps_for_budget(prepared, started, reserve=evaluate, workers=workers)
         deadline = started + request.budget_seconds - reserve_seconds(request.budget_seconds, evaluate)
-    if checkpoint is None:
+    if not begun:
         listener.preflight(describe(prepared, workers=workers))
     if folder is not None and folder.state == "empty":
         write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     if folder is not None:
         keep_pairs(prepared, folder)
     # What is measured on the way is for the report, which a run in memory does not get.
-    trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared), workers)
-    if checkpoint is not None:
-        trainer.state.load(*checkpoint)
-        listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")
-    listener.phase("training")
+    probes = () if folder is None or not can_time(prepared, workers) else probes_of(prepared)
     begin(prepared.training.steps)
+    trainer = make_trainer(prepared, sink, probes, workers, parts_for(prepared, workers))
+    if folder is not None:
+        remove_sets(folder)
+        if load_checkpoint(trainer, folder):
+            listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")
+    listener.phase("training")
     outcome = trainer.run(stop=stop, deadline=deadline)
     if not outcome.finished:
         return TrainResult(

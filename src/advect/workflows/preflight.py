@@ -1,5 +1,6 @@
 """Before the start: what was understood, what will be done about it, how long it will take."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from advect.training import ALONE, Workers
 from advect.workflows.prepare import Prepared, prepare
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
-from advect.workflows.trainer import make_trainer, steps_for_budget
+from advect.workflows.trainer import can_time, make_trainer, steps_for_budget
 
 TIMED_STEPS = 2
 NOTABLE_START = 1e-6  # nats per row
@@ -28,7 +29,7 @@ class Preflight:
         model: One line on the model.
         findings: What the check noticed, and what will be done about it.
         steps: Optimiser steps.
-        seconds_per_step: From two timed steps.
+        seconds_per_step: From two timed steps; NaN where no process can take one by itself.
         seconds: Estimated training time.
         config: The resolved configuration as TOML.
     """
@@ -56,8 +57,12 @@ def describe(prepared: Prepared, *, started: float | None = None, workers: Worke
     request = prepared.request
     if request.budget_seconds is not None and started is not None:
         prepared = steps_for_budget(prepared, started, reserve=True)
-    trainer = make_trainer(prepared, MemorySink(), workers=workers.silent())
-    per_step = trainer.time_steps(TIMED_STEPS)
+    per_step: float = math.nan
+    report: Mapping[str, float] = {}
+    if can_time(prepared, workers):
+        trainer = make_trainer(prepared, MemorySink(), workers=workers.silent())
+        per_step = trainer.time_steps(TIMED_STEPS)
+        report = trainer.batches.report
     schema, split, method = prepared.schema, prepared.split, get_method(request.method)
     kinds: dict[str, int] = {}
     for column in schema.columns:
@@ -75,7 +80,7 @@ def describe(prepared: Prepared, *, started: float | None = None, workers: Worke
             *prepared.findings,
             *_path_findings(prepared.built.objective),
             *_start_findings(prepared.built),
-            *_coupling_findings(prepared, trainer.batches.report),
+            *_coupling_findings(prepared, report),
         ),
         steps=prepared.training.steps,
         seconds_per_step=per_step,

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from advect.run import MemorySink, RunFolder, read_checkpoint
+from advect.run import MemorySink, RunFolder
 from advect.run.card import Setting
 from advect.training import LostWorkerError, Outcome, Workers
 from advect.workflows.prepare import Prepared
-from advect.workflows.trainer import make_trainer, with_steps
+from advect.workflows.trainer import load_checkpoint, make_trainer, parts_for, with_steps
 
 NOTHING_TO_DO = 0
 
@@ -48,11 +48,11 @@ def follow(prepared: Prepared, workers: Workers, stop: Callable[[], bool], phase
     steps = workers.leading(NOTHING_TO_DO)
     if steps == NOTHING_TO_DO:
         return Outcome(True, 0, float("nan"), 0, 0.0, "finished")
-    trainer = make_trainer(with_steps(prepared, steps), MemorySink(), workers=workers)
+    prepared = with_steps(prepared, steps)
+    trainer = make_trainer(prepared, MemorySink(), workers=workers, parts=parts_for(prepared, workers))
     # Before the first message of the run is sent, which waits for everyone, the leader writes no other checkpoint.
-    checkpoint = None if prepared.request.out is None else read_checkpoint(RunFolder(prepared.request.out))
-    if checkpoint is not None:
-        trainer.state.load(*checkpoint)
+    if prepared.request.out is not None:
+        load_checkpoint(trainer, RunFolder(prepared.request.out))
     phase("training")
     return trainer.run(stop=stop)
 

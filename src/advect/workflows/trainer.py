@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from advect.run import FolderSink, MemorySink
+from advect.errors import ConfigError
+from advect.run import FolderSink, MemorySink, RunFolder, SetWriter, read_checkpoint
 from advect.run.card import Setting
 from advect.training import (
     ALONE,
@@ -33,7 +34,11 @@ VALIDATION_BATCHES = 4
 
 
 def make_trainer(
-    prepared: Prepared, sink: FolderSink | MemorySink, probes: Sequence[Probe] = (), workers: Workers = ALONE
+    prepared: Prepared,
+    sink: FolderSink | MemorySink,
+    probes: Sequence[Probe] = (),
+    workers: Workers = ALONE,
+    parts: SetWriter | None = None,
 ) -> Trainer:
     """The loop over the prepared rows, or the part of it that one of several processes has.
 
@@ -42,6 +47,7 @@ def make_trainer(
         sink: Where everything goes.
         probes: Measured on the way.
         workers: The processes.
+        parts: Where checkpoints go, of a training whose weights may be spread over processes.
     """
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
@@ -66,7 +72,29 @@ def make_trainer(
         validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
         workers=workers,
         probes=probes,
+        parts=parts,
     )
+
+
+def parts_for(prepared: Prepared, workers: Workers) -> SetWriter | None:
+    """What writes the checkpoints of a run in parts, where its settings ask for that."""
+    out = prepared.request.out
+    return SetWriter(RunFolder(out), workers) if prepared.training.shard and out is not None else None
+
+
+def load_checkpoint(trainer: Trainer, folder: RunFolder) -> bool:
+    """Bring a loop to the last checkpoint of a run, and say whether there is one.
+
+    Of weights that are spread over processes each reads its own rows.
+
+    Raises:
+        RunFolderError: It is damaged.
+        TrainingError: It does not fit the model.
+    """
+    found = read_checkpoint(folder, None if trainer.shards is None else trainer.shards.wanted_rows)
+    if found is not None:
+        trainer.state.load(*found)
+    return found is not None
 
 
 def with_steps(prepared: Prepared, steps: int) -> Prepared:
@@ -89,7 +117,16 @@ def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool, worke
         started: ``time.monotonic()`` at the beginning of the budget.
         reserve: Whether figures and a report follow.
         workers: The processes; what their messages cost is not timed.
+
+    Raises:
+        ConfigError: The weights are spread over the processes: no step is timed by one of them alone.
     """
+    if not can_time(prepared, workers):
+        raise ConfigError(
+            "a budget needs timed steps, and no process can take one alone where the weights are spread out",
+            where="--budget",
+            remedy="Give --steps, or leave shard out.",
+        )
     budget = prepared.request.budget_seconds or 0.0
     trainer = make_trainer(with_steps(prepared, 10**6), MemorySink(), workers=workers.silent())
     per_step = trainer.time_steps(2)
@@ -97,3 +134,8 @@ def steps_for_budget(prepared: Prepared, started: float, *, reserve: bool, worke
     left = budget - (time.monotonic() - started) - reserve_seconds(budget, reserve)
     left *= 1 - prepared.training.probe_share
     return with_steps(prepared, max(1, int(BUDGET_MARGIN * left / per_step)))
+
+
+def can_time(prepared: Prepared, workers: Workers) -> bool:
+    """Whether one process can take a step by itself."""
+    return not prepared.training.shard or workers.count == 1

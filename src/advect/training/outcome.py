@@ -1,0 +1,27 @@
+"""How a training ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `Trainer.run` ended.
+
+    Attributes:
+        finished: All steps were done (or the deadline closed the run); False after a request to stop.
+        step: Steps done.
+        best_value: Lowest validation loss (NaN without validation).
+        best_step: Where it was.
+        seconds: Training time over all continuations.
+        reason: ``finished``, ``stopped`` or ``deadline``.
+        shares: Where the time of this call went: phase name to fraction.
+    """
+
+    finished: bool
+    step: int
+    best_value: float
+    best_step: int
+    seconds: float
+    reason: str
+    shares: Mapping[str, float] = field(default_factory=dict)
