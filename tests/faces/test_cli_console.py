@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ def test_the_live_line_has_loss_rate_and_time_left():
     assert progress_line(progress(380)) == (
         "step 380/1000  loss 0.4123  310 steps/s  2 s left  network 60%, coupling 20%, data 15%"
     )
+    assert "  310 steps/s (79k rows/s)  2 s left" in progress_line(replace(progress(380), rows_per_step=256))
     assert "under 1 s left" in progress_line(progress(999))
     assert "done" in progress_line(progress(1000))
 

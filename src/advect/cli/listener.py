@@ -75,12 +75,17 @@ class TerminalListener:
 
 
 def progress_line(progress: "Progress") -> str:
-    """``step 1200/5000  loss 0.412  310 steps/s  12 s left  network 61%, coupling 22%``."""
+    """``step 1200/5000  loss 0.412  310 steps/s (79k rows/s)  12 s left  network 61%, coupling 22%``."""
     shares = sorted(progress.shares.items(), key=lambda item: -item[1])
     where = ", ".join(f"{name} {share:.0%}" for name, share in shares[:3] if share >= 0.05)
-    rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
+    rate = f"{_short(progress.rate)} steps/s"
+    rate += f" ({_short(progress.rate * progress.rows_per_step)} rows/s)" if progress.rows_per_step else ""
     left = "done" if progress.step == progress.steps else f"{_coarse(progress.seconds_left)} left"
-    return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate} steps/s  {left}  {where}"
+    return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate}  {left}  {where}"
+
+
+def _short(rate: float) -> str:
+    return f"{rate / 1000:.0f}k" if rate >= 10_000 else f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _coarse(seconds: float) -> str:

@@ -6,15 +6,19 @@ on the seed and its number alone, so a run continued in its middle draws it agai
 of one batch, as ever; one that does not look pairs the block in one go.
 """
 
+import math
+
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from advect.records import Batch, take
+from advect.training.ahead import WAITING, Draws
 from advect.training.batches import Batches, BatchSource, Phase, untimed
 from advect.training.seeding import BLOCK, generator_for
 
 NUMBERS = 2**16  # in the rows of a block: a quarter of a megabyte in float32, which stays in cache
 MOST_STEPS = 64
+NO_END = 2**62
 
 
 class Blocks:
@@ -24,10 +28,12 @@ class Blocks:
         batches: What is drawn ahead.
         size: Steps in a block, at least 1.
         seed: Of the rows and of what is drawn beside them.
+        steps: Of the training: no block is begun after the last.
     """
 
-    def __init__(self, batches: Batches, size: int, seed: int) -> None:
+    def __init__(self, batches: Batches, size: int, seed: int, steps: int) -> None:
         self.batches, self.size, self.seed = batches, size, seed
+        self._draws = Draws(batches, self._plan, math.ceil(steps / size), size * batches.batch_size)
         self._blind = getattr(batches.coupling, "blind", False)
         self._block, self._held = -1, Batch(x1=torch.empty(0))
         self.report: dict[str, float] = {}
@@ -35,7 +41,7 @@ class Blocks:
     def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
         """The paired rows of a step; ``generator`` is the coupling's where it looks at the rows of a batch."""
         block, place = divmod(step, self.size)
-        with phase("data"):
+        with phase(WAITING if self._draws.ahead else "data"):
             if block != self._block:
                 self._block, self._held = block, self._made(block)
             start = place * self.batches.batch_size
@@ -47,24 +53,27 @@ class Blocks:
         return batch
 
     def seconds_per_step(self) -> float:
-        """What the preparation of a step costs beside the step: nothing, it is part of it."""
-        return 0.0
+        """What the preparation of a step costs beside the step; nothing where it is part of it."""
+        return self._draws.seconds_each() / self.size
+
+    def _plan(self, block: int) -> tuple[Tensor, Generator]:
+        rows = torch.cat([self.batches.epochs.rows(block * self.size + i) for i in range(self.size)])
+        return rows, generator_for(self.seed, BLOCK, block)
 
     @torch.no_grad()
     def _made(self, block: int) -> Batch:
-        generator = generator_for(self.seed, BLOCK, block)
-        rows = torch.cat([self.batches.epochs.rows(block * self.size + i) for i in range(self.size)])
-        batch = self.batches.rows(rows, generator)
-        return self.batches.pair(batch, generator) if self._blind else batch
+        drawn = self._draws.take(block)
+        batch = self.batches.around(drawn.index, drawn.x1, drawn.generator)
+        return self.batches.pair(batch, drawn.generator) if self._blind else batch
 
 
-def in_blocks(batches: BatchSource, seed: int) -> BatchSource:
+def in_blocks(batches: BatchSource, seed: int, steps: int = NO_END) -> BatchSource:
     """``batches`` drawn many at a time where they are small and nothing about them is learned or chosen."""
     if not isinstance(batches, Batches) or batches.chooser is not None or _is_learned(batches.source):
         return batches
     numbers = batches.batch_size * max(1, batches.data.draw(torch.zeros(1, dtype=torch.long), Generator()).numel())
     size = min(MOST_STEPS, NUMBERS // numbers)
-    return Blocks(batches, size, seed) if size > 1 else batches
+    return Blocks(batches, size, seed, steps) if size > 1 else batches
 
 
 def _is_learned(source: object) -> bool:

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
+from advect.training.ahead import drawn_ahead
 from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
@@ -97,7 +98,7 @@ class Trainer:
                 remedy="Start fewer processes, or give a larger --batch-size.",
             )
         pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
-        self.batches = in_blocks(pool, config.seed)
+        self.batches = drawn_ahead(in_blocks(pool, config.seed, config.steps), config.seed, config.steps)
         self.validation, self.validation_batches = validation, validation_batches
         self.probes = Probes(probes, config.probe_share)
         parameters = [p for p in flow.parameters() if p.requires_grad]
@@ -309,7 +310,7 @@ class Trainer:
             with self._clock.phase("validation"):
                 self._validate()
         if self._clock.since_line() > 0.5 or state.step == config.steps:
-            progress = self._clock.line(state.step, config.steps)
+            progress = self._clock.line(state.step, config.steps, config.batch_size)
             self.sink.progress(progress)
         if self._clock.since_checkpoint() > config.checkpoint_seconds:
             self._clock.settle(state)
