@@ -6,10 +6,10 @@ A record never grows with a flag: a field that does not apply is None. Shapes ar
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -88,6 +88,17 @@ class Schema:
         return tuple(c.name for c in self.columns)
 
 
+@runtime_checkable
+class Columns(Protocol):
+    """Columns of one length: a tuple of arrays, or what reads them when they are looked at."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> np.ndarray: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
 @dataclass(frozen=True)
 class Table:
     """Columns as they were read: nothing scaled, nothing filled, nothing dropped.
@@ -95,7 +106,8 @@ class Table:
     Attributes:
         names: Column names; ``x0, x1, …`` for arrays without any.
         columns: One NumPy array per name, all of one length. Numbers keep their dtype (a gap is NaN, so columns with
-            gaps are floats); text and categories are object arrays with None for a gap; booleans are bool.
+            gaps are floats); text and categories are object arrays with None for a gap; booleans are bool. Of rows that
+            are not in memory, `data.stored.StoredColumns`.
         container: See `Schema.container`.
         event_shape: See `Schema.event_shape`.
         image: See `Schema.image`.
@@ -109,7 +121,7 @@ class Table:
     """
 
     names: tuple[str, ...]
-    columns: tuple[np.ndarray, ...]
+    columns: Columns
     container: str
     event_shape: tuple[int, ...]
     dtypes: tuple[str, ...]
@@ -124,7 +136,8 @@ class Table:
     @property
     def num_rows(self) -> int:
         """Number of rows."""
-        return len(self.columns[0]) if self.columns else 0
+        stored = getattr(self.columns, "num_rows", None)  # known without reading any
+        return stored if stored is not None else len(self.columns[0]) if self.columns else 0
 
 
 @dataclass(frozen=True)

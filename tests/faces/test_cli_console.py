@@ -62,6 +62,7 @@ def test_the_live_line_has_loss_rate_and_time_left():
     assert progress_line(progress(380)) == (
         "step 380/1000  loss 0.4123  310 steps/s  2 s left  network 60%, coupling 20%, data 15%"
     )
+    assert "  310 steps/s (79k rows/s)  2 s left" in progress_line(replace(progress(380), rows_per_second=79360.0))
     assert "under 1 s left" in progress_line(progress(999))
     assert "done" in progress_line(progress(1000))
 
@@ -71,7 +72,7 @@ def test_the_live_line_of_several_processes_has_the_rows_of_all_and_the_shares_o
         progress(380), rows_per_second=2483.2, processes=({"network": 0.6}, {"network": 0.55, "messages": 1})
     )
     assert progress_line(both) == (
-        "step 380/1000  loss 0.4123  310 steps/s  2483 rows/s  2 s left  network 60/55%, coupling 0/0%, data 0/0%"
+        "step 380/1000  loss 0.4123  310 steps/s (2483 rows/s)  2 s left  network 60/55%, coupling 0/0%, data 0/0%"
     )
     many = replace(both, processes=tuple({"network": 0.1 * n} for n in range(1, 9)))
     assert "network 10%…80%, " in progress_line(many)

@@ -166,7 +166,8 @@ class Model(Plotting):
     def encode(self, data: Any, condition: Any = None, *, seed: int = 0) -> np.ndarray:
         """Rows to the source: ``(rows, coordinates)``, standard normal if the model is right."""
         moved = transport(self.artefact, self._rows(data, condition), to="source", seed=seed)
-        columns = moved.table.columns[: len(moved.table.columns) - len(set(moved.table.names) & self._given_names)]
+        modelled = len(moved.table.columns) - len(set(moved.table.names) & self._given_names)
+        columns = tuple(moved.table.columns)[:modelled]
         if any(c.dtype.kind not in "biuf" for c in columns):
             raise UnsupportedError(
                 "the source is a data set with columns of text, which an array cannot hold",

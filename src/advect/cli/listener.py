@@ -76,17 +76,15 @@ class TerminalListener:
 
 
 def progress_line(progress: "Progress") -> str:
-    """``step 1200/5000  loss 0.412  310 steps/s  12 s left  network 61%, coupling 22%``.
+    """``step 1200/5000  loss 0.412  310 steps/s (79k rows/s)  12 s left  network 61%, coupling 22%``.
 
-    Of several processes also the rows that all of them together train on, and each one's shares: ``network 61/58%``.
+    Rows are those that all processes together train on. Of several, each one's shares are shown: ``network 61/58%``.
     """
     shares = sorted(progress.shares.items(), key=lambda item: -item[1])
     where = ", ".join(f"{name} {_of_each(progress, name)}" for name, share in shares[:3] if share >= 0.05)
-    rate = f"{progress.rate:.0f}" if progress.rate >= 10 else f"{progress.rate:.2g}"
     left = "done" if progress.step == progress.steps else f"{_coarse(progress.seconds_left)} left"
-    rate += " steps/s"
-    if progress.processes:  # what sharing the rows of a step has gained
-        rate += f"  {progress.rows_per_second:.0f} rows/s"
+    rate = f"{_short(progress.rate)} steps/s"
+    rate += f" ({_short(progress.rows_per_second)} rows/s)" if progress.rows_per_second > 0 else ""
     return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate}  {left}  {where}"
 
 
@@ -96,6 +94,10 @@ def _of_each(progress: "Progress", phase: str) -> str:
     if len(each) > SHOWN_PROCESSES:
         return f"{min(each):.0%}…{max(each):.0%}"
     return "/".join(f"{100 * share:.0f}" for share in each) + "%"
+
+
+def _short(rate: float) -> str:
+    return f"{rate / 1000:.0f}k" if rate >= 10_000 else f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _coarse(seconds: float) -> str:

@@ -13,7 +13,7 @@ from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import WIDEST_RANGE, is_gap
 from advect.data.schema import default_names
 from advect.errors import DataError, ShapeError, nearest
-from advect.records import Column, Finding, Schema, Table
+from advect.records import Column, Columns, Finding, Schema, Table
 
 GAP = -1
 UNKNOWN = -2
@@ -28,8 +28,8 @@ def is_plain_array(table: Table) -> bool:
     return table.container in ARRAYS and table.names == default_names(len(table.names))
 
 
-def align(table: Table, schema: Schema) -> tuple[list[np.ndarray], tuple[Finding, ...]]:
-    """The table's arrays in the schema's order, and a finding for columns left aside.
+def align(table: Table, schema: Schema) -> tuple[Columns, tuple[Finding, ...]]:
+    """The table's arrays in the schema's order (as they are where it is theirs), and a finding for columns left aside.
 
     Raises:
         ShapeError: An array of another width or event shape.
@@ -37,6 +37,8 @@ def align(table: Table, schema: Schema) -> tuple[list[np.ndarray], tuple[Finding
     """
     _check_shape(table, schema)
     wanted, given = schema.names, {c.name for c in schema.condition}
+    if table.names == wanted:
+        return table.columns, ()
     if not _has_names(table) and set(table.names) != set(wanted) | given:
         if len(table.columns) != len(wanted):
             raise ShapeError(
@@ -44,13 +46,13 @@ def align(table: Table, schema: Schema) -> tuple[list[np.ndarray], tuple[Finding
                 where=table.origin,
                 remedy=f"The model knows the columns {_listed(wanted)}.",
             )
-        return list(table.columns), ()
+        return table.columns, ()
     extra = [name for name in table.names if name not in set(wanted) | given]
     position = {name: i for i, name in enumerate(table.names)}
     missing = [name for name in wanted if name not in position]
     if missing:
         if len(table.columns) == len(wanted) and wanted == default_names(len(wanted)):
-            return list(table.columns), ()  # the model was trained on an array: its names mean positions
+            return table.columns, ()  # the model was trained on an array: its names mean positions
         raise _missing_columns(missing, extra, table, schema)
     columns = [table.columns[position[name]] for name in wanted]
     if not extra:

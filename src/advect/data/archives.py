@@ -22,6 +22,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from advect.data.arrays import from_array, text_column
+from advect.data.mapped import mapped_array, stays_on_disk
 from advect.errors import AdvectError, DataError, unknown_name
 from advect.records import Table
 
@@ -29,6 +30,7 @@ MAIN_KEYS = ("X", "x", "data", "x_train", "X_train")
 MAX_LISTED = 8
 MAX_HEADER_BYTES = 1 << 18
 MAX_DEFLATE_RATIO = 1032
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a zip archive: signature, lengths of name and extra field
 SUSPICIOUS_BYTES = 1 << 30
 SUSPICIOUS_RATIO = 100
 """An array of more than a GiB packed more than a hundredfold is taken for a compression bomb."""
@@ -55,12 +57,19 @@ _DAMAGE = (
 
 
 class ArrayHeader(NamedTuple):
-    """What a file says of its array: shape, dtype, bytes of numbers, and where they begin."""
+    """What a file says of its array: shape, dtype, bytes of numbers, where they begin, whether columns come first."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     num_bytes: int
     offset: int
+    fortran: bool = False
+
+    def mapped(self, path: Path, at: int = 0) -> np.ndarray | None:
+        """The array where it lies, ``at`` bytes into a file that is not packed; None where it is to be read."""
+        if not stays_on_disk(self.shape, self.dtype, fortran=self.fortran):
+            return None
+        return mapped_array(path, self.shape, self.dtype, at + self.offset)
 
 
 def read_npy(path: Path, *, gaps: bool = False) -> Table:
@@ -74,10 +83,12 @@ def read_npy(path: Path, *, gaps: bool = False) -> Table:
         packed = path.suffix.lower() == ".gz"
         there = path.stat().st_size
         check_size(header, there if packed else there - header.offset, packed, str(path))
-        handle.seek(0)
-        array = _read_array(handle)
-        if handle.read(1):
-            raise DataError("there is more in the file than its one array", where=str(path))
+        array = None if packed else header.mapped(path)
+        if array is None:
+            handle.seek(0)
+            array = _read_array(handle)
+            if handle.read(1):
+                raise DataError("there is more in the file than its one array", where=str(path))
         return from_array(array, container="npy", origin=str(path), gaps=gaps)
 
 
@@ -103,7 +114,9 @@ def read_npz(path: Path, key: str | None = None, *, gaps: bool = False) -> Table
         where = f"{path}:{main}"
         if headers[main].dtype.hasobject:
             raise _pickled(where)
-        array = _member_array(archive, members[main], headers[main], where)
+        array = _mapped_member(path, members[main], headers[main])
+        if array is None:
+            array = _member_array(archive, members[main], headers[main], where)
 
         columns = headers[main].shape[1] if len(headers[main].shape) == 2 else None
         named_by = _names_array(headers, main, columns)
@@ -180,6 +193,21 @@ def _member_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: Array
         return _read_array(cast(io.BufferedIOBase, member))
 
 
+def _mapped_member(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> np.ndarray | None:
+    """A large array of an archive where it lies; None where it is packed, or small enough to be read."""
+    plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1 and path.suffix.lower() != ".gz"
+    if not plain or info.file_size != header.offset + header.num_bytes:
+        return None  # whatever is amiss is told by who reads it
+    with path.open("rb") as handle:
+        handle.seek(info.header_offset)
+        local = handle.read(_LOCAL_HEADER.size)
+    signature, name, extra = _LOCAL_HEADER.unpack(local)
+    start = info.header_offset + _LOCAL_HEADER.size + name + extra
+    if signature != b"PK\3\4" or start + info.file_size > path.stat().st_size:
+        return None
+    return header.mapped(path, start)
+
+
 def _read_array(handle: io.BufferedIOBase) -> np.ndarray:
     return np.lib.format.read_array(handle, allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
 
@@ -213,7 +241,8 @@ def _read_header(handle: io.BufferedIOBase, where: str) -> ArrayHeader:
     num_bytes = dtype.itemsize
     for axis in shape:
         num_bytes *= axis
-    return ArrayHeader(shape, dtype, num_bytes, 8 + struct.calcsize(size_format) + length)
+    offset = 8 + struct.calcsize(size_format) + length
+    return ArrayHeader(shape, dtype, num_bytes, offset, bool(entries["fortran_order"]))
 
 
 def check_size(header: ArrayHeader, there: int, packed: bool, where: str) -> None:

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advect.data.mapped import MappedRows, is_mapped
+from advect.data.stored import StoredColumns
 from advect.decoding.columns import refuse_dtype
 from advect.errors import DataError
-from advect.records import Table
+from advect.records import Columns, Table
 
 CHANNELS = (1, 3, 4)
 MOST_COLUMNS = 1 << 20
@@ -63,7 +65,8 @@ def from_array(
         raise DataError(
             "a single number is no set of rows", where=origin, remedy="Give an array of shape (rows, columns)."
         )
-    dtype = str(array.dtype)
+    dtype = str(array.dtype.newbyteorder("="))
+    mapped = is_mapped(array)
     array, image, moved = _as_pictures(array)
     event_shape = array.shape[1:]
     width = math.prod(event_shape)
@@ -76,11 +79,9 @@ def from_array(
     refuse_width(width, origin)
 
     names = tuple(names) if names is not None else tuple(f"x{j}" for j in range(width))
-    flat = array.reshape(len(array), width)
-    refuse_non_finite(flat, names, origin, gaps_allowed=gaps)
     return Table(
         names=names,
-        columns=tuple(flat[:, j] for j in range(width)),
+        columns=_columns(array, names, origin, gaps),
         container=container,
         event_shape=event_shape,
         dtypes=(dtype,) * width,
@@ -88,8 +89,26 @@ def from_array(
         image=image,
         key=key,
         sides=sides or {},
-        notes=(*notes, "channels were moved to the front") if moved else tuple(notes),
+        notes=(
+            *notes,
+            *(["channels were moved to the front"] if moved else []),
+            *([f"{array.nbytes / 2**30:.3g} GiB of numbers stay on disk; rows are read as they are needed"] * mapped),
+        ),
     )
+
+
+def _columns(array: np.ndarray, names: Sequence[str], origin: str, gaps: bool) -> Columns:
+    """The columns of ``(n, *event)`` numbers, none of which may be NaN or infinite."""
+    if is_mapped(array):
+        columns = StoredColumns(MappedRows(array), origin)
+        if columns.extent.unfit is not None:  # never a gap: rows with gaps are to be completed, and are few
+            row, column = columns.extent.unfit
+            value = columns.take(np.array([row]))[column][0]
+            raise _non_finite(value, row, names[column], columns.extent.unfit_values, origin)
+        return columns
+    flat = array.reshape(len(array), math.prod(array.shape[1:]))
+    refuse_non_finite(flat, names, origin, gaps_allowed=gaps)
+    return tuple(flat[:, j] for j in range(flat.shape[1]))
 
 
 def from_tensor(tensor: Tensor, *, origin: str = "tensor", gaps: bool = False) -> Table:
@@ -145,11 +164,14 @@ def refuse_non_finite(values: np.ndarray, names: Sequence[str], origin: str, *, 
             count += len(rows)
     if first is None:
         return
-    value = values[first]
+    raise _non_finite(values[first], first[0], names[first[1]], count, origin)
+
+
+def _non_finite(value: np.generic, row: int, name: str, count: int, origin: str) -> DataError:
+    """The refusal of the first of ``count`` values."""
     further = f", and {count - 1} further non-finite values" if count > 1 else ""
-    raise DataError(
-        f"{'NaN' if np.isnan(value) else 'an infinite value'} in row {first[0]} (counted from 0), "
-        f"column {names[first[1]]!r}{further}",
+    return DataError(
+        f"{'NaN' if np.isnan(value) else 'an infinite value'} in row {row} (counted from 0), column {name!r}{further}",
         where=origin,
         remedy="Drop or mend these rows; where a value is missing, give a table (.csv, a data frame), "
         "in which an empty cell is a gap."
@@ -163,6 +185,8 @@ def _number_array(array: np.ndarray, where: str) -> np.ndarray:
     refuse_dtype(array.dtype, where)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # long double: no framework computes with it
         return array.astype(np.float64)
+    if is_mapped(array):
+        return array  # turned round as rows are read
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -191,7 +215,9 @@ def _looks_like_pixels(array: np.ndarray) -> bool:
         return bool(low >= 0 and high <= 255)
     if not (np.isfinite(low) and np.isfinite(high) and low >= 0):
         return False
-    whole = high <= 255 and bool((array == np.floor(array)).all())
+    step = max(1, CHECK_VALUES // math.prod(array.shape[1:]))
+    blocks = (array[start : start + step] for start in range(0, len(array), step))
+    whole = high <= 255 and all(bool((block == np.floor(block)).all()) for block in blocks)
     return whole or bool(high <= 1 and array.shape[1] == array.shape[2])
 
 

@@ -7,13 +7,17 @@ all is refused by `refuse_unusable`. Every check is a pass of NumPy over the col
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from advect.data.align import bounds, is_plain_array
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import as_floats, is_gap
 from advect.data.levels import HEAVY_TAILS, column_form, excess_kurtosis
 from advect.data.rows import repeated_rows, row_keys, shared_rows
+from advect.data.schema import find_array
+from advect.data.select import sample_rows
 from advect.data.split import Split
+from advect.data.stored import on_disk
 from advect.errors import DataError
 from advect.records import Column, Finding, Schema, Table
 
@@ -46,11 +50,13 @@ def refuse_unusable(table: Table, schema: Schema) -> None:
     if table.num_rows < 2:
         count = "one row" if table.num_rows else "no rows"
         raise DataError(f"{count} cannot be learned from", where=table.origin, remedy="Give at least two rows.")
-    for column, values in _modelled(table, schema):
-        if column.kind == "categorical":
-            continue
-        _refuse_values(column, as_floats(values), table)
+    for column, values in _modelled(table, schema) if on_disk(table) is None else ():  # else looked for in reading
+        if column.kind != "categorical":
+            gaps_allowed = not is_plain_array(table) and not table.image
+            refuse_non_finite(as_floats(values)[:, None], [column.name], table.origin, gaps_allowed=gaps_allowed)
     for column in schema.columns:
+        if column.kind != "categorical":
+            _refuse_bounds(column, table)
         if column.minimum is None and not column.categories:
             raise DataError(
                 "the column holds nothing but gaps",
@@ -64,7 +70,7 @@ def refuse_unusable(table: Table, schema: Schema) -> None:
 
 
 def check_table(table: Table, schema: Schema, split: Split | None = None) -> tuple[Finding, ...]:
-    """Everything worth saying about usable rows.
+    """Everything worth saying about usable rows; of rows on disk, what some of them tell.
 
     Args:
         table: The rows.
@@ -74,6 +80,12 @@ def check_table(table: Table, schema: Schema, split: Split | None = None) -> tup
     Returns:
         Findings, those about rows first; of one kind about many columns as a single finding.
     """
+    looked_at = sample_rows(table, torch.Generator().manual_seed(0))
+    if looked_at is not table:
+        share = f"{looked_at.num_rows} of {table.num_rows} rows"
+        message = f"duplicates, spikes, tails and correlations were looked for in {share}, drawn at random"
+        some = Finding("many rows", "rows", message, "all of them are trained on")
+        return (some, *check_table(looked_at, schema))
     findings = [*_row_findings(table, schema, split)]
     if schema.image:
         return (*findings, *_pixel_findings(table, schema))
@@ -110,13 +122,15 @@ def _modelled(table: Table, schema: Schema) -> Iterable[tuple[Column, np.ndarray
     return ((column, table.columns[position[column.name]]) for column in schema.columns)
 
 
-def _refuse_values(column: Column, numbers: np.ndarray, table: Table) -> None:
+def _refuse_bounds(column: Column, table: Table) -> None:
+    """Refuse values that 32-bit arithmetic cannot tell apart, or cannot hold."""
     where = f"{table.origin}, column {column.name!r}"
-    gaps_allowed = not is_plain_array(table) and not table.image
-    refuse_non_finite(numbers[:, None], [column.name], table.origin, gaps_allowed=gaps_allowed)
     if column.minimum is None or column.maximum is None:
         return
     if max(abs(column.minimum), abs(column.maximum)) > LARGEST:
+        found = find_array(table, column.name)
+        assert found is not None
+        numbers = as_floats(found)
         large = int(np.nanargmax(np.abs(numbers)))
         raise DataError(
             f"{numbers[large]:.3g} in row {large} (counted from 0) is too large for 32-bit arithmetic",

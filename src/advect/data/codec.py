@@ -14,7 +14,7 @@ outside the observed minimum and maximum, are clipped to them; constants are put
 from q by the little mass q has outside those bounds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -28,11 +28,12 @@ from advect.data.align import align, bounds, is_plain_array
 from advect.data.annotated import CONTAINER
 from advect.data.arrays import refuse_non_finite
 from advect.data.kinds import stack_numbers
-from advect.data.levels import ColumnCode, cast, fit_code, read_column, restore_column, smoothed
+from advect.data.levels import ColumnCode, Told, cast, fit_code, read_column, restore_column, smoothed
 from advect.data.prepared import Fill, PreparedRows
 from advect.data.schema import only_keys, schema_from_dict, schema_to_dict
+from advect.data.stored import blocks_of
 from advect.errors import ConfigError, DataError, ShapeError
-from advect.records import Coded, Column, Coordinate, Finding, Schema, Status, Table
+from advect.records import Coded, Column, Columns, Coordinate, Finding, Schema, Status, Table
 
 MOST_PIXEL_LEVELS = 32  # 5 bits: up to here a picture's grey levels are modelled as levels
 
@@ -54,20 +55,23 @@ class Codec:
     def fit(table: Table, schema: Schema) -> "Codec":
         """Fit frequencies, means and spreads to the training rows; bounds and levels are the schema's.
 
+        Rows on disk are gone through in blocks.
+
         Raises:
             DataError: Columns that do not fit the schema.
         """
-        columns, _ = align(table, schema)
         if schema.image:
-            return Codec(schema, _pixel_codes(schema.columns[0], columns))
-        codes = []
-        for column, values in zip(schema.columns, columns, strict=True):
-            numbers, outside = read_column(values, column, table.origin)
-            code = fit_code(column, numbers[~outside])
-            # The columns of a representation are of one unit, and what is near and far is what all of them say.
-            codes.append(
-                replace(code, scaling="common") if schema.container == CONTAINER and code.form == "real" else code
-            )
+            return Codec(schema, _pixel_codes(schema.columns[0], table, schema))
+        told: list[list[Told]] = [[] for _ in schema.columns]
+        for block in blocks_of(table):
+            columns, _ = align(block, schema)
+            for column, values, so_far in zip(schema.columns, columns, told, strict=True):
+                numbers, outside = read_column(values, column, table.origin)
+                so_far.append(Told.by(column, numbers[~outside]))
+        codes = [fit_code(column, Told.by_all(so_far)) for column, so_far in zip(schema.columns, told, strict=True)]
+        # The columns of a representation are of one unit, and what is near and far is what all of them say.
+        common = schema.container == CONTAINER
+        codes = [replace(code, scaling="common") if common and code.form == "real" else code for code in codes]
         return Codec(schema, tuple(codes))
 
     @cached_property
@@ -191,7 +195,10 @@ class Codec:
             raise DataError(f"the stored codec has rules for {len(codes)} columns, expected {len(schema.columns)}")
         return Codec(schema, codes)
 
-    def _prepare(self, columns: Sequence[np.ndarray], table: Table, dtype: torch.dtype) -> PreparedRows:
+    def _prepare(self, columns: Columns, table: Table, dtype: torch.dtype) -> PreparedRows:
+        whole = getattr(columns, "array", None)
+        if whole is not None and self.exact:
+            return self._prepare_real(whole, dtype)
         rows = table.num_rows
         base = np.zeros((len(self.coordinates), rows))
         status = np.zeros(rows, np.int8)
@@ -223,7 +230,22 @@ class Codec:
             dtype=dtype,
         )
 
-    def _prepare_pixels(self, columns: Sequence[np.ndarray], dtype: torch.dtype) -> PreparedRows:
+    def _prepare_real(self, numbers: np.ndarray, dtype: torch.dtype) -> PreparedRows:
+        """The same for numbers that were read as one array, in which no column is discrete and nothing is missing."""
+        constant = np.array([code.form == "constant" for code in self.codes])
+        offset = np.array([code.offset for code in self.codes])
+        always = np.array([bounds(column)[0] for column in self.schema.columns])
+        outside = (numbers[:, constant] != always[constant]).any(1)
+        return PreparedRows(
+            base=torch.from_numpy(numbers[:, ~constant].astype(np.float64) - offset[~constant]).to(dtype),
+            status=torch.from_numpy(np.where(outside, Status.OUTSIDE_SUPPORT, Status.OK).astype(np.int8)),
+            noisy=torch.arange(0),
+            fills=(),
+            event_shape=self.event_shape,
+            dtype=dtype,
+        )
+
+    def _prepare_pixels(self, columns: Columns, dtype: torch.dtype) -> PreparedRows:
         pixels, first = stack_numbers(columns), self.schema.columns[0]
         if pixels.dtype.kind not in "biuf":
             raise DataError(f"pixels of type {pixels.dtype} where numbers are expected")
@@ -271,28 +293,33 @@ class Codec:
                 f"rows of shape {self.event_shape} are expected, rows of shape {tuple(values.shape[1:])} were found"
             )
 
-    def _refuse_gaps_in_arrays(self, columns: Sequence[np.ndarray], table: Table) -> None:
+    def _refuse_gaps_in_arrays(self, columns: Columns, table: Table) -> None:
         """NaN means missing in a table only; an array or a picture that holds one is damaged."""
         if not self.schema.image and not is_plain_array(table):
+            return
+        whole = getattr(columns, "array", None)
+        if whole is not None:
+            refuse_non_finite(whole, self.schema.names, table.origin)
             return
         for name, values in zip(self.schema.names, columns, strict=True):
             refuse_non_finite(values[:, None], [name], table.origin)
 
 
-def _pixel_codes(pixel: Column, columns: Sequence[np.ndarray]) -> tuple[ColumnCode, ...]:
+def _pixel_codes(pixel: Column, table: Table, schema: Schema) -> tuple[ColumnCode, ...]:
     """One rule per pixel where pictures have few levels; none otherwise.
 
     With few levels most pixels of many pictures stand at one of them (paper white, ink black). Scaled as they are, the
     uniform noise on that level is a narrow step which a smooth field blurs over its neighbours; through their own
     cumulative distribution they are standard normal like every other coordinate.
     """
+    align(table, schema)  # refuses pictures of another shape
     if pixel.kind != "integer" or pixel.minimum is None or pixel.maximum is None:
         return ()
     cells = int(pixel.maximum - pixel.minimum) + 1
     if cells > MOST_PIXEL_LEVELS or cells < 2:
         return ()
-    levels = [(column - pixel.minimum).astype(np.int64) for column in columns]
-    return tuple(
-        ColumnCode("levels", "cumulative", probabilities=smoothed(np.bincount(level, minlength=cells)))
-        for level in levels
-    )
+    counts = np.zeros((len(schema.columns), cells), np.int64)
+    for block in blocks_of(table):
+        for place, values in enumerate(align(block, schema)[0]):
+            counts[place] += np.bincount((values - pixel.minimum).astype(np.int64), minlength=cells)
+    return tuple(ColumnCode("levels", "cumulative", probabilities=smoothed(count)) for count in counts)

@@ -51,6 +51,9 @@ def _read_array(path: Path) -> np.ndarray:
         packed = path.suffix.lower() == ".gz"
         there = path.stat().st_size
         check_size(header, there if packed else there - header.offset, packed, str(path))
+        mapped = None if packed or there != header.offset + header.num_bytes else header.mapped(path)
+        if mapped is not None:
+            return mapped
         numbers = handle.read(header.num_bytes)
         if len(numbers) < header.num_bytes or handle.read(1):
             raise DataError(

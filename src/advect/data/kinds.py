@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from advect.errors import DataError
-from advect.records import Column
+from advect.records import Column, Columns
 
 MOST_CATEGORIES = 1000
 MOST_LEVELS = 64
 WIDEST_RANGE = 255
 ROWS_PER_LEVEL = 10
-_EXACT = 2.0**53  # beyond this every float is whole, which says nothing about the column
+EXACT = 2.0**53  # beyond this every float is whole, which says nothing about the column
 
 
 def infer_column(
@@ -63,9 +63,12 @@ def as_floats(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def stack_numbers(columns: Sequence[np.ndarray]) -> np.ndarray:
+def stack_numbers(columns: Columns) -> np.ndarray:
     """The columns of an all-numeric table as one ``(rows, columns)`` array of their common dtype."""
-    return np.stack(columns, axis=1) if columns else np.zeros((0, 0))
+    array = getattr(columns, "array", None)  # columns that were read as one array are one already
+    if array is not None:
+        return array
+    return np.stack(tuple(columns), axis=1) if len(columns) else np.zeros((0, 0))
 
 
 def is_whole(values: np.ndarray) -> bool:
@@ -76,7 +79,7 @@ def is_whole(values: np.ndarray) -> bool:
     if not _all_whole(head[np.isfinite(head)]):
         return False
     finite = values[np.isfinite(values)]
-    return finite.size > 0 and bool(np.abs(finite).max() < _EXACT) and _all_whole(finite)
+    return finite.size > 0 and bool(np.abs(finite).max() < EXACT) and _all_whole(finite)
 
 
 def _numeric(name: str, values: np.ndarray, dtype: str) -> Column:

@@ -7,6 +7,7 @@ stays as it is. A gap adds an indicator with the two cells *present* and *missin
 density, so that the fill can be integrated out the same way.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -143,19 +144,73 @@ def cast(numbers: np.ndarray, gaps: np.ndarray, column: Column) -> np.ndarray:
     return numbers.astype(dtype)
 
 
-def fit_code(column: Column, values: np.ndarray) -> ColumnCode:
-    """Fit a column's rule to its training rows, ``(rows,)`` as `read_column` gives them."""
+@dataclass(frozen=True)
+class Told:
+    """What some rows tell of a column, and all that a rule needs to know of them.
+
+    Attributes:
+        count: Of values, gaps not counted.
+        gaps: How many.
+        levels: ``(levels,)`` how often each occurs; empty where the form is another.
+        mean: Of the values of a scale; 0 elsewhere, likewise the others.
+        std: Their standard deviation.
+        third: Their third central moment.
+        kurtosis: Their excess kurtosis.
+    """
+
+    count: int
+    gaps: int
+    levels: np.ndarray
+    mean: float = 0.0
+    std: float = 0.0
+    third: float = 0.0
+    kurtosis: float = 0.0
+
+    @staticmethod
+    def by(column: Column, values: np.ndarray) -> "Told":
+        """From rows in memory, ``(rows,)`` as `read_column` gives them."""
+        form, gaps = column_form(column), np.isnan(values)
+        values = values[~gaps]
+        count, missing, levels = len(values), int(gaps.sum()), np.empty(0, np.int64)
+        if form == "levels":
+            known = column_levels(column)
+            assert known is not None
+            levels = np.bincount(values.astype(np.int64), minlength=len(known))
+        if form in ("levels", "constant") or not count:
+            return Told(count, missing, levels)
+        mean, centred = float(values.mean()), values - values.mean()
+        third = float((centred * np.square(centred)).mean())
+        return Told(count, missing, levels, mean, float(values.std()), third, excess_kurtosis(values))
+
+    @staticmethod
+    def by_all(parts: Sequence["Told"]) -> "Told":
+        """Of the rows of all parts together (Pébay 2008, SAND2008-6212, eq. 2.1); of one part, that part."""
+        if len(parts) == 1:
+            return parts[0]
+        count = sum(part.count for part in parts)
+        gaps, levels = sum(part.gaps for part in parts), np.sum([part.levels for part in parts], axis=0)
+        share = np.array([part.count for part in parts]) / max(count, 1)
+        means, variances = np.array([part.mean for part in parts]), np.array([part.std**2 for part in parts])
+        mean = float(share @ means)
+        away = means - mean
+        variance = float(share @ (variances + away**2))
+        thirds = np.array([part.third for part in parts])
+        fourths = np.array([(part.kurtosis + 3) * part.std**4 for part in parts])
+        third = float(share @ (thirds + 3 * away * variances + away**3))
+        fourth = float(share @ (fourths + 4 * away * thirds + 6 * away**2 * variances + away**4))
+        kurtosis = fourth / variance**2 - 3 if variance > 0 else 0.0
+        return Told(count, gaps, levels, mean, math.sqrt(variance), third, kurtosis)
+
+
+def fit_code(column: Column, told: Told) -> ColumnCode:
+    """Fit a column's rule to what its training rows tell."""
     form = column_form(column)
-    gaps = np.isnan(values)
-    indicator = smoothed(np.array([np.sum(~gaps), np.sum(gaps)])) if column.missing else ()
+    indicator = smoothed(np.array([told.count, told.gaps])) if column.missing else ()
     if form == "constant":
         return ColumnCode("constant", indicator=indicator)
     if form == "levels":
-        levels = column_levels(column)
-        assert levels is not None
-        counts = np.bincount(values[~gaps].astype(np.int64), minlength=len(levels))
-        return ColumnCode("levels", "cumulative", probabilities=smoothed(counts), indicator=indicator)
-    return replace(_fit_scale(column, form, values[~gaps]), indicator=indicator)
+        return ColumnCode("levels", "cumulative", probabilities=smoothed(told.levels), indicator=indicator)
+    return replace(_fit_scale(column, form, told), indicator=indicator)
 
 
 def smoothed(counts: np.ndarray) -> tuple[float, ...]:
@@ -175,17 +230,15 @@ def excess_kurtosis(values: np.ndarray) -> float:
     return float(np.square(squares).mean() / squares.mean() ** 2 - 3.0)
 
 
-def _fit_scale(column: Column, form: str, values: np.ndarray) -> ColumnCode:
+def _fit_scale(column: Column, form: str, told: Told) -> ColumnCode:
     low, high = bounds(column)
     offset = 0.0
     if max(abs(low), abs(high)) > _COARSE * (high - low):
         offset = float(np.rint(low)) if form == "whole" else float(np.float32(low / 2 + high / 2))
     # Training rows may by chance hold one value or none; the bounds of the whole data set then set the scale.
-    mean = float(values.mean()) if len(values) else low / 2 + high / 2
-    std = float(values.std()) if len(values) else 0.0
-    if not std > 0:
-        std = (high - low) / 4
-    heavy = len(values) > 0 and excess_kurtosis(values) > HEAVY_TAILS
+    mean = told.mean if told.count else low / 2 + high / 2
+    std = told.std if told.std > 0 else (high - low) / 4
+    heavy = told.count > 0 and told.kurtosis > HEAVY_TAILS
     return ColumnCode(form, "asinh" if heavy else "standardise", offset, mean - offset, std)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from advect.data.arrays import refuse_width
 from advect.data.kinds import as_floats, infer_column, is_gap, is_whole, stack_numbers
+from advect.data.stored import StoredColumns, on_disk
 from advect.errors import DataError, UnknownNameError, unknown_name
 from advect.records import Column, Schema, Table
 
@@ -34,7 +35,10 @@ def infer_schema(table: Table, *, condition: Sequence[str] = ()) -> Schema:
         DataError: A column of a type that cannot be modelled, or one that looks like an identifier.
     """
     given = tuple(_condition_column(table, name) for name in dict.fromkeys(condition))
-    if table.image:
+    far = on_disk(table)
+    if far is not None:
+        columns = _stored_columns(table, far, set(condition))
+    elif table.image:
         columns = _pixel_columns(table)
     else:
         taken = set(condition)
@@ -149,7 +153,8 @@ def _condition_column(table: Table, name: str) -> Column:
 def find_array(table: Table, name: str) -> np.ndarray | None:
     """The column, or else the side array, called ``name``; None if there is neither."""
     if name in table.names:
-        return table.columns[table.names.index(name)]
+        place, columns = table.names.index(name), on_disk(table)
+        return table.columns[place] if columns is None else columns.column(place)
     return table.sides.get(name)
 
 
@@ -160,6 +165,16 @@ def _pixel_columns(table: Table) -> tuple[Column, ...]:
         raise DataError(f"pixels of type {values.dtype} cannot be modelled", where=table.origin)
     kind = "integer" if is_whole(values) else "continuous"
     low, high = (float(values.min()), float(values.max())) if values.size else (None, None)
+    return tuple(Column(name, kind, dtype, low, high) for name, dtype in zip(table.names, table.dtypes, strict=True))
+
+
+def _stored_columns(table: Table, columns: StoredColumns, given: Collection[str]) -> tuple[Column, ...]:
+    """The same of rows on disk, by one pass over them."""
+    found = columns.extent.columns(table.names, table.dtypes, truth=columns.rows.dtype.kind == "b" and not table.image)
+    if not table.image:
+        return tuple(column for column in found if column.name not in given)
+    kind = "integer" if columns.extent.whole.all() else "continuous"
+    low, high = float(columns.extent.minimum.min()), float(columns.extent.maximum.max())
     return tuple(Column(name, kind, dtype, low, high) for name, dtype in zip(table.names, table.dtypes, strict=True))
 
 

@@ -10,21 +10,37 @@ from torch import Tensor
 from advect.data.align import ARRAYS, column_levels
 from advect.data.annotated import CONTAINER
 from advect.data.condition import ConditionCodec, _is_label
+from advect.data.schema import find_array
+from advect.data.stored import on_disk, rows_to_hold
 from advect.records import Column, Table
 
 
 def take_rows(table: Table, rows: np.ndarray) -> Table:
-    """The rows of these indices, in this order, with their side arrays."""
+    """The rows of these indices, in this order, with their side arrays; of rows on disk none is read before it is
+    looked at."""
+    columns = on_disk(table)
     return replace(
         table,
-        columns=tuple(column[rows] for column in table.columns),
+        columns=tuple(column[rows] for column in table.columns) if columns is None else columns.take(rows),
         sides={name: values[rows] for name, values in table.sides.items()},
     )
 
 
 def some_rows(table: Table, count: int, generator: torch.Generator) -> Table:
-    """At most ``count`` rows in random order: files are often sorted, and first rows then speak for one corner."""
+    """At most ``count`` rows in random order: files are often sorted, and first rows then speak for one corner.
+
+    Of rows on disk no more than can be held in memory with what is computed of them.
+    """
+    count = min(count, rows_to_hold(table))
     return take_rows(table, torch.randperm(table.num_rows, generator=generator)[:count].numpy())
+
+
+def sample_rows(table: Table, generator: torch.Generator) -> Table:
+    """The table itself where all of its rows can be looked at together; else as many at random as can, in order."""
+    count = rows_to_hold(table)
+    if count == table.num_rows:
+        return table
+    return take_rows(table, torch.randperm(table.num_rows, generator=generator)[:count].sort().values.numpy())
 
 
 def with_condition(table: Table, codec: ConditionCodec, vectors: Tensor) -> Table:
@@ -59,13 +75,15 @@ def set_aside(table: Table, name: str | None) -> Table:
     if name is None or name not in table.names or table.image:
         return table
     kept = [i for i, other in enumerate(table.names) if other != name]
+    columns, aside = on_disk(table), find_array(table, name)
+    assert aside is not None
     return replace(
         table,
         names=tuple(table.names[i] for i in kept),
-        columns=tuple(table.columns[i] for i in kept),
+        columns=tuple(table.columns[i] for i in kept) if columns is None else columns.select(kept),
         dtypes=tuple(table.dtypes[i] for i in kept),
         event_shape=(len(kept),),
-        sides={**table.sides, name: table.columns[table.names.index(name)]},
+        sides={**table.sides, name: aside},
     )
 
 

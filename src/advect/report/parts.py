@@ -236,7 +236,7 @@ class Preview:
 
 def preview(table: Table, rows: int = 5, columns: int = 10) -> Preview:
     """The first rows and columns of a table, written as people write numbers."""
-    shown = [c[:rows].tolist() for c in table.columns[:columns]]
+    shown = [c[:rows].tolist() for c in tuple(table.columns)[:columns]]
     cells = tuple(tuple(_cell(values[i]) for values in shown) for i in range(min(rows, table.num_rows)))
     return Preview(tuple(clean(n) for n in table.names[:columns]), cells, max(len(table.names) - columns, 0))
 

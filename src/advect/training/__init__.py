@@ -5,7 +5,7 @@ checkpoints leave through a `Sink`.
 """
 
 from advect.training.average import WeightAverage
-from advect.training.batches import Batches, BatchSource, DataRows, Epochs
+from advect.training.batches import Batches, BatchSource, DataRows, Drawing, Epochs, Fetching
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
 from advect.training.loop import Trainer
@@ -25,7 +25,9 @@ __all__ = [
     "Batches",
     "ChainBatches",
     "DataRows",
+    "Drawing",
     "Epochs",
+    "Fetching",
     "LostWorkerError",
     "Outcome",
     "Pool",

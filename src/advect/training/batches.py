@@ -24,22 +24,42 @@ def untimed(name: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+Drawing = Callable[[Tensor, Generator], Tensor]
+"""``drawing(rows, generator) -> (batch, *event)``: rows by their indices, with what is drawn beside them."""
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """How rows that cost something to get are fetched before they are drawn from.
+
+    Attributes:
+        fetch: ``fetch(rows)``: the rows of these indices, without any randomness, as a `Drawing` by their places.
+        at_once: Rows that are best fetched together.
+        workers: How many may fetch at the same time, to some use.
+    """
+
+    fetch: Callable[[Tensor], Drawing]
+    at_once: int = 1
+    workers: int = 1
+
+
 @dataclass(frozen=True)
 class DataRows:
     """Training rows in the coordinates of the flow's map.
 
     Attributes:
-        draw: ``draw(rows, generator) -> (batch, *event)``: the rows of these indices; fresh dequantisation noise and
-            fills for gaps come from the generator.
+        draw: The rows of some indices; fresh dequantisation noise and fills for gaps come from the generator.
         num_rows: How many there are.
         condition: ``(num_rows, *condition)`` or None.
         weight: ``(num_rows,)`` or None.
+        fetching: How they are got where they are not in memory: such rows are drawn ahead of the step (`ahead`).
     """
 
-    draw: Callable[[Tensor, Generator], Tensor]
+    draw: Drawing
     num_rows: int
     condition: Tensor | None = None
     weight: Tensor | None = None
+    fetching: Fetching | None = None
 
 
 class Epochs:
@@ -135,7 +155,10 @@ class Batches:
 
     def rows(self, index: Tensor, generator: Generator) -> Batch:
         """Data rows and as many source rows, not yet paired."""
-        x1 = self.data.draw(index, generator)
+        return self.around(index, self.data.draw(index, generator), generator)
+
+    def around(self, index: Tensor, x1: Tensor, generator: Generator) -> Batch:
+        """The same where the data rows have been drawn."""
         condition, weight = self._beside(index)
         x0 = None if self.source is None else self.source.sample(len(index), condition, generator=generator)
         return Batch(x1=x1, x0=x0, condition=condition, weight=weight)

@@ -9,6 +9,7 @@ takes time and leaves Python's lock to the loop, so such blocks are made by a wo
 may round differently under another number of threads), and ahead where a processor is free for it.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from advect.errors import AdvectError
 from advect.records import Batch, Drawn, Regression
+from advect.training.ahead import WAITING, Draws
 from advect.training.batches import Batches, BatchSource, Phase, untimed
 from advect.training.parts import joined, parts_of
 from advect.training.seeding import BLOCK, generator_for
@@ -58,6 +60,7 @@ class Blocks:
 
     def __init__(self, batches: Batches, size: int, seed: int, steps: int, draw: Draw | None = None) -> None:
         self.batches, self.size, self.seed, self.steps, self._draw = batches, size, seed, steps, draw
+        self._rows = Draws(batches, self._plan, math.ceil(steps / size), size * batches.batch_size)
         self._blind = batches.coupling is None or getattr(batches.coupling, "blind", False)
         self._held: _Block | None = None
         self._worker = None if self._blind else ThreadPoolExecutor(1, thread_name_prefix="advect-blocks")
@@ -68,7 +71,7 @@ class Blocks:
         """The paired rows of a step; ``generator`` is not used, as a block has its own."""
         number, place = divmod(step, self.size)
         if self._held is None or self._held.number != number:
-            with phase("data" if self._blind else "coupling"):
+            with phase("coupling" if not self._blind else WAITING if self._rows.ahead else "data"):
                 self._held = self._found(number)
         with phase("data"):
             if place >= len(self._held.reports):
@@ -80,7 +83,12 @@ class Blocks:
     def step_seconds(self, seconds: float) -> float:
         """Seconds per step of a loop whose own part takes ``seconds``."""
         own = 0.0 if self._held is None else self._held.seconds / self.size
-        return max(seconds, own) if self._worker is not None and _processor_is_free() else seconds + own
+        both = max(seconds, own) if self._worker is not None and _processor_is_free() else seconds + own
+        return max(both, self._rows.seconds_each() / self.size)
+
+    def _plan(self, number: int) -> tuple[Tensor, Generator]:
+        rows = torch.cat([self.batches.epochs.rows(number * self.size + i) for i in range(self.size)])
+        return rows, generator_for(self.seed, BLOCK, number)
 
     def _found(self, number: int) -> _Block:
         if self._worker is None:
@@ -95,14 +103,16 @@ class Blocks:
     @torch.no_grad()
     def _made(self, number: int) -> _Block:
         started = time.perf_counter()
-        generator = generator_for(self.seed, BLOCK, number)
-        rows = torch.cat([self.batches.epochs.rows(number * self.size + i) for i in range(self.size)])
-        batch = self.batches.rows(rows, generator)
+        drawn = self._rows.take(number)
+        if self._rows.ahead:  # others took that time
+            started = time.perf_counter()
+        generator = drawn.generator
+        batch = self.batches.around(drawn.index, drawn.x1, generator)
         parts, reports, error = self._paired(batch, generator)
         if self._draw is not None and parts:
             whole = joined(parts)
-            drawn = replace(whole, drawn=self._draw(whole, generator))
-            parts = parts_of(drawn, [len(part.x1) for part in parts])
+            whole = replace(whole, drawn=self._draw(whole, generator))
+            parts = parts_of(whole, [len(part.x1) for part in parts])
         return _Block(number, parts, reports, error, time.perf_counter() - started)
 
     def _paired(

@@ -67,7 +67,7 @@ class Clock:
         state.seconds += now - self._settled
         self._settled = now
 
-    def line(self, step: int, steps: int) -> Progress:
+    def line(self, step: int, steps: int, rows_per_step: int) -> Progress:
         """The state of the run since the last line."""
         now = time.perf_counter()
         rate = (step - self._line_step) / max(now - self._line, 1e-9)
@@ -80,6 +80,7 @@ class Clock:
             steps=steps,
             loss=sum(losses) / len(losses) if losses else float("nan"),
             rate=rate,
+            rows_per_second=rate * rows_per_step,
             seconds_left=(steps - step) / overall if overall else float("nan"),
             shares=shares,
         )

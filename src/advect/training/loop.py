@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
 from advect.training.agreement import Agreed, agree, shares_of_all
+from advect.training.ahead import drawn_ahead
 from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
@@ -82,7 +83,7 @@ class Trainer:
         pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         # All that is random about many steps at once, where each row is drawn by itself.
         draw = partial(drawn_for, objective, flow) if getattr(objective, "rowwise", False) else None
-        self.batches = in_blocks(pool, config.seed, config.steps, draw)
+        self.batches = drawn_ahead(in_blocks(pool, config.seed, config.steps, draw), config.seed, config.steps)
         self.validation, self.validation_batches = validation, validation_batches
         self.shards = spread_over(flow, objective, config, workers)
         self.flow = flow if self.shards is None else self.shards.flow
@@ -335,9 +336,8 @@ class Trainer:
             with self._clock.phase("validation"):
                 self._validate()
         if agreed.line or state.step == config.steps:
-            progress = self._clock.line(state.step, config.steps)
-            rows, processes = progress.rate * config.batch_size, shares_of_all(self.workers, progress.shares)
-            self.sink.progress(replace(progress, rows_per_second=rows, processes=processes))
+            progress = self._clock.line(state.step, config.steps, config.batch_size)
+            self.sink.progress(replace(progress, processes=shares_of_all(self.workers, progress.shares)))
         if self.parts is not None:
             self.parts.settle()
         if agreed.checkpoint:

@@ -60,6 +60,6 @@ class TaughtBatches:
                 condition=None if condition is None else condition[index],
             )
 
-    def seconds_per_step(self) -> float:
-        """Nothing is prepared beside the loop."""
-        return 0.0
+    def step_seconds(self, seconds: float) -> float:
+        """Seconds per step of a loop whose own part takes ``seconds``: the preparation is a part of it."""
+        return seconds

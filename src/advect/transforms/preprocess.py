@@ -14,7 +14,8 @@ user's units: log p(x) = log p(z) + log |det ∂z/∂x|. `records.Coordinate.sca
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -130,6 +131,8 @@ def fit_preprocess(
     values: Float[Tensor, "batch *event"],
     coordinates: Sequence[Coordinate],
     probabilities: Mapping[int, Float[Tensor, " _"]],
+    *,
+    blocks: Iterable[Float[Tensor, "_ *event"]] | None = None,
 ) -> Bijection:
     """Fit the scaling that ``coordinates`` ask for.
 
@@ -137,25 +140,52 @@ def fit_preprocess(
         values: ``(batch, *event)`` finite training rows, dequantised and filled, not scaled.
         coordinates: One per coordinate of the flattened event.
         probabilities: For each ``cumulative`` coordinate its index and ``(cells,)`` frequencies, strictly positive.
+        blocks: All training rows, block by block, where ``values`` are some of them: means and standard deviations are
+            then those of all rows, while the medians behind ``asinh`` are those of ``values``.
 
     Statistics are taken in float64 and kept in the dtype of ``values``. A coordinate that is constant up to rounding
     gets scale 1.
     Raises `DataError` for no rows or a value that is not finite, `ShapeError` for a wrong number of coordinates.
     """
     event_shape = tuple(values.shape[1:])
-    flat = values.detach().reshape(values.shape[0], math.prod(event_shape))
+    flat = _finite_rows(values)
+    scalings = [c.scaling for c in coordinates]
+    members = {name: [i for i, other in enumerate(scalings) if other == name] for name in _SCALES}
+    bends = {name: _bend(flat[:, indices]) for name, indices in members.items() if name == "asinh" and indices}
+    moments: dict[str, Moments] = {}
+    for block in (flat,) if blocks is None else map(_finite_rows, blocks):
+        for name, indices in members.items():
+            if indices:
+                columns = block[:, indices]
+                columns = bends[name][0].encode(columns, log_det=False).value if name in bends else columns
+                here = Moments.of(columns, name)
+                moments[name] = moments[name].and_of(here) if name in moments else here
+
+    def fitted(scaling: str, indices: list[int]) -> Bijection:
+        if scaling == "cumulative":
+            return Cumulative([_frequencies(probabilities, i, coordinates[i]).to(flat) for i in indices])
+        scale = _standardise(moments[scaling], scaling, len(indices), flat.dtype)
+        if scaling not in bends:
+            return scale
+        bend, constant = bends[scaling]
+        return Compose(bend, Standardise(scale.shift, scale.scale.masked_fill(constant, 1.0)))
+
+    return _assemble(coordinates, event_shape, fitted)
+
+
+def _finite_rows(values: Tensor) -> Tensor:
+    """``(batch, coordinates)``.
+
+    Raises:
+        DataError: No rows, or a value that is not finite.
+    """
+    flat = values.detach().reshape(values.shape[0], math.prod(values.shape[1:]))
     if flat.shape[0] == 0:
         raise DataError("There are no rows to fit the scaling on", remedy="Give at least one row.")
     if not torch.isfinite(flat).all():
         row, index = torch.nonzero(~torch.isfinite(flat))[0].tolist()
         raise DataError(f"The value {flat[row, index].item()} is not finite", where=f"row {row}, coordinate {index}")
-
-    def fitted(scaling: str, indices: list[int]) -> Bijection:
-        if scaling == "cumulative":
-            return Cumulative([_frequencies(probabilities, i, coordinates[i]).to(flat) for i in indices])
-        return _FITS[scaling](flat[:, indices])
-
-    return _assemble(coordinates, event_shape, fitted)
+    return flat
 
 
 def empty_preprocess(coordinates: Sequence[Coordinate], event_shape: tuple[int, ...]) -> Bijection:
@@ -183,7 +213,7 @@ def _assemble(
     expected = math.prod(event_shape)
     if len(coordinates) != expected:
         raise ShapeError(f"{len(coordinates)} coordinates for rows of shape {event_shape}, expected {expected}")
-    names = [*_FITS, "cumulative"]
+    names = [*_SCALES, "cumulative"]
     for coordinate in coordinates:
         if coordinate.scaling not in names:
             raise unknown_name("scaling", coordinate.scaling, names, where=coordinate.name)
@@ -204,28 +234,49 @@ def _frequencies(probabilities: Mapping[int, Tensor], index: int, coordinate: Co
     return found
 
 
-def _fit_standardise(columns: Tensor) -> Bijection:
-    wide = columns.double()
-    shift = wide.mean(0)
-    scale = _safe((wide - shift).square().mean(0).sqrt(), _rounding(shift, columns.dtype))
-    return Standardise(shift.to(columns.dtype), scale.to(columns.dtype))
+@dataclass(frozen=True)
+class Moments:
+    """Means and variances of rows, in float64.
+
+    Attributes:
+        count: How many rows.
+        mean: ``(columns,)``, or one number where all columns share it.
+        variance: ``(columns,)``, or one number.
+    """
+
+    count: int
+    mean: Tensor
+    variance: Tensor
+
+    @staticmethod
+    def of(columns: Tensor, scaling: str) -> "Moments":
+        """Of ``(rows, columns)``, as the scaling shares them."""
+        wide = columns.double()
+        mean = wide.mean() if scaling == "pixel" else wide.mean(0)
+        squares = (wide - mean).square()
+        return Moments(len(columns), mean, squares.mean(0) if scaling in ("standardise", "asinh") else squares.mean())
+
+    def and_of(self, other: "Moments") -> "Moments":
+        """Of these rows and others together (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+        count = self.count + other.count
+        share, away = other.count / count, other.mean - self.mean
+        between = share * (1 - share) * away.square()
+        between = between.mean() if self.variance.ndim < between.ndim else between
+        variance = (1 - share) * self.variance + share * other.variance + between
+        return Moments(count, self.mean + share * away, variance)
 
 
-def _fit_pixel(columns: Tensor) -> Bijection:
-    wide = columns.double()
-    shift = wide.mean()
-    scale = _safe((wide - shift).square().mean().sqrt(), _rounding(shift, columns.dtype))
-    return Standardise(shift.to(columns.dtype), scale.to(columns.dtype), (columns.shape[1],))
+def _standardise(found: Moments, scaling: str, width: int, dtype: torch.dtype) -> Standardise:
+    """The map to zero mean and unit variance, as the scaling shares them."""
+    shift = found.mean
+    largest = shift.abs().amax() if scaling == "common" else shift
+    scale = _safe(found.variance.sqrt(), _rounding(largest, dtype)).to(dtype)
+    scale = scale.expand(width) if scaling == "common" else scale
+    return Standardise(shift.to(dtype), scale, (width,))
 
 
-def _fit_common(columns: Tensor) -> Bijection:
-    wide = columns.double()
-    shift = wide.mean(0)
-    scale = _safe((wide - shift).square().mean().sqrt(), _rounding(shift.abs().amax(), columns.dtype))
-    return Standardise(shift.to(columns.dtype), scale.to(columns.dtype).expand(columns.shape[1]))
-
-
-def _fit_asinh(columns: Tensor) -> Bijection:
+def _bend(columns: Tensor) -> tuple[Asinh, Tensor]:
+    """The bend of heavy tails, and which columns are constant."""
     wide = columns.double()
     location = wide.median(0).values
     distance = (wide - location).abs()
@@ -236,12 +287,7 @@ def _fit_asinh(columns: Tensor) -> Bijection:
     apart = distance.masked_fill(distance == 0, float("nan"))
     spread = torch.where(distance.median(0).values > 0, distance.median(0).values, apart.nanmedian(0).values)
     scale = torch.maximum(spread.nan_to_num() / _NORMAL_QUARTILE, rounding).masked_fill(constant, 1.0)
-    bend = Asinh(location.to(columns.dtype), scale.to(columns.dtype))
-
-    bent = bend.encode(columns, log_det=False).value.double()
-    shift = bent.mean(0)
-    scale = _safe((bent - shift).square().mean(0).sqrt(), _rounding(shift, columns.dtype)).masked_fill(constant, 1.0)
-    return Compose(bend, Standardise(shift.to(columns.dtype), scale.to(columns.dtype)))
+    return Asinh(location.to(columns.dtype), scale.to(columns.dtype)), constant
 
 
 def _rounding(centre: Tensor, dtype: torch.dtype) -> Tensor:
@@ -254,9 +300,4 @@ def _safe(scale: Tensor, rounding: Tensor) -> Tensor:
     return torch.where(scale > rounding, scale, torch.ones_like(scale))
 
 
-_FITS: dict[str, Callable[[Tensor], Bijection]] = {
-    "standardise": _fit_standardise,
-    "asinh": _fit_asinh,
-    "pixel": _fit_pixel,
-    "common": _fit_common,
-}
+_SCALES = ("standardise", "asinh", "pixel", "common")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from advect.data import BUILTINS, split_key
+from advect.data import BUILTINS, on_disk, split_key
 from advect.files import sha256_of
 from advect.records import Table
 
@@ -31,10 +31,16 @@ def fingerprint(data: Any, table: Table) -> str:
 
 
 def content_hash(table: Table) -> str:
-    """SHA-256 over names and values, those of side columns (labels, weights) included."""
-    digest = hashlib.sha256()
+    """SHA-256 over names and values, those of side columns (labels, weights) included; pictures on disk have their own."""
+    digest, far = hashlib.sha256(), on_disk(table)
+    if far is not None and (told := far.rows.fingerprint()) is not None:
+        digest.update(told.encode())
+    elif far is not None:
+        for block in far.blocks():
+            digest.update(np.ascontiguousarray(block).tobytes())
     sides = sorted(table.sides.items())
-    for name, column in [*zip(table.names, table.columns, strict=True), *sides]:
+    columns = () if far is not None else zip(table.names, table.columns, strict=True)
+    for name, column in [*columns, *sides]:
         digest.update(name.encode("utf-8", "surrogatepass"))
         plain = column if column.dtype.kind != "O" else np.array([repr(value) for value in column])
         digest.update(np.ascontiguousarray(plain).tobytes())

@@ -13,11 +13,14 @@ from advect.data import (
     Codec,
     ConditionCodec,
     Split,
+    blocks_of,
     check_table,
     find_array,
     infer_schema,
+    on_disk,
     read_table,
     refuse_unusable,
+    sample_rows,
     set_aside,
     split_rows,
     take_rows,
@@ -27,9 +30,9 @@ from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
-from advect.training import DataRows, Snapshots, TaughtRows, TrainingConfig, generator_for
+from advect.training import DataRows, Drawing, Fetching, Snapshots, TaughtRows, TrainingConfig, generator_for
 from advect.transforms import Bijection, Precision, fit_preprocess
-from advect.typing import Base
+from advect.typing import Base, SetCoupling
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
 from advect.workflows.snapshots import Timed, make_snapshots, timed
@@ -95,6 +98,8 @@ def prepare(request: TrainRequest) -> Prepared:
     resolve_options(get_method(request.method), request.options)  # a misspelt option is told before the rows are read
     device = choose_device(request.device)
     table = set_aside(read_table(request.data, key=request.key), request.weights)
+    if request.time_key is not None and on_disk(table) is not None:
+        raise _needs_memory("--time-key", "pairing one time with the next")
     times = None if request.time_key is None else timed(table, request.time_key, request.leave_out)
     table = table if times is None else times.table
     schema = infer_schema(table, condition=request.condition)
@@ -131,6 +136,8 @@ def prepare(request: TrainRequest) -> Prepared:
             where="--time-key",
             remedy="Leave out pool and pool_uses, or raise the batch size.",
         )
+    if on_disk(table) is not None and training.pool == 0:
+        raise _needs_memory("pool", "pairing the whole set")
 
     def rows_of(indices: np.ndarray, flip: bool = False) -> DataRows:
         return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
@@ -177,6 +184,8 @@ def _for_the_loop(
     points = source.points if isinstance(source, EmpiricalBase) else None
     train = _training_rows(rows_of(split.train, flip=request.flip), request.weights)
     coupling = built.coupling
+    if isinstance(coupling, SetCoupling) and train.fetching is not None:
+        raise _needs_memory("coupling", "a plan to all rows of the data set")
     if coupling is not None:
         generator = generator_for(request.seed, PAIR)
         coupling = coupling.prepare(points, latent, condition=train.condition, generator=generator)
@@ -184,6 +193,15 @@ def _for_the_loop(
         replace(built, coupling=coupling),
         train,
         _validation(rows_of(split.validation) if len(split.validation) else None),
+    )
+
+
+def _needs_memory(where: str, what: str) -> ConfigError:
+    """The refusal of what looks at all rows at once, of a set that stays on disk."""
+    return ConfigError(
+        f"{what} needs all of them in memory, and the rows of this set stay on disk",
+        where=where,
+        remedy="Pair within batches, or train on a part of the rows.",
     )
 
 
@@ -200,18 +218,31 @@ def data_rows(
 ) -> DataRows:
     """Rows of a table as the loop wants them: in latent coordinates, with conditions and weights beside them.
 
-    Where coding draws nothing (no discrete column, no gap) the latent rows are computed once.
+    Where coding draws nothing (no discrete column, no gap) the latent rows are computed once. Rows on disk are fetched
+    as they are drawn.
     """
     chosen = take_rows(table, rows)
-    prepared = codec.prepare(chosen, dtype=torch.float64)
+    columns, bare = on_disk(chosen), replace(chosen, sides={})
 
-    @torch.no_grad()
-    def draw(index: Tensor, generator: Generator) -> Tensor:
-        values = prepared.draw(index, generator).values
-        values = mirrored(values, generator) if flip else values
-        return preprocess.encode(values, log_det=False).value.float().to(device)
+    def coded(some: Table) -> Drawing:
+        prepared = codec.prepare(some, dtype=torch.float64)
 
-    if codec.exact and not flip:
+        @torch.no_grad()
+        def draw(index: Tensor, generator: Generator) -> Tensor:
+            values = prepared.draw(index, generator).values
+            values = mirrored(values, generator) if flip else values
+            return preprocess.encode(values, log_det=False).value.float().to(device)
+
+        return draw
+
+    def fetch(index: Tensor) -> Drawing:
+        return coded(take_rows(bare, index.numpy(force=True)))
+
+    if columns is not None:
+        draw = lambda index, generator: fetch(index)(torch.arange(len(index)), generator)  # noqa: E731
+    else:
+        draw = coded(chosen)
+    if columns is None and codec.exact and not flip:
         everything = draw(torch.arange(len(rows)), generator_for(request.seed, FIT))
         draw = lambda index, generator: everything[index.to(everything.device)]  # noqa: E731
     return DataRows(
@@ -219,6 +250,7 @@ def data_rows(
         num_rows=len(rows),
         condition=None if condition is None else condition.encode(chosen).float().to(device),
         weight=_weights(chosen, request.weights, device),
+        fetching=None if columns is None else Fetching(fetch, columns.rows.at_once, columns.rows.workers),
     )
 
 
@@ -229,9 +261,18 @@ def mirrored(pictures: Tensor, generator: Generator) -> Tensor:
 
 
 def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tensor]:
-    """The preprocessing map, and the training rows behind it (to fit the Gaussian baseline)."""
-    values = codec.encode(rows, generator=generator_for(seed, FIT), dtype=torch.float64).values
-    preprocess = fit_preprocess(values, codec.coordinates, codec.probabilities)
+    """The preprocessing map, and the training rows behind it (to fit the Gaussian baseline).
+
+    Of rows on disk, as many as can be held; means and spreads of columns are those of all, by a pass over them. All
+    pixels share theirs, which a sample knows to a thousandth.
+    """
+    some = sample_rows(rows, generator_for(seed, FIT, 1))
+    values = codec.encode(some, generator=generator_for(seed, FIT), dtype=torch.float64).values
+    blocks = None
+    if some is not rows and not codec.schema.image:
+        generator = generator_for(seed, FIT, 2)
+        blocks = (codec.encode(block, generator=generator, dtype=torch.float64).values for block in blocks_of(rows))
+    preprocess = fit_preprocess(values, codec.coordinates, codec.probabilities, blocks=blocks)
     with torch.no_grad():
         latent = preprocess.encode(values, log_det=False).value.float()
     return preprocess, latent

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import PreparedRows
+from advect.data import PreparedRows, on_disk, take_rows
 from advect.errors import ConfigError, UnsupportedError
 from advect.flows import EmpiricalBase
 from advect.records import Estimate, Status, Table
@@ -83,13 +83,14 @@ def score(
         )
     codec = artefact.codec
     draws = importance_samples or default_draws(artefact)
-    prepared = codec.prepare(table, dtype=torch.float64)
+    whole = codec.prepare(table, dtype=torch.float64) if on_disk(table) is None else None
     condition = None if artefact.condition is None else artefact.condition.encode(table).float()
     parts = []
     for first in range(0, table.num_rows, ROWS_AT_ONCE):
         index = torch.arange(first, min(first + ROWS_AT_ONCE, table.num_rows))
         block = None if condition is None else condition[index]
-        parts.append(_score_block(artefact, prepared, index, block, draws, seed))
+        prepared = whole or codec.prepare(take_rows(table, index.numpy()), dtype=torch.float64)
+        parts.append(_score_block(artefact, prepared, index - (0 if whole else first), block, draws, seed, first))
     blocks = [part for part, _ in parts]
     estimate = Estimate(
         value=torch.cat([p.value for p in blocks]),
@@ -114,14 +115,20 @@ def default_draws(artefact: Artefact) -> int:
 
 
 def _score_block(
-    artefact: Artefact, prepared: PreparedRows, index: Tensor, condition: Tensor | None, draws: int, seed: int
+    artefact: Artefact,
+    prepared: PreparedRows,
+    index: Tensor,
+    condition: Tensor | None,
+    draws: int,
+    seed: int,
+    first: int,
 ) -> tuple[Estimate, Tensor]:
-    """The estimate, and the mean of the logarithms."""
+    """The estimate, and the mean of the logarithms, of rows that begin with the ``first`` of the table."""
     # All draws in one solve: few rows with several draws cost little more than one.
-    coded = [prepared.draw(index, generator_for(seed, SCORE, number, int(index[0]))) for number in range(draws)]
+    coded = [prepared.draw(index, generator_for(seed, SCORE, number, first)) for number in range(draws)]
     values = torch.cat([draw.values for draw in coded])
     given = None if condition is None else condition.repeat(draws, *([1] * (condition.ndim - 1)))
-    scored = artefact.flow.score(values, given, generator=generator_for(seed, SCORE, draws, int(index[0])))
+    scored = artefact.flow.score(values, given, generator=generator_for(seed, SCORE, draws, first))
 
     def by_draw(column: Tensor) -> Tensor:
         return column.cpu().reshape(draws, len(index))

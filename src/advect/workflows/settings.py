@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import torch
 
-from advect.data import Split
+from advect.data import Split, on_disk
 from advect.methods import Blueprint, get_method
 from advect.records import Schema, Table
 from advect.run.card import Sections, Setting
@@ -93,6 +93,7 @@ def _data(request: TrainRequest, table: Table, schema: Schema, split: Split) -> 
             fingerprint(request.data, table), "of the file" if path else "of names and values", "derived"
         ),
         "rows": Setting(table.num_rows, "rows read", "derived"),
+        "kept": Setting("on disk" if on_disk(table) else None, "where the rows stay; not set: in memory", "derived"),
         "columns": Setting(len(schema.columns), "columns modelled", "derived"),
         "condition": Setting(list(request.condition), "columns given, not modelled", _origin(request.condition)),
         "weights": Setting(request.weights, "column of row weights", "given"),

@@ -62,7 +62,7 @@ def with_solver_error(scores: Table, errors: Tensor) -> Table:
     return replace(
         scores,
         names=joined(scores.names, "solver_error"),
-        columns=joined(scores.columns, errors.numpy()),
+        columns=joined(tuple(scores.columns), errors.numpy()),
         dtypes=joined(scores.dtypes, "float64"),
         event_shape=(len(scores.names) + 1,),
     )
