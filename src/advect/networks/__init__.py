@@ -8,6 +8,7 @@ divergence. `UNet` is for pictures. `make_network` builds any of them from a nam
 from advect.networks.angles import AngleConditioner
 from advect.networks.conditioner import Conditioner
 from advect.networks.conv import ConvNet
+from advect.networks.convolutional import PictureClassifier, PictureDecoder, PictureEncoder
 from advect.networks.embed import FourierTime, RawTime
 from advect.networks.field import FieldNetwork
 from advect.networks.lipschitz import LipschitzConv2d, LipschitzLinear
@@ -32,6 +33,9 @@ __all__ = [
     "LipschitzLinear",
     "LipschitzNetwork",
     "MaskedMLP",
+    "PictureClassifier",
+    "PictureDecoder",
+    "PictureEncoder",
     "Potential",
     "RawTime",
     "ResidualMLP",

@@ -21,6 +21,7 @@ from advect.objectives.matching import VelocityMatching, drop_condition, mean_ev
 from advect.objectives.noise_times import LevelTimes, LogSnrNormalTimes, PowerTimes
 from advect.objectives.reverse import ReverseKL
 from advect.objectives.snr import WEIGHTINGS, Natural, OfLogSnr, implied_weight, make_weight
+from advect.objectives.supervised import CrossEntropy
 from advect.objectives.times import (
     TIME_SAMPLERS,
     LogitNormalTimes,
@@ -43,6 +44,7 @@ __all__ = [
     "Adversarial",
     "BridgeMatching",
     "BridgeWeight",
+    "CrossEntropy",
     "Denoising",
     "HamiltonJacobi",
     "ImportanceWeight",
