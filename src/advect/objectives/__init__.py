@@ -19,6 +19,7 @@ from advect.objectives.likelihood import (
 )
 from advect.objectives.matching import VelocityMatching, drop_condition, mean_event
 from advect.objectives.noise_times import LevelTimes, LogSnrNormalTimes, PowerTimes
+from advect.objectives.reconstruction import Reconstruction
 from advect.objectives.reverse import ReverseKL
 from advect.objectives.snr import WEIGHTINGS, Natural, OfLogSnr, implied_weight, make_weight
 from advect.objectives.supervised import CrossEntropy
@@ -57,6 +58,7 @@ __all__ = [
     "PathLikelihood",
     "PowerTimes",
     "ProductWeight",
+    "Reconstruction",
     "RegularisedLikelihood",
     "ReverseKL",
     "StepGap",

@@ -25,7 +25,7 @@ from advect.training import generator_for
 from advect.workflows.calibrate import summary
 from advect.workflows.effort import affordable_rows
 from advect.workflows.generate import SolverChoice, generate
-from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
+from advect.workflows.held_out import HeldOutScores, flat_scaled, held_out_scores, likelihood_facts
 from advect.workflows.picture_features import PictureFeatures
 from advect.workflows.picture_figures import picture_figures
 from advect.workflows.prepare import EVALUATE
@@ -119,15 +119,15 @@ def evaluate_table(
         choice=SolverChoice(),
         seed=seed + 1,
     )
-    real = flat_latent(artefact, real_table, generator)
+    real = flat_scaled(artefact, real_table, generator)
     if generated.usable.sum() < 2:
         raise DataError(
             f"{generated.failed} of {real_table.num_rows} samples have no value: the solver failed on them",
             remedy="Train longer or with a smaller learning rate.",
         )
     drawn = take_rows(generated.table, np.flatnonzero(generated.usable))
-    samples = flat_latent(artefact, drawn, generator)
-    train = flat_latent(artefact, some_rows(reference, 4 * max_rows, generator), generator)
+    samples = flat_scaled(artefact, drawn, generator)
+    train = flat_scaled(artefact, some_rows(reference, 4 * max_rows, generator), generator)
     metrics = two_sample_suite(samples, real, train, generator=generator, max_rows=max_rows)
     columns: tuple[Metric, ...] = ()
     if not artefact.schema.image:  # a pixel is no column that anyone looks up

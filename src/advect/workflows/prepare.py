@@ -28,7 +28,7 @@ from advect.methods import Blueprint, Built, build, full_flow, get_method, resol
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
 from advect.training import DataRows, Snapshots, TrainingConfig, generator_for
-from advect.transforms import Bijection, Precision, fit_preprocess
+from advect.transforms import Autoencoder, Bijection, Precision, fit_preprocess
 from advect.typing import Base
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
@@ -60,6 +60,9 @@ class Prepared:
         training: Settings of the loop.
         blueprint: Settings of the model.
         sections: The resolved configuration with its comments.
+        stage: The autoencoder in front of the flow, which is still to be trained; until then the rows of the loop are
+            stand-ins for codes. None for rows as they are.
+        pictures: Training and validation rows for the autoencoder; None without one.
     """
 
     request: TrainRequest
@@ -77,6 +80,8 @@ class Prepared:
     blueprint: Blueprint
     sections: Sections
     device: torch.device
+    stage: Autoencoder | None = None
+    pictures: tuple[DataRows, DataRows | None] | None = None
 
 
 def prepare(request: TrainRequest) -> Prepared:
@@ -107,10 +112,12 @@ def prepare(request: TrainRequest) -> Prepared:
     start = source_table if times is None else take_rows(table, times.at(split.train, times.timeline.times[0]))
     source = None if start is None else _source(start, codec, preprocess, request.seed)
 
-    blueprint = _blueprint(request, codec, condition, len(split.train))
-    built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
+    stage = _stage(request, schema, codec, device)
+    coded = latent if stage is None else _standing_in(stage, len(latent), request.seed)
+    blueprint = _blueprint(request, tuple(coded.shape[1:]), condition, len(split.train))
+    built = build(blueprint, seed=request.seed, source=source, latent=coded, parts=request.parts)
     built = replace(built, core=built.core.to(device))
-    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
+    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)), *(() if stage is None else (stage,)))
     training = training_config(
         request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
     )
@@ -125,7 +132,14 @@ def prepare(request: TrainRequest) -> Prepared:
     def rows_of(indices: np.ndarray, flip: bool = False) -> DataRows:
         return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
 
-    built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
+    pictures = None
+    if stage is not None:
+        valid = _validation(rows_of(split.validation) if len(split.validation) else None)
+        pictures = (_training_rows(rows_of(split.train, flip=request.flip), request.weights), valid)
+        train, validate = (None if p is None else replace(p, draw=_first_of(coded.to(device))) for p in pictures)
+        assert train is not None
+    else:
+        built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
     return Prepared(
         request=request,
         table=table,
@@ -142,7 +156,28 @@ def prepare(request: TrainRequest) -> Prepared:
         blueprint=blueprint,
         sections=resolved(request, table, schema, split, source_table, blueprint, training, device, times),
         device=device,
+        stage=stage,
+        pictures=pictures,
     )
+
+
+def _stage(request: TrainRequest, schema: Schema, codec: Codec, device: torch.device) -> Autoencoder | None:
+    """The autoencoder of a request, untrained; None without one."""
+    if request.latent is None:
+        return None
+    if not schema.image:
+        raise ConfigError("the autoencoder is made for pictures", where="--latent", remedy="Leave it out for tables.")
+    return request.latent.stage(tuple(codec.event_shape), torch.Generator().manual_seed(request.seed)).to(device)
+
+
+def _standing_in(stage: Autoencoder, rows: int, seed: int) -> Tensor:
+    """Numbers of the shape of codes, before there are any: enough to time steps and to size a network."""
+    assert stage.source_shape is not None
+    return torch.randn(min(rows, 512), *stage.source_shape, generator=generator_for(seed, FIT))
+
+
+def _first_of(codes: Tensor) -> Callable[[Tensor, Generator], Tensor]:
+    return lambda index, generator: codes[(index % len(codes)).to(codes.device)]
 
 
 def _for_the_loop(
@@ -275,11 +310,13 @@ def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | N
     return weight
 
 
-def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | None, num_rows: int) -> Blueprint:
+def _blueprint(
+    request: TrainRequest, event_shape: tuple[int, ...], condition: ConditionCodec | None, num_rows: int
+) -> Blueprint:
     blueprint = resolve_blueprint(
         request.method,
         request.options,
-        event_shape=tuple(codec.event_shape),
+        event_shape=event_shape,
         condition_features=condition.width if condition else 0,
         network=request.network,
         num_rows=num_rows,
