@@ -14,6 +14,7 @@ from advect.data import read_table
 from advect.errors import ConfigError, RunFolderError
 from advect.methods import Parts
 from advect.records import Progress, Table
+from advect.workflows.autoencoding import autoencoding, split_off
 from advect.workflows.fit import train
 from advect.workflows.fit_density import DEFAULT_METHOD, DensityRequest, fit_density
 from advect.workflows.listen import Silence
@@ -47,6 +48,7 @@ def fit(
     device: str = "auto",
     out: str | Path | None = None,
     flip: bool = False,
+    latent: bool = False,
     path: Any = None,
     coupling: Any = None,
     evaluate: bool = False,
@@ -80,6 +82,7 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         out: Run folder to train in; it can be continued after a crash. None trains in memory.
         flip: Mirror half of the training pictures left to right, anew in every step.
+        latent: Train a small autoencoder of pictures first, and the flow on its codes; settings ``latent_…`` set it up.
         path: A path of your own, see ``docs/extend.md``.
         coupling: A coupling of your own.
         evaluate: Whether to compute held-out figures right away.
@@ -103,6 +106,7 @@ def fit(
         "seed": seed,
         "device": device,
     }
+    coding, settings = split_off(settings)
     common |= vars(sort_settings(common["method"], settings, known=signature(fit).parameters))
     rows: dict[str, Any] = {
         "source": source,
@@ -112,6 +116,7 @@ def fit(
         "out": None if out is None else Path(out),
     }
     rows |= {"flip": True} if flip else {}
+    rows |= {"latent": autoencoding(latent, coding)} if latent or coding else {}
     rows |= {"time_key": time_key} if time_key is not None else {}
     rows |= {"leave_out": several(leave_out)} if several(leave_out) else {}
     rows |= {"spline": True} if spline else {}

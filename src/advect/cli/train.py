@@ -87,6 +87,10 @@ def train(
     mirror: Annotated[
         bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
     ] = False,
+    latent: Annotated[
+        bool,
+        flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up."),
+    ] = False,
     as_density: AsDensity = False,
     dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
     restart: Annotated[bool, flag("Move an old run aside and start afresh.")] = False,
@@ -98,10 +102,12 @@ def train(
     """
     started = time.monotonic()
     from advect.data.silhouette import require_picture
-    from advect.workflows.request import TrainRequest, read_settings
+    from advect.workflows.autoencoding import autoencoding, split_off
+    from advect.workflows.request import TrainRequest, read_settings, read_value
 
     if as_density:
         require_picture(data)
+    coding, others = split_off(pairs(settings))
     request = TrainRequest(
         data=data,
         method=method,
@@ -124,7 +130,8 @@ def train(
         device=device,
         restart=restart,
         flip=mirror,
-        **vars(read_settings(method, pairs(settings))),
+        latent=autoencoding(latent, {name: read_value(text) for name, text in coding.items()}),
+        **vars(read_settings(method, others)),
     )
     return _dry_run(request, json, started) if dry_run else _run(request, json, started)
 

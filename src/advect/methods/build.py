@@ -107,4 +107,7 @@ def build_flow(
 
 def full_flow(core: Flow, *before: Bijection) -> Flow:
     """The flow in the user's coordinates: preprocessing first, then the core's map."""
-    return Flow(core.base, Compose(*before, core.map), event_shape=core.event_shape)
+    # A stage that changes the shape of rows says what they are outside.
+    ends = [(getattr(part, "event_shape", None), getattr(part, "source_shape", None)) for part in before]
+    shape = next((event for event, source in ends if event is not None and event != source), core.event_shape)
+    return Flow(core.base, Compose(*before, core.map), event_shape=shape)

@@ -8,6 +8,7 @@ divergence. `UNet` and `DiffusionTransformer` are for pictures. `make_network` b
 from advect.networks.angles import AngleConditioner
 from advect.networks.conditioner import Conditioner
 from advect.networks.conv import ConvNet
+from advect.networks.convolutional import PictureClassifier, PictureDecoder, PictureEncoder
 from advect.networks.embed import FourierTime, RawTime
 from advect.networks.field import FieldNetwork
 from advect.networks.lipschitz import LipschitzConv2d, LipschitzLinear
@@ -35,6 +36,9 @@ __all__ = [
     "LipschitzLinear",
     "LipschitzNetwork",
     "MaskedMLP",
+    "PictureClassifier",
+    "PictureDecoder",
+    "PictureEncoder",
     "Potential",
     "RawTime",
     "ResidualMLP",

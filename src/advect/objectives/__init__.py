@@ -19,8 +19,10 @@ from advect.objectives.likelihood import (
 )
 from advect.objectives.matching import VelocityMatching, drop_condition, mean_event, regression_loss
 from advect.objectives.noise_times import LevelTimes, LogSnrNormalTimes, PowerTimes
+from advect.objectives.reconstruction import Reconstruction
 from advect.objectives.reverse import ReverseKL
 from advect.objectives.snr import WEIGHTINGS, Natural, OfLogSnr, implied_weight, make_weight
+from advect.objectives.supervised import CrossEntropy
 from advect.objectives.times import (
     TIME_SAMPLERS,
     LogitNormalTimes,
@@ -43,6 +45,7 @@ __all__ = [
     "Adversarial",
     "BridgeMatching",
     "BridgeWeight",
+    "CrossEntropy",
     "Denoising",
     "HamiltonJacobi",
     "ImportanceWeight",
@@ -55,6 +58,7 @@ __all__ = [
     "PathLikelihood",
     "PowerTimes",
     "ProductWeight",
+    "Reconstruction",
     "RegularisedLikelihood",
     "ReverseKL",
     "StepGap",

@@ -6,12 +6,14 @@
 `Inverse` turns one round. Supports: `Box`, `Positive`, `Simplex`, `Circle`. `Standardise`, `Asinh`, `Cumulative` and
 `Columnwise` bring the columns of a table to unit scale, and `fit_preprocess` chooses and fits them, so that scaling is
 part of a flow's map and its densities stay in the user's units. `Precision` changes the dtype on the way.
-`GaussianLatent` and `Pushforward` stand in the place of a bijection without being one (`vae`, `gan`).
+`GaussianLatent`, `Pushforward` and `Autoencoder` stand in the place of a bijection without being one (`vae`, `gan`, and
+flows on codes).
 """
 
 from advect.transforms.actnorm import ActNorm
 from advect.transforms.affine import Standardise
 from advect.transforms.assorted import Assorted
+from advect.transforms.autoencoder import Autoencoder
 from advect.transforms.autoregressive import Autoregressive
 from advect.transforms.bijection import ANY_CONDITION, Bijection, mapped, worst_status
 from advect.transforms.compose import Compose
@@ -46,6 +48,7 @@ __all__ = [
     "ActNorm",
     "Asinh",
     "Assorted",
+    "Autoencoder",
     "Autoregressive",
     "Bijection",
     "Box",

@@ -25,7 +25,9 @@ from advect.training import generator_for
 from advect.workflows.calibrate import summary
 from advect.workflows.effort import affordable_rows
 from advect.workflows.generate import SolverChoice, generate
-from advect.workflows.held_out import HeldOutScores, flat_latent, held_out_scores, likelihood_facts
+from advect.workflows.held_out import HeldOutScores, flat_scaled, held_out_scores, likelihood_facts
+from advect.workflows.picture_features import PictureFeatures
+from advect.workflows.picture_figures import picture_figures
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.regression_gap import regression_facts, regression_line
 from advect.workflows.snapshot_scores import snapshot_facts, snapshot_lines
@@ -34,6 +36,7 @@ from advect.workflows.snapshots import of_last_time, timeline_of
 MAX_ROWS = 2000
 DRAWN_SHARE, PATH_SHARE = 0.4, 0.15  # of the time until a deadline; the rest is for likelihoods
 PATH_ROWS, PATH_TIMES = 500, 33
+_PICTURES = 3  # a stream below EVALUATE
 
 
 def evaluate_rows(
@@ -46,6 +49,7 @@ def evaluate_rows(
     likelihood_rows: int | None = None,
     deadline: float | None = None,
     scores: HeldOutScores | None = None,
+    features: PictureFeatures | None = None,
 ) -> dict[str, Any]:
     """Figures on the test rows of a split, with the training rows as reference.
 
@@ -62,6 +66,7 @@ def evaluate_rows(
         likelihood_rows=likelihood_rows,
         deadline=deadline,
         scores=scores,
+        features=features,
     )
     if timeline is None:
         return evaluation
@@ -79,6 +84,7 @@ def evaluate_table(
     likelihood_rows: int | None = None,
     deadline: float | None = None,
     scores: HeldOutScores | None = None,
+    features: PictureFeatures | None = None,
 ) -> dict[str, Any]:
     """Figures on given held-out rows.
 
@@ -92,10 +98,11 @@ def evaluate_table(
         deadline: ``time.monotonic()`` by which to be done: fewer rows are drawn and scored where time is short, a few
             always are.
         scores: Log-probabilities that are known already, so that rows are not scored twice.
+        features: In which pictures are compared as well; without them pixels alone are.
 
     Returns:
         Plain values, ready for JSON (a number that is not finite is None): ``metrics``, ``columns``, ``transport``,
-        ``regression``, ``likelihood``, ``sampling``.
+        ``regression``, ``likelihood``, ``sampling``, and ``pictures`` where there are features.
 
     Raises:
         DataError: Fewer than two held-out rows.
@@ -112,14 +119,15 @@ def evaluate_table(
         choice=SolverChoice(),
         seed=seed + 1,
     )
-    real = flat_latent(artefact, real_table, generator)
+    real = flat_scaled(artefact, real_table, generator)
     if generated.usable.sum() < 2:
         raise DataError(
             f"{generated.failed} of {real_table.num_rows} samples have no value: the solver failed on them",
             remedy="Train longer or with a smaller learning rate.",
         )
-    samples = flat_latent(artefact, take_rows(generated.table, np.flatnonzero(generated.usable)), generator)
-    train = flat_latent(artefact, some_rows(reference, 4 * max_rows, generator), generator)
+    drawn = take_rows(generated.table, np.flatnonzero(generated.usable))
+    samples = flat_scaled(artefact, drawn, generator)
+    train = flat_scaled(artefact, some_rows(reference, 4 * max_rows, generator), generator)
     metrics = two_sample_suite(samples, real, train, generator=generator, max_rows=max_rows)
     columns: tuple[Metric, ...] = ()
     if not artefact.schema.image:  # a pixel is no column that anyone looks up
@@ -127,10 +135,15 @@ def evaluate_table(
         columns = column_suite(samples, real, train, names, generator=generator)
     paths = affordable_rows(artefact, PATH_ROWS, deadline=deadline, share=PATH_SHARE, seed=seed)
     moved = _transport(artefact, paths, generator)
+    pictured: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
+    if features is not None and artefact.schema.image:
+        shown = some_rows(held_out, 2 * count, generator_for(seed, EVALUATE, _PICTURES))
+        pictured, facts = picture_figures(drawn, shown, reference, features, seed=seed)
     if scores is None:  # last, as it heeds the deadline
         scores = held_out_scores(artefact, held_out, seed=seed, most_rows=likelihood_rows, deadline=deadline)
     evaluation = {
-        "metrics": [asdict(m) for m in metrics],
+        "metrics": [asdict(m) for m in metrics] + pictured,
         "columns": [asdict(m) for m in columns],
         "transport": moved,
         "regression": regression_facts(artefact, real, reference, seed=seed, deadline=deadline),
@@ -147,7 +160,7 @@ def evaluate_table(
         "reference_rows": reference.num_rows,
         "seed": seed,
     }
-    return finite(evaluation)
+    return finite(evaluation | ({"pictures": facts} if facts else {}))
 
 
 @torch.no_grad()
@@ -201,6 +214,9 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
             text += f" (floor {metric['floor']:.4g}{spread}"
             text += f", Gaussian fit {metric['ceiling']:.4g})" if metric["ceiling"] is not None else ")"
         lines.append((metric["name"], text))
+    pictured = evaluation.get("pictures", {})
+    if pictured:
+        lines += [("features", pictured["features"]), ("at few pictures", pictured["note"])]
     moved = evaluation.get("transport", {})
     if moved:
         before = f", before reflow {moved['before_reflow']:.4g}" if moved.get("before_reflow") is not None else ""

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from advect.errors import AdvectError, RunFolderError
+from advect.errors import AdvectError, ConfigError, RunFolderError
 from advect.files import write_text
 from advect.methods.table import get_method, stored_options
 from advect.run import (
@@ -36,6 +36,7 @@ from advect.training import ALONE, Outcome, Workers
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
+from advect.workflows.first_stage import BUDGET_SHARE, stage_deadline, with_first_stage
 from advect.workflows.growth import growth_of
 from advect.workflows.listen import Listener, Silence
 from advect.workflows.preflight import describe
@@ -111,6 +112,10 @@ def train(
         AdvectError: Data or settings that must be mended, a folder that cannot be used, a training that diverged.
     """
     started = time.monotonic() if started is None else started
+    if request.latent is not None and workers.count > 1:
+        raise ConfigError(
+            "several processes cannot train an autoencoder together", where="--latent", remedy="Start one process."
+        )
     if not workers.leads:
         outcome = follow(prepare(request), workers, stop, listener.phase)
         state = "finished" if outcome.finished else "interrupted"
@@ -215,7 +220,8 @@ def _train(
         end = started + request.budget_seconds - REPORT_SECONDS
         # Once in the configuration the number of steps stays, also where a crash came before the first checkpoint.
         if folder is None or folder.state == "empty":
-            prepared = steps_for_budget(prepared, started, reserve=evaluate, workers=workers)
+            spent = started - (0.0 if prepared.stage is None else BUDGET_SHARE * request.budget_seconds)
+            prepared = steps_for_budget(prepared, spent, reserve=evaluate, workers=workers)
         deadline = started + request.budget_seconds - reserve_seconds(request.budget_seconds, evaluate)
     if not begun:
         listener.preflight(describe(prepared, workers=workers))
@@ -223,6 +229,12 @@ def _train(
         write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     if folder is not None:
         keep_pairs(prepared, folder)
+    prepared, stopped = with_first_stage(
+        prepared, folder, listener, stop, deadline=stage_deadline(prepared, started), workers=workers
+    )
+    if stopped is not None:
+        steps = prepared.training.steps
+        return TrainResult(None, None if folder is None else folder.path, "interrupted", 0, steps, stopped.seconds)
     # What is measured on the way is for the report, which a run in memory does not get.
     probes = () if folder is None or not can_time(prepared, workers) else probes_of(prepared)
     begin(prepared.training.steps)

@@ -24,7 +24,7 @@ from advect.training import generator_for, mix
 from advect.workflows.doubt import doubt
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.score import Scored, coding_draws, default_draws, score
-from advect.workflows.transport import preprocessing, to_latent
+from advect.workflows.transport import preprocessing, scaled, to_latent
 
 LIKELIHOOD_ROWS = 500
 DOUBT_ROWS = 5000  # training rows looked at for what makes a likelihood say nothing
@@ -95,6 +95,13 @@ def flat_latent(artefact: Artefact, table: Table, generator: Generator) -> Tenso
     """Rows in latent coordinates, ``(rows, coordinates)`` float64."""
     latent = to_latent(artefact, table, generator)
     return latent.reshape(latent.shape[0], -1).double()
+
+
+@torch.no_grad()
+def flat_scaled(artefact: Artefact, table: Table, generator: Generator) -> Tensor:
+    """Rows in scaled coordinates, ``(rows, coordinates)`` float64: latent ones, except behind an autoencoder."""
+    value = scaled(artefact, table, generator)
+    return value.reshape(value.shape[0], -1).double()
 
 
 def _score_until(artefact: Artefact, rows: Table, draws: int, seed: int, deadline: float | None) -> Scored:

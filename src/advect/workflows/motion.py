@@ -107,7 +107,7 @@ def time_caption(timeline: Timeline | None, position: float) -> str:
 
 def refuse_a_jump(artefact: Artefact, where: str, remedy: str) -> None:
     """Raise `UnsupportedError` for a model that is no flow: its rows are nowhere between source and data."""
-    if getattr(artefact.flow.map, "likelihood", "exact") != "exact":
+    if artefact.flow.ode is None and getattr(artefact.flow.map, "likelihood", "exact") != "exact":
         raise UnsupportedError(
             f"{artefact.config['method']} draws its rows in one jump: there is nothing on the way to show",
             where=where,

@@ -13,7 +13,8 @@ from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Parts, build_flow, full_flow
 from advect.methods.table import get_method, resolve_options, stored_options
 from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
-from advect.transforms import Precision, empty_preprocess
+from advect.transforms import Autoencoder, Precision, empty_preprocess
+from advect.workflows.autoencoding import Autoencoding, autoencoding
 from advect.workflows.bounded import REMEDY, checked, described_by_file
 
 
@@ -72,7 +73,24 @@ def _rebuilt(codec: Codec, config: Mapping, parts: Parts, where: str) -> Flow:
         source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
     core = build_flow(blueprint, source=source, parts=parts)
     preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()
-    return full_flow(core, preprocess, Precision(tuple(codec.event_shape)))
+    precision = Precision(tuple(codec.event_shape))
+    return full_flow(core, preprocess, precision, *stages_from(config, tuple(codec.event_shape)))
+
+
+def stages_from(config: Mapping, event_shape: tuple[int, ...]) -> tuple[Autoencoder, ...]:
+    """The autoencoder of a stored configuration, without its weights; nothing where there is none.
+
+    Raises:
+        ConfigError, ValueError: Settings that no run has.
+    """
+    stored = config.get("latent")
+    if stored is None:
+        return ()
+    if not isinstance(stored, Mapping):
+        raise ValueError("latent is no section")
+    coding = autoencoding(True, {name: stored[name] for name in Autoencoding.__dataclass_fields__ if name in stored})
+    assert coding is not None
+    return (coding.stage(event_shape),)
 
 
 def blueprint_from(config: Mapping, where: str = "model") -> Blueprint:

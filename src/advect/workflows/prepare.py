@@ -31,7 +31,7 @@ from advect.methods import Blueprint, Built, build, full_flow, get_method, resol
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
 from advect.training import DataRows, Drawing, Fetching, Snapshots, TaughtRows, TrainingConfig, generator_for
-from advect.transforms import Bijection, Precision, fit_preprocess
+from advect.transforms import Autoencoder, Bijection, Precision, fit_preprocess
 from advect.typing import Base, SetCoupling
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
@@ -68,6 +68,9 @@ class Prepared:
         device: Where it is trained.
         teacher: The run whose paths are straightened, or None.
         taught: Its pairs for training and for validation, once they are made.
+        stage: The autoencoder in front of the flow, which is still to be trained; until then the rows of the loop are
+            stand-ins for codes. None for rows as they are.
+        pictures: Training and validation rows for the autoencoder; None without one.
     """
 
     request: TrainRequest
@@ -87,6 +90,8 @@ class Prepared:
     device: torch.device
     teacher: Teacher | None = None
     taught: tuple[TaughtRows, TaughtRows] | None = None
+    stage: Autoencoder | None = None
+    pictures: tuple[DataRows, DataRows | None] | None = None
 
 
 def prepare(request: TrainRequest) -> Prepared:
@@ -121,10 +126,12 @@ def prepare(request: TrainRequest) -> Prepared:
     teacher = _teacher(request, table, split, codec, condition)
     source = source if teacher is None else teacher.source
 
-    blueprint = _blueprint(request, codec, condition, len(split.train))
-    built = build(blueprint, seed=request.seed, source=source, latent=latent, parts=request.parts)
+    stage = _stage(request, schema, codec, device)
+    coded = latent if stage is None else _standing_in(stage, len(latent), request.seed)
+    blueprint = _blueprint(request, tuple(coded.shape[1:]), condition, len(split.train))
+    built = build(blueprint, seed=request.seed, source=source, latent=coded, parts=request.parts)
     built = replace(built, core=built.core.to(device))
-    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)))
+    flow = full_flow(built.core, preprocess, Precision(tuple(codec.event_shape)), *(() if stage is None else (stage,)))
     taught = {} if teacher is None else teacher.begin(flow, request.method, blueprint.options)
     training = training_config(
         request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
@@ -142,7 +149,15 @@ def prepare(request: TrainRequest) -> Prepared:
     def rows_of(indices: np.ndarray, flip: bool = False) -> DataRows:
         return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
 
-    built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
+    pictures = None
+    if stage is not None:
+        valid = _validation(rows_of(split.validation) if len(split.validation) else None)
+        pictures = (_training_rows(rows_of(split.train, flip=request.flip), request.weights), valid)
+        stand_in = {"draw": _first_of(coded.to(device)), "fetching": None}
+        train, validate = (None if p is None else replace(p, **stand_in) for p in pictures)
+        assert train is not None
+    else:
+        built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
     sections = resolved(request, table, schema, split, source_table, blueprint, training, device, times)
     return Prepared(
         request=request,
@@ -161,7 +176,28 @@ def prepare(request: TrainRequest) -> Prepared:
         sections={**sections, "data": {**sections["data"], **taught}},
         device=device,
         teacher=teacher,
+        stage=stage,
+        pictures=pictures,
     )
+
+
+def _stage(request: TrainRequest, schema: Schema, codec: Codec, device: torch.device) -> Autoencoder | None:
+    """The autoencoder of a request, untrained; None without one."""
+    if request.latent is None:
+        return None
+    if not schema.image:
+        raise ConfigError("the autoencoder is made for pictures", where="--latent", remedy="Leave it out for tables.")
+    return request.latent.stage(tuple(codec.event_shape), torch.Generator().manual_seed(request.seed)).to(device)
+
+
+def _standing_in(stage: Autoencoder, rows: int, seed: int) -> Tensor:
+    """Numbers of the shape of codes, before there are any: enough to time steps and to size a network."""
+    assert stage.source_shape is not None
+    return torch.randn(min(rows, 512), *stage.source_shape, generator=generator_for(seed, FIT))
+
+
+def _first_of(codes: Tensor) -> Callable[[Tensor, Generator], Tensor]:
+    return lambda index, generator: codes[(index % len(codes)).to(codes.device)]
 
 
 def _for_the_loop(
@@ -338,11 +374,13 @@ def _teacher(
     )
 
 
-def _blueprint(request: TrainRequest, codec: Codec, condition: ConditionCodec | None, num_rows: int) -> Blueprint:
+def _blueprint(
+    request: TrainRequest, event_shape: tuple[int, ...], condition: ConditionCodec | None, num_rows: int
+) -> Blueprint:
     blueprint = resolve_blueprint(
         request.method,
         request.options,
-        event_shape=tuple(codec.event_shape),
+        event_shape=event_shape,
         condition_features=condition.width if condition else 0,
         network=request.network,
         num_rows=num_rows,

@@ -72,6 +72,8 @@ def _refusal(artefact: Artefact, held_out: Tensor, reference: Table) -> str | No
         schedule_with_score(None if ode is None else ode.field, "regression gap")
     except UnsupportedError:
         return "its path is not affine with a Gaussian source paired at random"
+    if artefact.flow.likelihood == "none":
+        return "its field is one of codes"
     if artefact.condition is not None:
         return "the model is conditional"
     if not artefact.codec.exact:

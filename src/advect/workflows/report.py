@@ -27,6 +27,7 @@ from advect.report import (
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
 from advect.training import TrainingConfig, generator_for
+from advect.workflows.autoencoding import latent_options
 from advect.workflows.course import course
 from advect.workflows.density_map import density_around
 from advect.workflows.generate import generate
@@ -152,6 +153,7 @@ def command_line(folder: RunFolder, artefact: Artefact) -> str:
     if "split_seed" in data:
         parts += ["--split-seed", str(data["split_seed"])]
     parts += ["--flip"] if data.get("flip") else []
+    parts += latent_options(config)
     return shlex.join([*parts, "--seed", str(config["seed"])])
 
 

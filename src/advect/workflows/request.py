@@ -11,6 +11,7 @@ import torch
 from advect.errors import ConfigError, unknown_name
 from advect.methods import Blueprint, Parts, get_method
 from advect.training import TrainingConfig
+from advect.workflows.autoencoding import Autoencoding
 
 DEFAULT_STEPS = 5000
 MOST_BATCH = 1 << 24
@@ -53,6 +54,7 @@ class TrainRequest:
         spline: Train on smooth curves through all times instead of straight lines between two.
         reflow: A run folder, or its model: train on the pairs that its flow makes, to straighten its paths.
         pairs: How many of them.
+        latent: Train an autoencoder first, and the flow on its codes; None for rows as they are.
     """
 
     data: Any
@@ -83,11 +85,14 @@ class TrainRequest:
     spline: bool = False
     reflow: Any = None
     pairs: int | None = None
+    latent: Autoencoding | None = None
 
     def __post_init__(self) -> None:
         get_method(self.method)
         self._check_times()
         self._check_reflow()
+        if self.latent is not None:
+            self._check_latent()
         if self.steps is not None and self.budget_seconds is not None:
             raise ConfigError(
                 "steps and a time budget contradict each other", where="--steps, --budget", remedy="Give one of them."
@@ -113,6 +118,15 @@ class TrainRequest:
         for name in self.training:
             if name not in TrainingConfig.__dataclass_fields__:
                 raise unknown_name("training setting", name, TrainingConfig.__dataclass_fields__)
+
+    def _check_latent(self) -> None:
+        given = {"--source": self.source is not None, "--time-key": self.time_key is not None}
+        for option in (name for name, value in given.items() if value):
+            raise ConfigError(
+                f"{option} cannot be used with codes of an autoencoder",
+                where="--latent",
+                remedy="Leave out one of them.",
+            )
 
     def _check_times(self) -> None:
         if self.time_key is None:
@@ -150,6 +164,7 @@ class TrainRequest:
             "--source": self.source is not None,
             "--weights": self.weights,
             "--flip": self.flip,
+            "--latent": self.latent is not None,
             "a coupling of your own": self.parts.coupling,
             "pool": {"pool", "pool_uses"} & self.training.keys(),
         }

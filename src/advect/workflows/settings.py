@@ -11,6 +11,7 @@ from advect.methods import Blueprint, get_method
 from advect.records import Schema, Table
 from advect.run.card import Sections, Setting
 from advect.training import TrainingConfig
+from advect.workflows.autoencoding import autoencoding_settings
 from advect.workflows.origin import data_file, data_name, fingerprint
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import Timed
@@ -59,6 +60,7 @@ def resolved(
             name: Setting(value, method.options[name].meaning, "given" if name in request.options else "default")
             for name, value in blueprint.options.items()
         },
+        **autoencoding_settings(request.latent),
         "model": model_settings(blueprint, given=request.settings, network=request.network) | _own(request),
         "training": training_settings(training, given=_given(request)) | _budget(request),
         **solver_settings(blueprint),

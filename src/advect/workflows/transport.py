@@ -121,6 +121,21 @@ def preprocessing(artefact: Artefact) -> list[Bijection]:
     return list(whole.maps)[:-1]
 
 
+def scaling_of(flow: Flow) -> list[Bijection]:
+    """The maps that scale rows of the user's coordinates, before any stage that codes them."""
+    whole = flow.map
+    assert isinstance(whole, Compose)
+    return [part for part in list(whole.maps)[:-1] if getattr(part, "likelihood", "exact") == "exact"]
+
+
+def scaled(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:
+    """Rows of the data's kind in scaled coordinates, without any coding: where samples and rows are compared."""
+    value = artefact.codec.encode(table, generator=generator, dtype=torch.float64).values
+    for part in scaling_of(artefact.flow):
+        value = part.encode(value, log_det=False).value
+    return value
+
+
 def to_latent(artefact: Artefact, table: Table, generator: torch.Generator) -> Tensor:
     """Rows of the data's kind in latent coordinates."""
     return _scaled(artefact, artefact.codec.encode(table, generator=generator, dtype=torch.float64).values)

@@ -1,0 +1,347 @@
+"""Pictures: one row of the table of methods beside another, on equal budgets of processor time.
+
+    realnvp     couplings at several scales, by likelihood
+    i-cfm       flow matching, ends paired at random
+    ot-cfm      flow matching, ends paired by optimal transport inside each class
+    vp          diffusion, noise prediction
+
+All are told the class. Those with a network over time have the same one, `unet-tiny`, trained in bfloat16; the
+couplings are trained in float32. The loss of a budget is that of its number of steps, which is planned from timed steps
+by the processor's clock, cosine to zero at the last one.
+
+Figures on held-out pictures that no training saw: bits per dimension under uniform dequantisation, one draw of the
+noise for each picture (K = 1), the same pictures and noise for every method; distances of features of a small
+classifier of the training labels, which is the same for all methods of a set; processor seconds of training and of
+sampling. Sampling takes the row's default solver, which is named.
+
+Run ``python -m benchmarks.images``; what is finished is not run again. It needs ``ADVECT_DATA``.
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from advect.data import Split, some_rows, take_rows
+from advect.errors import DataError
+from advect.evaluation import bits_per_dimension
+from advect.files import make_folder, write_text
+from advect.records import Table
+from advect.report import picture_grid
+from advect.run import Artefact, write_tensors
+from advect.solvers import HutchinsonDivergence, make_solver
+from advect.training import generator_for
+from advect.workflows.again import find_data
+from advect.workflows.fit import train
+from advect.workflows.generate import SolverChoice, generate
+from advect.workflows.open import open_run
+from advect.workflows.picture_features import PictureFeatures, kept_features, trained_features
+from advect.workflows.picture_figures import picture_figures
+from advect.workflows.prepare import Prepared, prepare
+from advect.workflows.request import TrainRequest
+from advect.workflows.score import score
+from advect.workflows.shown_motion import pixel_bounds
+from advect.workflows.trainer import make_trainer, with_steps
+from benchmarks.cells import ROOT, Cell, answer, command_line
+from benchmarks.plane_train import made_on
+
+SETS: Mapping[str, Mapping[str, Any]] = {
+    "fashion": {"file": "fashion_mnist/train-images-idx3-ubyte.gz", "label": "label", "drawn": True},
+    "mnist": {"file": "mnist/train-images-idx3-ubyte.gz", "label": "label", "drawn": True},
+    # The lossless part of the training set, 8068 pictures: no figure compares with one of the whole set.
+    "cifar-part": {"file": "cifar10/cifar10_lossless_subset.npz:x_train", "label": "y_train", "drawn": False},
+}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "ot-cfm": {"network": "unet-tiny", "precision": "bfloat16"},
+    "i-cfm": {"network": "unet-tiny", "precision": "bfloat16"},
+    "vp": {"network": "unet-tiny", "precision": "bfloat16"},
+    "realnvp": {"network": "auto", "precision": "float32"},
+}
+BUDGET, BATCH, SAMPLES, SCORED, GUIDANCE = 60.0, 16, 200, 8, 1.0
+TOLERANCE, PROBES = 1e-3, 2
+COMMAND = "python -m benchmarks.images"
+RUN, FEATURES = "ADVECT_RUN", "ADVECT_FEATURES"  # name folders to the processes that measure
+RESULTS = ROOT / "benchmarks" / "results" / "images"
+
+
+def settings_of(data: str, method: str, budget: float) -> dict[str, Any]:
+    """Everything that decides a cell's figures."""
+    return {
+        "set": data,
+        **{name: SETS[data][name] for name in ("file", "label", "drawn")},
+        "method": method,
+        **METHODS[method],
+        "seed": 0,
+        "budget": budget,
+        "batch_size": BATCH,
+        "samples": SAMPLES,
+        "scored": SCORED,
+        "tolerance": TOLERANCE,
+    }
+
+
+def plan(sets: Sequence[str], methods: Sequence[str], budget: float) -> list[Cell]:
+    """The cells, set by set."""
+    return [
+        Cell(
+            name=f"{data}-{method}",
+            work="benchmarks.images:run_cell",
+            settings=settings_of(data, method, budget),
+            command=f"{COMMAND} --sets {data} --methods {method} --budget {budget:g}",
+        )
+        for data in sets
+        for method in methods
+    ]
+
+
+def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One cell: train for a budget of processor time, then measure."""
+    torch.set_num_threads(1)
+    request = TrainRequest(
+        data=data_path(settings["file"]),
+        method=settings["method"],
+        condition=(settings["label"],),
+        network=settings["network"],
+        batch_size=settings["batch_size"],
+        steps=1000,
+        seed=settings["seed"],
+        training={"precision": settings["precision"], "probe_share": 0.0},
+    )
+    prepared = prepare(request)
+    steps = steps_within(prepared, settings["budget"])
+    started = time.process_time()
+    result = train(TrainRequest(**{**vars(request), "steps": steps}), evaluate=False)
+    seconds = time.process_time() - started
+    assert result.artefact is not None
+    held_out, reference = (take_rows(prepared.table, part) for part in (prepared.split.test, prepared.split.train))
+    features = features_of(prepared.table, prepared.split, settings)
+    figures = measured(result.artefact, held_out, reference, features, settings)
+    return {"steps": result.step, "training_cpu_seconds": seconds, **figures}
+
+
+def data_path(name: str) -> str:
+    """A file below ``ADVECT_DATA``.
+
+    Raises:
+        DataError: The variable is not set.
+    """
+    root = os.environ.get("ADVECT_DATA")
+    if root is None:
+        raise DataError("ADVECT_DATA is not set", where=name, remedy="Name the folder of the larger data sets in it.")
+    return str(Path(root) / name)
+
+
+def features_of(table: Table, split: Split, settings: Mapping[str, Any]) -> PictureFeatures:
+    """The features of a set; made once, where ``ADVECT_FEATURES`` says where to keep them."""
+    kept = None if FEATURES not in os.environ else Path(os.environ[FEATURES]) / f"{settings['set']}.safetensors"
+    if kept is not None and kept.exists():
+        return kept_features(kept, table.event_shape)
+    found = trained_features(table, split, settings["label"], seed=settings["seed"])
+    if kept is not None:
+        make_folder(kept.parent)
+        write_tensors(kept, found.tensors, found.card)
+    return found
+
+
+def steps_within(prepared: Prepared, budget: float) -> int:
+    """Steps that fit into so many seconds of the processor, from timed ones."""
+    from advect.run import MemorySink
+
+    trainer = make_trainer(with_steps(prepared, 10**6), MemorySink())
+    trainer.time_steps(2)
+    number, started = 10, time.process_time()
+    trainer.time_steps(number)
+    each = (time.process_time() - started) / (number + 1)  # one more warms up
+    return max(10, int(budget / each))
+
+
+def measured(
+    artefact: Artefact, held_out: Table, reference: Table, features: PictureFeatures, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Figures of a model: samples, their time, features, bits per dimension."""
+    count, seed = settings["samples"], settings["seed"]
+    shown = some_rows(held_out, 2 * count, generator_for(seed, 1))
+    asked = take_rows(shown, np.arange(min(count, shown.num_rows)))
+    started = time.process_time()
+    drawn = generate(
+        artefact,
+        asked.num_rows,
+        condition=asked,
+        choice=SolverChoice(guidance=settings.get("guidance", 0.0)),
+        seed=seed + 1,
+    )
+    seconds = time.process_time() - started
+    samples = take_rows(drawn.table, np.flatnonzero(drawn.usable))
+    metrics, facts = picture_figures(samples, shown, reference, features, seed=seed)
+    sampling = artefact.config.get("sampling", {})
+    figures = {
+        "network_evaluations": drawn.nfe,
+        "solver": sampling.get("solver") or "layers",
+        "sampling_cpu_seconds": seconds,
+        "failed_samples": drawn.failed,
+        "metrics": metrics,
+        "features": facts,
+    }
+    if settings["scored"]:
+        figures["bits"] = bits(artefact, held_out, settings)
+    return figures
+
+
+def bits(artefact: Artefact, held_out: Table, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Bits per dimension of a few held-out pictures, the same for every method."""
+    seed = settings["seed"]
+    rows = some_rows(held_out, settings["scored"], generator_for(seed, 2))
+    flow = artefact.flow
+    if flow.ode is not None:
+        solver = make_solver("dopri5", tolerance=settings["tolerance"])
+        flow = flow.with_options(likelihood_solver=solver, divergence=HutchinsonDivergence(PROBES))
+    started = time.process_time()
+    scored = score(Artefact(**{**vars(artefact), "flow": flow}), rows, importance_samples=1, seed=seed)
+    found = bits_per_dimension(scored.estimate.value, math.prod(artefact.schema.event_shape))
+    return {
+        "mean": float(found.mean()),
+        "error": float(found.std()) / math.sqrt(len(found)),
+        "rows": len(found),
+        "each": [round(float(value), 4) for value in found],
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def measure_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell whose training was a run of the command: the same figures, with guidance and without."""
+    torch.set_num_threads(1)
+    artefact = open_run(os.environ[RUN])
+    table, split = find_data(artefact)
+    held_out, reference = take_rows(table, split.test), take_rows(table, split.train)
+    features = features_of(table, split, settings)
+    plain = measured(artefact, held_out, reference, features, settings)
+    guided = measured(artefact, held_out, reference, features, {**settings, "guidance": GUIDANCE, "scored": 0})
+    outcome = artefact.config["outcome"]
+    return {"steps": outcome["step"], "training_seconds": outcome["seconds"], **plain, "guided": guided}
+
+
+def draw_grid(run: Path, path: Path, *, guidance: float) -> Path:
+    """Ten samples of each class, a class a row; none is chosen."""
+    artefact = open_run(run)
+    assert artefact.condition is not None
+    names = [str(name) for name in artefact.condition.columns[0].categories]
+    tables = [
+        generate(artefact, 10, condition=name, choice=SolverChoice(guidance=guidance), seed=seed)
+        for seed, name in enumerate(names)
+    ]
+    pictures = np.concatenate([np.stack(one.table.columns, 1) for one in tables])
+    shape = artefact.schema.event_shape
+    shown = pictures.reshape(-1, *shape)
+    return picture_grid(shown, path, columns=10, bounds=pixel_bounds(artefact.schema), limit=len(shown))
+
+
+def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """The tables, from the results alone."""
+    lines = [
+        "# Pictures",
+        "",
+        f"Written by `{COMMAND}`; do not edit. Every method has the same budget of processor time, the same pictures "
+        "and classes, and is measured by the same rule; what a budget this small shows is how fast a method learns, "
+        "not how far it goes.",
+        "",
+        "- **bits/dim**: uniform dequantisation, one draw for each picture (K = 1): an upper bound of the code "
+        f"length; ± is the standard error over the pictures, which are the same for all. ODEs: dopri5 at {TOLERANCE:g}, "
+        f"{PROBES} probes of the trace. Lower is better.",
+        "- **Fréchet**: squared, of 64 features (of unit mean square) of a small classifier of the training "
+        "labels; ± by the bootstrap, in brackets real against real pictures at the same number. Biased upward at few "
+        "pictures, value and floor alike.",
+        "- **kernel**: unbiased MMD² of the same features, cubic kernel, in thousandths.",
+        "- **precision, recall, coverage** of the same features with five neighbours, real pictures in brackets.",
+        "- **sampling**: processor milliseconds a picture, and evaluations of the network.",
+        "",
+    ]
+    for name in dict.fromkeys(record["settings"]["set"] for record in records):
+        lines += _set_table(name, [r for r in records if r["settings"]["set"] == name])
+    lines += [made_on(records, len(records))] if records else []
+    write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def _set_table(name: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    facts = records[0]["figures"]["features"]
+    lines = [
+        f"## {name}",
+        "",
+        f"Features: {facts['features']}. {records[0]['figures']['features']['samples']} samples against "
+        f"{facts['held_out']} held-out pictures in two halves.",
+        "",
+        "| method | steps | training, s | bits/dim | Fréchet | kernel × 1000 | precision | recall | coverage | "
+        "near copies | sampling, ms (evaluations) |",
+        "|" + " --- |" * 11,
+    ]
+    for record in sorted(records, key=lambda r: (r["settings"].get("run") is not None, r["cell"])):
+        figures, settings = record["figures"], record["settings"]
+        seconds = figures.get("training_cpu_seconds", figures.get("training_seconds"))
+        label = settings["method"] + (" (the run below)" if "run" in settings else "")
+        lines.append(_line(label, figures, f"{figures['steps']}", f"{seconds:.0f}"))
+        if "guided" in figures:
+            lines.append(_line(f"{label}, guidance {GUIDANCE:g}", figures["guided"], "", ""))
+    return [*lines, ""]
+
+
+def _line(label: str, figures: Mapping[str, Any], steps: str, seconds: str) -> str:
+    found = {metric["name"]: metric for metric in figures["metrics"]}
+
+    def against(name: str, factor: float = 1.0, digits: int = 2) -> str:
+        metric = found[f"{name} of features"]
+        return (
+            f"{factor * metric['value']:.{digits}f} ± {factor * metric['error']:.{digits}f} "
+            f"({factor * metric['floor']:.{digits}f})"
+        )
+
+    bits_text = "" if "bits" not in figures else f"{figures['bits']['mean']:.2f} ± {figures['bits']['error']:.2f}"
+    near = found["near-copy share"]
+    each = 1000 * figures["sampling_cpu_seconds"] / figures["features"]["samples"]
+    cells = (
+        label,
+        steps,
+        seconds,
+        bits_text,
+        against("Fréchet distance"),
+        against("kernel distance", 1000, 0),
+        against("precision"),
+        against("recall"),
+        against("coverage"),
+        f"{near['value']:.3f} ({near['floor']:.3f})",
+        f"{each:.0f} ({figures['network_evaluations']:.0f})",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 where a cell failed, 2 where the request is refused."""
+    parser = command_line(COMMAND, __doc__, RESULTS)
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
+    parser.add_argument("--budget", type=float, default=BUDGET, help="processor seconds of training")
+    parser.add_argument("--run", type=Path, help="measure a finished run of the command on fashion instead")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault(FEATURES, str((given.out / "features").resolve()))
+    if given.run is None:
+        return answer(given, plan(given.sets, given.methods, given.budget), write_table)
+    settings = {
+        **settings_of("fashion", "ot-cfm", 0.0),
+        "run": given.run.name,
+        "command": "advect train train-images-idx3-ubyte.gz --method ot-cfm --network unet-tiny --condition label",
+    }
+    cell = Cell("fashion-run", "benchmarks.images:measure_run", settings, f"{COMMAND} --run RUN")
+    os.environ[RUN] = str(given.run)
+    drawn = given.out / "fashion_mnist_guided.png"
+    result = answer(given, [cell], write_table)
+    if not drawn.exists() and not given.table:
+        draw_grid(given.run, drawn, guidance=GUIDANCE)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

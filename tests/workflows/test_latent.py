@@ -1,0 +1,170 @@
+"""``--latent``: an autoencoder first, the flow on its codes; stopped, killed, continued and reopened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from advect.cli.app import run as command_of
+from advect.data import read_table, take_rows
+from advect.errors import ConfigError, UnknownNameError, UnsupportedError
+from advect.run import RunFolder, read_config
+from advect.training import generator_for
+from advect.workflows.again import evaluate_run, find_data
+from advect.workflows.autoencoding import Autoencoding, autoencoding
+from advect.workflows.generate import generate
+from advect.workflows.open import open_run
+from advect.workflows.report import command_line
+from advect.workflows.score import score
+from advect.workflows.transport import to_latent
+from tests.workflows.tiny import Ear, moons, run
+
+CODING = Autoencoding(channels=2, halvings=1, width=4, steps=20, batch_size=16)
+TINY = {"condition": ("label",), "steps": 6, "batch_size": 16, "network": "residual-1x8", "latent": CODING}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of 9 × 9 pictures: bright on the left, bright above. Sides that do not halve."""
+    path = tmp_path_factory.mktemp("pictures") / "all"
+    random = np.random.default_rng(0)
+    for label in ("left", "top"):
+        (path / label).mkdir(parents=True)
+        for i in range(60):
+            values = random.integers(0, 60, (9, 9), dtype=np.uint8)
+            values[(slice(None), slice(5)) if label == "left" else (slice(5),)] += 180
+            Image.fromarray(values).save(path / label / f"{i}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return run(str(folder), out=out, **TINY).folder
+
+
+def weights(path):
+    return dict(open_run(path).flow.state_dict())
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_samples_are_pictures_and_the_flow_is_on_codes(finished):
+    artefact = open_run(finished)
+    assert artefact.flow.base.event_shape == (2, 5, 5)
+    assert artefact.flow.event_shape == (1, 9, 9)
+    drawn = generate(artefact, 4, seed=1).table
+    assert drawn.image
+    assert drawn.event_shape == (1, 9, 9)
+    config = read_config(RunFolder(finished))
+    assert config["latent"]["channels"] == 2
+    assert config["model"]["event_shape"] == [2, 5, 5]
+
+
+def test_the_command_of_the_run_names_the_stage(finished):
+    words = command_line(RunFolder(finished), open_run(finished))
+    assert "--latent --set latent_channels=2" in words
+    assert "--set latent_steps=20" in words
+
+
+def test_codes_of_training_pictures_are_standardised(folder, finished):
+    artefact = open_run(finished)
+    table, split = find_data(artefact)
+    found = to_latent(artefact, take_rows(table, split.train), generator_for(0))
+    # The pixels' noise within a level is drawn anew: means and spreads agree to a few hundredths.
+    torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(2), atol=0.05, rtol=0)
+    torch.testing.assert_close(found.std((0, 2, 3)), torch.ones(2), atol=0.05, rtol=0)
+
+
+def test_pictures_have_no_likelihood_and_the_refusal_says_what_to_do(folder, finished):
+    artefact = open_run(finished)
+    assert artefact.flow.likelihood == "none"
+    with pytest.raises(UnsupportedError, match="a density of codes is none of pictures") as refused:
+        score(artefact, read_table(str(folder)))
+    assert "without --latent" in str(refused.value)
+
+
+def test_figures_are_of_decoded_pictures(finished):
+    found = evaluate_run(finished, deadline=time.monotonic())
+    assert "a density of codes" in found["likelihood"]["reason"]
+    names = {metric["name"] for metric in found["metrics"]}
+    assert {"sliced Wasserstein-2", "classifier two-sample test"} <= names
+
+
+def test_a_run_stopped_in_either_stage_ends_with_the_same_bits(folder, finished, tmp_path):
+    out = tmp_path / "run"
+
+    def after(count):
+        asked = iter(range(10**9))
+        return lambda: next(asked) >= count
+
+    first = run(str(folder), out=out, stop=after(7), **TINY)
+    # On from step 7 of the autoencoder's 20, and three steps of the flow.
+    second = run(str(folder), out=out, stop=after(16), **TINY)
+    assert (first.state, second.state, second.step) == ("interrupted", "interrupted", 3)
+    ear = Ear()
+    assert run(str(folder), out=out, listener=ear, **TINY).state == "finished"
+    assert any("Continuing at step 3" in note for note in ear.notes)
+    assert same(weights(out), weights(finished))
+
+
+def test_memory_and_folder_give_the_same(folder, finished):
+    in_memory = run(str(folder), **TINY).artefact
+    assert in_memory is not None
+    assert same(dict(in_memory.flow.state_dict()), weights(finished))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["autoencoder/checkpoint/state.safetensors", "checkpoint/state.safetensors"])
+def test_a_killed_run_goes_on(folder, finished, tmp_path, stage):
+    """SIGKILL once the stage has written its first checkpoint; the same command ends with the bits of a quiet run."""
+    out = tmp_path / "run"
+    words = [str(folder), "--condition", "label", "--steps", "6", "--batch-size", "16", "--network", "residual-1x8"]
+    words += ["--method", "i-cfm", "--latent", "--out", str(out), "--set", "checkpoint_seconds=0"]
+    for name in ("channels=2", "halvings=1", "width=4", "steps=20", "batch_size=16"):
+        words += ["--set", f"latent_{name}"]
+    command = [sys.executable, "-m", "advect", "train", *words]
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (out / stage).exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert same(weights(out), weights(finished))
+
+
+def test_mirrored_pictures_are_coded_as_they_are_drawn(folder):
+    assert run(str(folder), flip=True, **TINY).state == "finished"
+
+
+def test_a_budget_is_shared_by_both_stages(folder, tmp_path):
+    settings = {**TINY, "steps": None, "budget_seconds": 6.0}
+    started = time.monotonic()
+    result = run(str(folder), out=tmp_path / "run", **settings)
+    assert result.state == "finished"
+    assert time.monotonic() - started < 60  # no more than that it ends; machines may be busy
+
+
+def test_what_cannot_be_coded_is_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match="made for pictures"):
+        run(moons(), latent=CODING)
+    with pytest.raises(ConfigError, match="too small to be halved"):
+        run(str(folder), **{**TINY, "latent": Autoencoding(halvings=4)})
+    with pytest.raises(ConfigError, match="cannot be used with codes"):
+        run(str(folder), source=str(folder), **TINY)
+    with pytest.raises(UnknownNameError, match="latent_chanels"):
+        autoencoding(True, {"chanels": 3})
+    with pytest.raises(ConfigError, match="no autoencoder to set up"):
+        autoencoding(False, {"channels": 3})
+    with pytest.raises(ConfigError, match="no whole number"):
+        autoencoding(True, {"channels": 3.5})
+    assert command_of(["train", "moons", "--latent", "--out", str(tmp_path / "run")]) == 2
