@@ -24,6 +24,7 @@ from advect.workflows.request import TrainRequest
 from tests.training.test_workers import assert_near, environment
 from tests.workflows.tiny import moons
 
+TOLERANCE = 1e-5  # of losses near 1: 1e-7 for each of 60 steps; one block gathered too early costs 1e-4 and more
 STEPS, LAUNCHER = 60, ["torchrun", "--standalone", "--nproc-per-node", "2"]
 SCRIPT = """
 import sys
@@ -82,7 +83,7 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_begun_by_two_continued_by_one_and_finished_by_two(place):
-    """Issue on many machines, "It must show" 4. Tolerance as for replicated weights."""
+    """Issue on many machines, "It must show" 4."""
     run = place / "run"
     by_two(run, 20)
     checkpoint = read_checkpoint(RunFolder(run))
@@ -95,7 +96,7 @@ def test_begun_by_two_continued_by_one_and_finished_by_two(place):
     assert read_checkpoint(RunFolder(run))[1]["step"] == 40
     by_two(run)
     # The training loss that is written is a mean since the last start; the other is one of fixed rows.
-    assert_near(curve(place / "straight"), curve(run), curves=("validation_loss",))
+    assert_near(curve(place / "straight"), curve(run), TOLERANCE, curves=("validation_loss",))
     drawn = open_run(run).flow.sample(7, generator=torch.Generator().manual_seed(0))
     assert drawn.shape == (7, 2)
     assert bool(torch.isfinite(drawn).all())
@@ -119,7 +120,7 @@ def test_both_killed_the_run_goes_on_from_the_last_whole_set(place):
     assert checkpoint is not None
     assert 0 < int(checkpoint[1]["step"]) < STEPS
     assert asked(run) == "finished"
-    assert_near(curve(place / "straight"), curve(run), curves=("validation_loss",))
+    assert_near(curve(place / "straight"), curve(run), TOLERANCE, curves=("validation_loss",))
 
 
 class Listed(nn.Module):

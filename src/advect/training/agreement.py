@@ -45,7 +45,12 @@ def agree(
     late = deadline is not None and time.monotonic() > deadline
     checkpoint = workers.leads and clock.since_checkpoint() > checkpoint_seconds
     line = workers.leads and clock.since_line() > LINE_SECONDS
-    answers = workers.largest(2 if stop() else int(late), checkpoint, line)
+    asked = (2 if stop() else int(late), checkpoint, line)
+    if workers.count == 1:
+        answers = [*asked]
+    else:
+        with clock.phase("messages"):
+            answers = workers.largest(*asked)
     return Agreed(REASONS[answers[0]], bool(answers[1]), bool(answers[2]))
 
 

@@ -359,6 +359,8 @@ class Trainer:
                     values["validation_loss"] = self._validation_loss(self.validation)
                 values |= self.probes.measure() if due else {}
             self.flow.train()
+            if self.shards is not None:
+                self.shards.gather_anew()
         if "validation_loss" in values:
             self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from advect.errors import ConfigError
@@ -121,6 +121,15 @@ class Shards:
         while name and name not in self._by_name:
             name = name.partition(".")[2]
         return self._by_name.get(name)
+
+    def gather_anew(self) -> None:
+        """After what is held was changed, or changed back: let no block go on with what it gathered before.
+
+        A backward pass ends with that; a forward pass alone leaves the outermost block gathered.
+        """
+        for module in self.flow.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     @torch.no_grad()
     def restore(self) -> None:
