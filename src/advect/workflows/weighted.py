@@ -16,6 +16,32 @@ from advect.run import Artefact
 FEWEST = 200
 
 
+def weights_of(artefact: Artefact, table: Table) -> torch.Tensor | None:
+    """The weights ``(rows,)`` of rows, by the column that the run was trained with; None where there are none.
+
+    Rows that are given later need not have the column, or not in that form: they count alike then.
+    """
+    name = artefact.config.get("data", {}).get("weights")
+    found = None if name is None else find_array(table, name)
+    if found is None:
+        return None
+    try:
+        weight = torch.as_tensor(np.asarray(found, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    weight = torch.where(weight.isfinite(), weight, torch.zeros_like(weight)).clamp_min(0)
+    return weight if float(weight.sum()) > 0 else None
+
+
+def kept(weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Indices of rows as their weights ``(rows,)`` say, see above."""
+    chosen = (torch.rand(len(weight), generator=generator, dtype=torch.float64) < weight / weight.max()).nonzero()[:, 0]
+    if len(chosen) >= min(FEWEST, int((weight > 0).sum())):
+        return chosen
+    effective = max(2, int(weight.sum() ** 2 / weight.square().sum()))
+    return torch.multinomial(weight, effective, replacement=True, generator=generator)
+
+
 def by_weight(artefact: Artefact, table: Table, generator: torch.Generator) -> Table:
     """Rows of the table drawn by the weights that the run was trained with; the table itself where there are none.
 
@@ -24,19 +50,5 @@ def by_weight(artefact: Artefact, table: Table, generator: torch.Generator) -> T
         table: Rows, with the column of weights or without it.
         generator: Of the draws.
     """
-    name = artefact.config.get("data", {}).get("weights")
-    found = None if name is None else find_array(table, name)
-    if found is None:
-        return table
-    try:
-        weight = torch.as_tensor(np.asarray(found, dtype=np.float64))
-    except (TypeError, ValueError):  # given rows need not have the column in that form
-        return table
-    weight = torch.where(weight.isfinite(), weight, torch.zeros_like(weight)).clamp_min(0)
-    if not float(weight.sum()) > 0:
-        return table
-    kept = torch.rand(len(weight), generator=generator, dtype=torch.float64) < weight / weight.max()
-    if int(kept.sum()) >= min(FEWEST, int((weight > 0).sum())):
-        return take_rows(table, kept.nonzero()[:, 0].numpy())
-    effective = max(2, int(weight.sum() ** 2 / weight.square().sum()))
-    return take_rows(table, torch.multinomial(weight, effective, replacement=True, generator=generator).numpy())
+    weight = weights_of(artefact, table)
+    return table if weight is None else take_rows(table, kept(weight, generator).numpy())
