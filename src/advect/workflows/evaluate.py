@@ -178,7 +178,7 @@ def _transport(artefact: Artefact, rows: int, generator: torch.Generator) -> dic
     _, ode, after = flow.split_at_ode("straightness")
     start = after.decode(start, None if after.condition_shape is None else condition, log_det=False).value
     times = torch.linspace(*ode.interval, PATH_TIMES)
-    before = artefact.config["data"].get("reflow_straightness")
+    before = artefact.config.get("data", {}).get("reflow_straightness")
     states = ode.trajectory(start, times, condition).double()
     return {
         "path_energy": float(path_energy(states, times.double()).mean()),
