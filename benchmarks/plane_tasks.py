@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from advect.data.toys import TOYS
 
@@ -70,3 +70,20 @@ def conditional_ends(num_rows: int, generator: Generator) -> tuple[Tensor, Tenso
     x1 = torch.where(moon[:, None] == 0, arcs, torch.tensor([1.0, 0.5], dtype=torch.float64) - arcs)
     x1 = x1 + 0.2 * torch.rand(num_rows, 1, generator=generator, dtype=torch.float64)
     return x0, 3 * x1 - 1, moon
+
+
+class ConditionalSource(nn.Module):
+    """The source of `conditional_ends` as the base of a flow, drawn anew every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event_shape = (2,)
+
+    def sample(self, num_rows: int, condition: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """Draw ``(num_rows, 2)`` float32; the condition plays no part."""
+        assert generator is not None
+        return conditional_ends(num_rows, generator)[0].float()
+
+    def log_prob(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Nobody asks for it here."""
+        raise NotImplementedError

@@ -293,7 +293,6 @@ def test_the_preflight_names_the_times():
         ({"method": "maf", "time_key": "day"}, "maf starts from Gaussian noise"),
         ({"time_key": "day", "source": "moons"}, "--source cannot be used with times"),
         ({"time_key": "day", "condition": ("a",)}, "--condition cannot be used with times"),
-        ({"time_key": "day", "weights": "a"}, "--weights cannot be used with times"),
         ({"leave_out": ("d1",)}, "--leave-out: this is for data with times"),
         ({"spline": True}, "--spline: this is for data with times"),
         ({"time_key": "day", "options": {"predict": "x1"}}, "only the velocity can be predicted"),

@@ -32,8 +32,10 @@ from advect.workflows.prepare import EVALUATE
 from advect.workflows.regression_gap import regression_facts, regression_line
 from advect.workflows.snapshot_scores import snapshot_facts, snapshot_lines
 from advect.workflows.snapshots import of_last_time, timeline_of
+from advect.workflows.weighted import by_weight
 
 MAX_ROWS = 2000
+WEIGHT_STREAM = 4  # below EVALUATE; others have the first three
 DRAWN_SHARE, PATH_SHARE = 0.4, 0.15  # of the time until a deadline; the rest is for likelihoods
 PATH_ROWS, PATH_TIMES = 500, 33
 _PICTURES = 3  # a stream below EVALUATE
@@ -110,6 +112,13 @@ def evaluate_table(
     if held_out.num_rows < 2:
         raise DataError(f"{held_out.num_rows} held-out rows cannot be compared with anything", where=held_out.origin)
     generator = generator_for(seed, EVALUATE)
+    all_rows = held_out.num_rows
+    held_out, reference = (
+        by_weight(artefact, rows, generator_for(seed, EVALUATE, WEIGHT_STREAM, place))
+        for place, rows in enumerate((held_out, reference))
+    )
+    if held_out.num_rows < 2 or reference.num_rows < 2:
+        raise DataError("fewer than two held-out rows have weight", where=held_out.origin)
     count = affordable_rows(artefact, min(max_rows, held_out.num_rows), deadline=deadline, share=DRAWN_SHARE, seed=seed)
     real_table = some_rows(held_out, count, generator)
     generated = generate(
@@ -156,11 +165,14 @@ def evaluate_table(
             "rows_per_second": real_table.num_rows / max(generated.seconds, 1e-9),
             "failed_rows": generated.failed,
         },
-        "held_out_rows": held_out.num_rows,
+        "held_out_rows": all_rows,
         "reference_rows": reference.num_rows,
         "seed": seed,
     }
-    return finite(evaluation | ({"pictures": facts} if facts else {}))
+    evaluation |= {"pictures": facts} if facts else {}
+    if held_out.num_rows != all_rows:
+        evaluation["held_out_rows_by_weight"] = held_out.num_rows
+    return finite(evaluation)
 
 
 @torch.no_grad()
@@ -180,7 +192,7 @@ def _transport(artefact: Artefact, rows: int, generator: torch.Generator) -> dic
     _, ode, after = flow.split_at_ode("straightness")
     start = after.decode(start, None if after.condition_shape is None else condition, log_det=False).value
     times = torch.linspace(*ode.interval, PATH_TIMES)
-    before = artefact.config["data"].get("reflow_straightness")
+    before = artefact.config.get("data", {}).get("reflow_straightness")
     states = ode.trajectory(start, times, condition).double()
     return {
         "path_energy": float(path_energy(states, times.double()).mean()),
@@ -226,6 +238,9 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
                 f"{moved['path_energy']:.4g}; straightness {moved['straightness']:.4g} (0 is straight{before})",
             )
         )
+    if "held_out_rows_by_weight" in evaluation:
+        kept, rows = evaluation["held_out_rows_by_weight"], evaluation["held_out_rows"]
+        lines.append(("weights", f"{kept} of {rows} held-out rows stand for all, drawn by weight"))
     lines += snapshot_lines(evaluation.get("snapshots", []), evaluation.get("time_key", ""))
     gap = regression_line(evaluation.get("regression", {}))
     if gap is not None:

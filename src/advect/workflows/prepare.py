@@ -105,7 +105,7 @@ def prepare(request: TrainRequest) -> Prepared:
     table = set_aside(read_table(request.data, key=request.key), request.weights)
     if request.time_key is not None and on_disk(table) is not None:
         raise _needs_memory("--time-key", "pairing one time with the next")
-    times = None if request.time_key is None else timed(table, request.time_key, request.leave_out)
+    times = None if request.time_key is None else _timed(table, request)
     table = table if times is None else times.table
     schema = infer_schema(table, condition=request.condition)
     schema = _as_continuous(schema) if request.continuous else schema
@@ -121,7 +121,7 @@ def prepare(request: TrainRequest) -> Prepared:
     condition = ConditionCodec.fit(rows, schema) if schema.condition else None
     preprocess, latent = _fit_scaling(codec, rows, request.seed)
     source_table = None if request.source is None else read_table(request.source)
-    start = source_table if times is None else take_rows(table, times.at(split.train, times.timeline.times[0]))
+    start = source_table if times is None else take_rows(table, times.standing(split.train, times.timeline.times[0]))
     source = None if start is None else _source(start, codec, preprocess, request.seed)
     teacher = _teacher(request, table, split, codec, condition)
     source = source if teacher is None else teacher.source
@@ -362,6 +362,13 @@ def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | N
             remedy="Mend these rows, or name another column; a row of weight 0 takes no part.",
         )
     return weight
+
+
+def _timed(table: Table, request: TrainRequest) -> Timed:
+    assert request.time_key is not None
+    found = timed(table, request.time_key, request.leave_out)
+    weight = _weights(found.table, request.weights, torch.device("cpu"))
+    return found if weight is None else replace(found, weight=weight.double().numpy())
 
 
 def _teacher(

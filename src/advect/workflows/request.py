@@ -136,7 +136,7 @@ class TrainRequest:
                         "this is for data with times", where=option, remedy="Name their column: --time-key COLUMN."
                     )
             return
-        given = {"--source": self.source is not None, "--condition": self.condition, "--weights": self.weights}
+        given = {"--source": self.source is not None, "--condition": self.condition}
         for option in (name for name, value in given.items() if value):
             raise ConfigError(
                 f"{option} cannot be used with times yet",

@@ -1,6 +1,7 @@
 """Figures of a run for each of its times: held-out rows, and whole times that were left out."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.held_out import flat_latent
 from advect.workflows.prepare import EVALUATE
+from advect.workflows.weighted import kept, weights_of
 
 _STREAM = 5  # below EVALUATE
 MOST_MOVED = 2000
@@ -43,14 +45,15 @@ def snapshot_facts(
     times = timeline.read(table)
     assert times is not None  # the table is that of a run with times
     latent = flat_latent(artefact, table, generator)
+    chosen = _Chosen(latent, weights_of(artefact, table), generator)
     found = []
     for each in sorted(timeline.times[1:], key=lambda one: (one not in timeline.left_out, one)):
         if deadline is not None and time.monotonic() > deadline:
             break
         here = np.flatnonzero(times == each)
-        held_out, rest = (latent[np.intersect1d(here, part)] for part in (split.test, split.train))
+        held_out, rest = (chosen(np.intersect1d(here, part)) for part in (split.test, split.train))
         if each in timeline.left_out:
-            facts = _left_out(artefact, timeline, each, latent, times, generator)
+            facts = _left_out(artefact, timeline, each, chosen, times, generator)
         elif min(len(held_out), len(rest)) >= FEWEST:
             start = artefact.flow.base.sample(min(MOST_MOVED, 4 * len(held_out)), generator=generator)
             moved = _pushed(artefact, start, 0.0, timeline.position(each))
@@ -62,11 +65,31 @@ def snapshot_facts(
     return sorted(found, key=lambda one: one["time"])
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """Latent rows by index, as they weigh."""
+
+    latent: Tensor
+    weight: Tensor | None
+    generator: torch.Generator
+
+    def __call__(self, rows: np.ndarray) -> Tensor:
+        own = None if self.weight is None else self.weight[rows]
+        if own is None or not float(own.sum()) > 0:
+            return self.latent[rows]
+        return self.latent[rows][kept(own, self.generator)]
+
+
 def _left_out(
-    artefact: Artefact, timeline: Timeline, each: float, latent: Tensor, times: np.ndarray, generator: torch.Generator
+    artefact: Artefact,
+    timeline: Timeline,
+    each: float,
+    rows_at: "_Chosen",
+    times: np.ndarray,
+    generator: torch.Generator,
 ) -> dict[str, Any]:
     earlier, later = timeline.neighbours(each)
-    real, before, after = (latent[np.flatnonzero(times == one)] for one in (each, earlier, later))
+    real, before, after = (rows_at(np.flatnonzero(times == one)) for one in (each, earlier, later))
     chosen = before[torch.randperm(len(before), generator=generator)[:MOST_MOVED]]
     shape = artefact.codec.event_shape
     moved = _pushed(artefact, chosen.float().reshape(-1, *shape), timeline.position(earlier), timeline.position(each))

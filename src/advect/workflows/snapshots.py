@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from advect.data import Split, Timeline, read_timeline, set_aside, split_within, take_rows
-from advect.errors import ConfigError
+from advect.errors import ConfigError, DataError
 from advect.methods import Built
 from advect.records import Table
 from advect.run import Artefact
 from advect.training import DataRows, Snapshots, generator_for
 from advect.typing import SetCoupling
+
+COPIES = 4  # of a row of average weight: its share is right to an eighth of a row
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Timed:
         table: The rows, the times set aside beside them.
         timeline: The times.
         snapshot: ``(rows,)`` index of each row's time.
+        weight: ``(rows,)`` how much each row counts among those of its time; None where all count alike.
     """
 
     table: Table
     timeline: Timeline
     snapshot: np.ndarray
+    weight: np.ndarray | None = None
 
     def split(self, *, seed: int, validation: float, test: float) -> Split:
         """Each time has its share of every part; the rows of a time that is left out are all held out."""
@@ -41,6 +45,24 @@ class Timed:
     def at(self, rows: np.ndarray, time: float) -> np.ndarray:
         """Those of some row indices that are of this time."""
         return rows[self.snapshot[rows] == self.timeline.times.index(time)]
+
+    def standing(self, rows: np.ndarray, time: float) -> np.ndarray:
+        """The same, each row as often as it weighs: couplings then pair weighted populations, as they pair others.
+
+        Raises:
+            DataError: All rows of the time have weight zero.
+        """
+        found = self.at(rows, time)
+        if self.weight is None or not len(found):
+            return found
+        # Rows of equal weight one after another: together they are right to one copy.
+        found = found[np.argsort(self.weight[found], kind="stable")]
+        weight = self.weight[found]
+        if not weight.sum() > 0:
+            word = self.timeline.word(time)
+            raise DataError(f"all rows of time {word} have weight zero", where="--weights")
+        ends = np.floor(np.cumsum(weight) / weight.sum() * COPIES * len(found) + 0.5).astype(int)
+        return np.repeat(found, np.diff(ends, prepend=0))
 
 
 def timed(table: Table, key: str, leave_out: Sequence[Any] = ()) -> Timed:
@@ -88,7 +110,7 @@ def make_snapshots(
             remedy="Leave out plan=semidiscrete.",
         )
     times = found.timeline.trained
-    each = tuple(rows_of(found.at(rows, time)) for time in times)
+    each = tuple(rows_of(found.standing(rows, time)) for time in times)
     whole = [_all(part, seed) for part in each]
     couplings = tuple(built.coupling.prepare(x0, x1, generator=generator_for(seed)) for x0, x1 in pairwise(whole))
     return Snapshots(each, tuple(found.timeline.position(time) for time in times), couplings, smooth)

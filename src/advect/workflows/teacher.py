@@ -21,7 +21,7 @@ from advect.workflows.origin import fingerprint
 
 WHERE = "--reflow"
 FEWEST_PAIRS, MOST_PAIRS, PAIRS_PER_ROW = 10_000, 100_000, 10
-MOST_NUMBERS = 2**26  # of either side of the pairs, where nobody asked for a number of them
+MOST_NUMBERS = 2**25  # of either side of the pairs, where nobody asked for a number of them
 _OTHERS = "Straighten a run of rf, i-cfm, ot-cfm, fm, vp or cosine."
 _SAME = "Give the data, the columns and the --seed (or --split-seed) that it was trained with."
 
