@@ -215,8 +215,9 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
         f"{bad} of them crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file "
         "open, or ended in anything but rows or a refusal that names the place.",
         "",
-        f"Each file for a decoder is read in a process of its own with the library's limits, forked from a small one "
-        f"that holds the decoders; it is ended after {nursery.SECONDS:g} s, the library waits a minute. A decoder "
+        "Files for a decoder are read in processes of their own with the library's limits, "
+        f"{nursery.FILES} files in one (the library begins one for each); a process that does not answer is ended "
+        f"after {nursery.SECONDS:g} s, where the library waits a minute. A decoder "
         "that crashes or is ended becomes a refusal, and is counted.",
         "",
         "| reader | files | read | refused | decoders that ended | worst time | worst memory | problems |",

@@ -1,13 +1,13 @@
-"""Decoding processes for the fuzzer: each file has one of its own, forked from a small process.
+"""Decoding processes for the fuzzer, forked from a small process, each for a few files.
 
 advect starts a process anew for every file, which takes a second of imports. The fuzzer's workers hold torch, and to
-fork them takes fifty milliseconds and more. So a third process imports the decoders alone, and forks for every request:
-the child sets the library's own limits, answers as `advect.decoding.child` does, and ends. What a file breaks is gone
-with it.
+fork them takes fifty milliseconds and more. So a third process imports the decoders alone and forks a child, which
+sets the library's own limits, answers as `advect.decoding.child` does, and ends after `FILES` files. One that crashes
+or takes too long is gone with its file; what a file broke without a crash may show at one of the next, and is counted
+there.
 """
 
 import json
-import mmap
 import os
 import select
 import signal
@@ -16,12 +16,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from advect.decoding.child import DECODERS, serve
 
 SECONDS = 4.0
 """A decoding process is ended after this long, where the library itself waits a minute."""
+FILES = 20
+"""Files that one child reads."""
 LARGEST_REQUEST = 1 << 17
 
 
@@ -70,44 +72,94 @@ class Nursery:
 
 
 def _keep(channel: socket.socket, kinds: Sequence[str]) -> None:
-    """The life of the small process: a child for each request, until nobody asks any more."""
+    """The life of the small process: requests go to a child, until nobody asks any more."""
     for kind in kinds:
         import_module(DECODERS[kind]).load()
+    child: _Child | None = None
     while True:
         asked, files, _, _ = socket.recv_fds(channel, LARGEST_REQUEST, 2)
         if not asked:
-            return
-        channel.send(json.dumps(_child(asked, *files)).encode())
+            break
+        child = child or _Child()
+        said = child.said(asked, files)
+        channel.send(json.dumps(said).encode())
         for file in files:
             os.close(file)
+        if said["code"] != 0 or child.left == 0:
+            child = child.end()
+    if child:
+        child.end()
 
 
-def _child(asked: bytes, answer: int, trace: int) -> dict[str, Any]:
-    """Fork, wait, and say how the child ended: its exit code (None where it hung) and what it took."""
-    born = mmap.mmap(-1, 8)  # shared: what the child holds before it reads anything
-    child = os.fork()
-    if not child:
-        try:
-            born[:] = _resident_kibibytes().to_bytes(8, "little")
+class _Child:
+    """The small process's end of one decoding process."""
+
+    def __init__(self) -> None:
+        self.left = FILES
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if not self.pid:
+            self._ours.close()
+            _decode(theirs)
+        theirs.close()
+
+    def said(self, asked: bytes, files: Sequence[int]) -> dict[str, Any]:
+        """What became of a request: the exit code (0 of one that goes on, None of one that hung) and what it took."""
+        self.left -= 1
+        socket.send_fds(self._ours, [asked], files)
+        heard, _, _ = select.select([self._ours], [], [], SECONDS)
+        told = self._ours.recv(64) if heard else b""
+        if told:
+            return {"code": 0, "mebibytes": float(told)}
+        if not heard:
+            os.kill(self.pid, signal.SIGKILL)
+        _, status, usage = os.wait4(self.pid, 0)
+        self.pid = 0
+        code = (os.waitstatus_to_exitcode(status) or 1) if heard else None
+        return {"code": code, "mebibytes": max(usage.ru_maxrss - _status("VmRSS"), 0) / 1024}
+
+    def end(self) -> None:
+        """Nobody asks it any more."""
+        self._ours.close()
+        if self.pid:
+            os.waitpid(self.pid, 0)
+
+
+def _decode(channel: socket.socket) -> NoReturn:
+    """The life of a decoding process; says of each file what MiB reading it took."""
+    try:
+        while True:
+            asked, (answer, trace), _, _ = _received(channel)
+            with open("/proc/self/clear_refs", "w") as stream:
+                stream.write("5")
+            held = _status("VmRSS")
             os.dup2(trace, 2)
+            os.close(trace)
             with os.fdopen(answer, "wb") as stream:
                 serve(asked, stream)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    handle = os.pidfd_open(child)
-    ended, _, _ = select.select([handle], [], [], SECONDS)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-    os.close(handle)
-    _, status, usage = os.wait4(child, 0)
-    code = os.waitstatus_to_exitcode(status) if ended else None
-    return {"code": code, "mebibytes": max(usage.ru_maxrss - int.from_bytes(born, "little"), 0) / 1024}
+            channel.send(str((_status("VmHWM") - held) / 1024).encode())
+    except EOFError:
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
-def _resident_kibibytes() -> int:
+def _received(channel: socket.socket) -> tuple[bytes, list[int], int, Any]:
+    """A request with its two files.
+
+    Raises:
+        EOFError: There are no more.
+    """
+    found = socket.recv_fds(channel, LARGEST_REQUEST, 2)
+    if not found[0]:
+        raise EOFError
+    return found
+
+
+def _status(key: str) -> int:
+    """KiB of this process."""
     with open("/proc/self/status") as stream:
-        return next(int(line.split()[1]) for line in stream if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) for line in stream if line.startswith(key))
 
 
 if __name__ == "__main__":

@@ -284,7 +284,7 @@ def _correlation_findings(numeric: dict[str, np.ndarray]) -> Iterable[Finding]:
         yield Finding(
             "correlated",
             f"{names[i]}, {names[j]}",
-            f"{names[i]!r} and {names[j]!r} are the same up to a linear map",
+            "each is a linear map of the other",
             _ON_A_SHEET,
         )
 

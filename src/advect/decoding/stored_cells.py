@@ -6,6 +6,7 @@ in what the user never named. So is a data set in more pieces than the file has 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -95,11 +96,13 @@ def open_annotated(path: str) -> Any:
     import h5py
 
     try:
-        file = h5py.File(path, "r")
-        _refuse_traps(file, path)
-        if "encoding-type" in file.attrs:
-            return StoredCells(file)
-        file.close()
+        with ExitStack() as closing:
+            file = closing.enter_context(h5py.File(path, "r"))
+            _refuse_traps(file, path)
+            if "encoding-type" in file.attrs:
+                opened = StoredCells(file)
+                closing.pop_all()
+                return opened
         return anndata.read_h5ad(path, backed="r")
     except DataError:
         raise

@@ -46,6 +46,10 @@ TAUGHT = 19  # `probes` has 18
 TIMED_TOLERANCE = 1e-4  # of sampling through several times
 
 
+LARGEST_REPEAT, LARGEST_SURE = 100, 10_000
+"""A batch may hold each row so often, or so many rows in all."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A training ready to start.
@@ -114,7 +118,8 @@ def prepare(request: TrainRequest) -> Prepared:
         raise ConfigError("only pictures can be mirrored", where="--flip", remedy="Leave it out for tables.")
     shares = {"seed": request.splits_by, "validation": request.validation, "test": request.test}
     split = split_rows(table.num_rows, **shares) if times is None else times.split(**shares)
-    findings = check_table(table, schema, split)
+    _refuse_single(split, table)
+    findings = (*check_table(table, schema, split), *_batch_findings(request, len(split.train)))
 
     rows = take_rows(table, split.train)
     codec = Codec.fit(rows, schema)
@@ -198,6 +203,29 @@ def _standing_in(stage: Autoencoder, rows: int, seed: int) -> Tensor:
 
 def _first_of(codes: Tensor) -> Callable[[Tensor, Generator], Tensor]:
     return lambda index, generator: codes[(index % len(codes)).to(codes.device)]
+
+
+def _refuse_single(split: Split, table: Table) -> None:
+    if len(split.train) < 2:
+        held = len(split.validation) + len(split.test)
+        raise DataError(
+            f"of {table.num_rows} rows {held} {'is' if held == 1 else 'are'} held out, which leaves one to train on",
+            where=table.origin,
+            remedy="Give at least 3 rows, and far more for a model that says anything.",
+        )
+
+
+def _batch_findings(request: TrainRequest, rows: int) -> tuple[Finding, ...]:
+    """A batch that was asked for and holds rows several times; absurd ones are refused, which would take hours."""
+    size = request.batch_size
+    if size is None or size < 2 * rows:
+        return ()
+    times = f"a batch of {size} rows holds each of the {rows} training rows {size // rows} times"
+    if size > LARGEST_REPEAT * rows and size > LARGEST_SURE:
+        raise ConfigError(
+            times, where="--batch-size", remedy=f"Give at most {rows}, and more steps where more is to be learned."
+        )
+    return (Finding("large batch", "--batch-size", times, "kept"),)
 
 
 def _for_the_loop(
