@@ -21,7 +21,7 @@ from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
-from advect.training.direct import Direct, direct_for, drawn_for
+from advect.training.direct import Direct, drawn_for, may_go_without
 from advect.training.divergence import DivergenceWatch
 from advect.training.flat import Flat, can_be_flat
 from advect.training.optimiser import FusedAdamW, gradient_norm
@@ -115,7 +115,11 @@ class Trainer:
         self.values = Flat(parameters) if can_be_flat(parameters) else None
         self._lay_flat()
         self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay, self.values))
-        self._direct: Direct | None = None
+        self._graphless = self._direct = (
+            None
+            if self.values is None
+            else Direct(objective, flow, parameters, self.values, rounded=config.precision == "bfloat16")
+        )
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
@@ -192,11 +196,7 @@ class Trainer:
         self.flow.train()
         self._lay_flat()
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
-        self._direct = None
-        if self.values is not None and whole:
-            self._direct = direct_for(
-                self.objective, self.flow, self.parameters, self.values, rounded=self.config.precision == "bfloat16"
-            )
+        self._direct = self._graphless if whole and may_go_without(self.flow) else None
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):
