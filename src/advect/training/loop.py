@@ -117,7 +117,7 @@ class Trainer:
         self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay, self.values))
         self._graphless = self._direct = (
             None
-            if self.values is None
+            if self.values is None or not self.values.whole.is_cpu  # elsewhere it was never tried
             else Direct(objective, flow, parameters, self.values, rounded=config.precision == "bfloat16")
         )
         # Their global generators are seeded and put back as the processor's is.
@@ -224,10 +224,9 @@ class Trainer:
     def _train_step(self) -> None:
         step = self.state.step
         generator = generator_for(self.config.seed, TRAINING, step)
-        self._seed_layers(step)
-
         batch = self.batches.draw(step, generator, self._clock.phase)
         if step == 0 and not self._whole(batch):
+            self._seed_layers(step)
             self._first_look(batch, generator)
         with self._clock.phase("network"):
             gradients, loss, flat = self._gradients(batch, generator)
@@ -293,8 +292,9 @@ class Trainer:
         """
         if self._direct is not None:
             loss = self._direct.loss(batch, generator)
-            if loss is not None:
+            if loss is not None:  # and no layer has drawn anything
                 return [self._direct.gradients.whole], loss, self._direct
+        self._seed_layers(self.state.step)
         for parameter in self.parameters:
             parameter.grad = None
         shares = []
