@@ -93,9 +93,13 @@ def _weighed(regression: Regression, weight: Tensor | None) -> Regression:
     return replace(regression, weight=share if regression.weight is None else share * regression.weight)
 
 
-def may_go_without(flow: nn.Module) -> bool:
-    """Whether nobody would miss a graph: no hook waits for a pass or a gradient, and no autocast is in force."""
+def may_go_without(flow: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether nobody would miss a graph: no hook waits for a pass or a gradient, no autocast is in force, and all
+    parameters are still trained.
+    """
     if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
+        return False
+    if not all(parameter.requires_grad for parameter in parameters):
         return False
     of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, name, None) for module in flow.modules() for name in of_modules):

@@ -196,7 +196,7 @@ class Trainer:
         self.flow.train()
         self._lay_flat()
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
-        self._direct = self._graphless if whole and may_go_without(self.flow) else None
+        self._direct = self._graphless if whole and may_go_without(self.flow, self.parameters) else None
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):
