@@ -124,7 +124,9 @@ def b1(settings: Mapping[str, Any]) -> dict[str, Any]:
         Contender("torchcfm", torchcfm_loop(2, 3, 64), "its notebook"),
         Contender("torchcfm fused", torchcfm_loop(2, 3, 64, fused=True), "with Adam(fused=True)"),
     ]
-    block = loops(settings, f"I-CFM, 2-D, 3×64, batch {BATCH}", contenders, Goal("advect", ("torchcfm",), 3.0, 6.0))
+    # The marks of an eager step; those of a compiled one are 3 and 6.
+    goal = Goal("advect", ("torchcfm",), 1.5, 3.0, label="advect, eager, against torchcfm")
+    block = loops(settings, f"I-CFM, 2-D, 3×64, batch {BATCH}", contenders, goal)
     figures: dict[str, Any] = {"tasks": [block]}
     if not settings["quick"]:
 
@@ -172,11 +174,11 @@ def b3(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def a5(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What pairing costs where pools are paired on another thread, by the wall's clock: that is what waits."""
+    """What pairing costs where it is done on another thread, by the wall's clock: that is what waits."""
     torch.set_num_threads(1)
     contenders = [
-        Contender("advect OT-CFM", our_loop(2, 3, 256, paired=True, pool=2), "pool=2, paired beside the loop"),
-        Contender("advect OT-CFM inline", our_loop(2, 3, 256, paired=True), "pool=1, paired in the loop"),
+        Contender("advect OT-CFM", our_loop(2, 3, 256, paired=True), "as it is, paired beside the loop"),
+        Contender("advect OT-CFM pooled", our_loop(2, 3, 256, paired=True, pool=2), "pool=2, two batches together"),
         Contender("advect I-CFM", our_loop(2, 3, 256), "as it is"),
     ]
     goal = Goal("advect OT-CFM", ("advect I-CFM",), 1.15, 1.05, at_most=True, label="OT-CFM step over I-CFM step")

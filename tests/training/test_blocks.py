@@ -73,6 +73,8 @@ def test_noise_of_a_block_is_standard_normal_and_of_no_two_steps_alike():
 
 
 def test_large_rows_learned_sources_and_choosers_are_drawn_step_by_step():
+    many = Batches(rows_of(torch.zeros(4096, 1)), 4096, 0, StandardNormal((1,)), Assignment())
+    assert in_blocks(many, 0, 1000) is many  # a pairing of so many takes long enough by itself
     wide = torch.zeros(4, NUMBERS // 4)
     large = Batches(rows_of(wide), 4, 0)
     assert in_blocks(large, 0, 1000) is large

@@ -267,6 +267,13 @@ def test_the_plain_way_is_taken_where_something_would_be_missed(monkeypatch):
     trainer_of(flow=partly, steps=3).run()
     assert uses.found == 0
     assert uses.asked == 3
+    later = trainer_of(steps=6)
+    done = iter(range(100))
+    later.run(stop=lambda: next(done) == 3)
+    assert uses.found == 3
+    later.flow.map.field.network.hidden[0].weight.requires_grad_(False)
+    later.run()
+    assert uses.found == 3
 
 
 def test_weights_that_were_moved_are_found_again():

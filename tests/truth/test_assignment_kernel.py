@@ -276,3 +276,37 @@ def test_an_installation_without_a_compiler_goes_on(tmp_path):
     done = build(tmp_path, PATH=str(tmp_path), CC="absent-cc", CXX="absent-c++")
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [2, 7, 64, 130])
+def test_points_are_paired_as_their_distances_are(instructions, rows, features):
+    """From the points or from the matrix: the same least cost, also far from the origin."""
+    rng = np.random.default_rng(rows + features)
+    x, y = rng.standard_normal((2, rows, features)) + 1e3
+    solved = kernel.solve_points(x, np.ascontiguousarray(y.T))
+    matrix = ((x[:, None] - y[None]) ** 2).sum(2)
+    best = matrix[linear_sum_assignment(matrix)].sum()
+    assert sorted(solved.columns) == list(range(rows))
+    assert matrix[range(rows), solved.columns].sum() == pytest.approx(best, rel=1e-12)
+    assert solved.total == pytest.approx(best, rel=1e-12)
+    assert solved.mean == pytest.approx(matrix.mean(), rel=1e-12)
+    bound = (matrix + solved.prices).min(1).sum() - solved.prices.sum()
+    assert bound == pytest.approx(best, rel=1e-9)
+    rough = kernel.solve_points(x, np.ascontiguousarray(y.T), tolerance=0.05)
+    assert matrix[range(rows), rough.columns].sum() <= 1.05 * best * (1 + 1e-6)
+
+
+def test_points_too_large_to_be_squared_are_left_to_others(compiled):
+    x = np.full((4, 2), 1e200)
+    assert kernel.solve_points(x, np.ascontiguousarray(x.T)) is None
+
+
+def test_a_library_from_before_goes_the_other_way(compiled, monkeypatch):
+    """One that was built before the solver of points was written pairs by products."""
+    x0, x1 = torch.randn((2, 40, 2), generator=torch.Generator().manual_seed(0))
+    new = pair_squared(x0, x1)
+    monkeypatch.setattr("advect.couplings.squared_pairs.solve_points", lambda *_, **__: None)
+    old = pair_squared(x0, x1)
+    assert new.mean_cost == pytest.approx(old.mean_cost, rel=1e-12)
+    assert new.independent_cost == pytest.approx(old.independent_cost, rel=1e-12)

@@ -552,9 +552,49 @@ void solve(Solver<Cost> &solver, double typical, int64_t n, double tolerance, in
     figures[5] = double(solver.figures.settled);
 }
 
+// Costs of any size and sign.
+void solve_double(const double *cost, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
+    const double typical = typical_above_least(cost, n);
+    const double unit = typical > 1e-290 && typical < 1e290 ? typical : 1.0;
+    std::vector<double> least(n);
+    const std::unique_ptr<float[]> rough(new float[n * n]);
+    for (int64_t i = 0; i < n; ++i) {
+        least[i] = least_of(cost + i * n, n);
+        for (int64_t j = 0; j < n; ++j) {
+            const double above = (cost[i * n + j] - least[i]) * (1 / unit);
+            rough[i * n + j] = float(above < kLargest ? above : kLargest);
+        }
+    }
+    Solver<double> solver(cost, rough.get(), least.data(), unit, n);
+    solve(solver, typical > 0 ? 1.0 : 0.0, n, tolerance, column, price, figures);
+}
+
+// |x_i - y_j|^2 from x (n, d) row by row and y (d, n) coordinate by coordinate. Returns their mean.
+double distances(const double *x, const double *y, int64_t n, int64_t d, double *cost) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        double *row = cost + i * n;
+        for (int64_t k = 0; k < d; ++k) {
+            const double at = x[i * d + k], *other = y + k * n;
+            if (k == 0)
+                for (int64_t j = 0; j < n; ++j) row[j] = (at - other[j]) * (at - other[j]);
+            else
+                for (int64_t j = 0; j < n; ++j) row[j] += (at - other[j]) * (at - other[j]);
+        }
+        double lane[kLanes] = {}, rest = 0;
+        int64_t j = 0;
+        for (; j + kLanes <= n; j += kLanes)
+            for (int l = 0; l < kLanes; ++l) lane[l] += row[j + l];
+        for (; j < n; ++j) rest += row[j];
+        for (const double part : lane) rest += part;
+        sum += rest;
+    }
+    return sum / double(n) / double(n);
+}
+
 } // namespace
 
-// Both functions take costs (n, n) row by row, n >= 2, finite. Where norm0 (n) and norm1 (n) are not null, the costs are
+// The first two functions take costs (n, n) row by row, n >= 2, finite. Where norm0 (n) and norm1 (n) are not null, the costs are
 // products x_i.y_j of rows, and are overwritten with the squared distances. They leave the column (n) of each row, the
 // price (n) of each column, such that sum_i min_j (c_ij + p_j) - sum_j p_j is the dual value, and in figures (7): what the
 // pairing can have lost at most and its cost (sums over the rows), bids, rows read, rows left to the paths, columns the
@@ -580,19 +620,23 @@ ADVECT_PUBLIC(advect_assign_double)
 (double *cost, const double *norm0, const double *norm1, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     try {
         figures[6] = norm0 ? complete(cost, norm0, norm1, n) : 0;
-        const double typical = typical_above_least(cost, n);
-        const double unit = typical > 1e-290 && typical < 1e290 ? typical : 1.0;
-        std::vector<double> least(n);
-        const std::unique_ptr<float[]> rough(new float[n * n]);
-        for (int64_t i = 0; i < n; ++i) {
-            least[i] = least_of(cost + i * n, n);
-            for (int64_t j = 0; j < n; ++j) {
-                const double above = (cost[i * n + j] - least[i]) * (1 / unit);
-                rough[i * n + j] = float(above < kLargest ? above : kLargest);
-            }
-        }
-        Solver<double> solver(cost, rough.get(), least.data(), unit, n);
-        solve(solver, typical > 0 ? 1.0 : 0.0, n, tolerance, column, price, figures);
+        solve_double(cost, n, tolerance, column, price, figures);
+        return 0;
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
+
+// Squared distances of points x (n, d), row by row, to points y (d, n), coordinate by coordinate. Returns 2 where a
+// coordinate is too large to be squared.
+ADVECT_PUBLIC(advect_assign_points)
+(const double *x, const double *y, int64_t n, int64_t d, double tolerance, int64_t *column, double *price, double *figures) {
+    try {
+        for (int64_t k = 0; k < n * d; ++k)
+            if (std::fabs(x[k]) > 1e150 || std::fabs(y[k]) > 1e150) return 2;
+        const std::unique_ptr<double[]> cost(new double[n * n]);
+        figures[6] = distances(x, y, n, d, cost.get());
+        solve_double(cost.get(), n, tolerance, column, price, figures);
         return 0;
     } catch (const std::bad_alloc &) {
         return 1;

@@ -25,6 +25,7 @@ LIBRARY = Path(__file__).with_name("assignment_kernel.so")
 SETS = ("plain", "avx2", "avx512")
 # Below, half as many lanes are faster: the lists of a row hold one candidate of each lane.
 _SMALLEST_WIDE = 192
+_TOO_LARGE = 2  # what the solver of points returns where a coordinate cannot be squared
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,20 @@ def instruction_set() -> str | None:
 @functools.cache
 def _function(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPointer":
     function = getattr(_library(path), f"advect_assign_{kind}_{instructions}")
-    pointer = ctypes.c_void_p
-    function.argtypes = [pointer, pointer, pointer, ctypes.c_int64, ctypes.c_double, pointer, pointer, pointer]
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    given = [pointer, pointer, number, number] if kind == "points" else [pointer, pointer, pointer, number]
+    function.argtypes = [*given, ctypes.c_double, pointer, pointer, pointer]
     function.restype = ctypes.c_int
     return function
+
+
+def _instructions_for(rows: int) -> str | None:
+    """The instruction set for an assignment of so many rows; None where there is no solver for it."""
+    instructions = instruction_set()
+    if instructions is None or rows < 2:
+        return None
+    narrower = instructions == "avx512" and rows < _SMALLEST_WIDE
+    return "avx2" if narrower and hasattr(_library(LIBRARY), "advect_assign_float_avx2") else instructions
 
 
 def solve(
@@ -109,19 +120,47 @@ def solve(
         tolerance: Stop once the gap is at most this share of the cost. 0 goes on to the end: exact for the costs given,
             to the rounding of float64.
     """
-    instructions, rows = instruction_set(), len(cost)
-    if instructions is None or rows < 2:
+    rows = len(cost)
+    instructions = _instructions_for(rows)
+    if instructions is None:
         return None
-    if instructions == "avx512" and rows < _SMALLEST_WIDE:
-        instructions = "avx2" if hasattr(_library(LIBRARY), "advect_assign_float_avx2") else instructions
     columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
     ends = (None, None) if norms is None else (norms[0].ctypes.data, norms[1].ctypes.data)
     kind = "float" if cost.dtype == np.float32 else "double"
     status = _function(LIBRARY, kind, instructions)(
         cost.ctypes.data, *ends, rows, tolerance, columns.ctypes.data, prices.ctypes.data, figures.ctypes.data
     )
+    return _solved(status, columns, prices, figures)
+
+
+def solve_points(
+    x: Float[np.ndarray, "rows dim"], y: Float[np.ndarray, "dim rows"], *, tolerance: float = 0.0
+) -> Solved | None:
+    """The same for the squared distances of finite points in float64; ``y`` is given coordinate by coordinate.
+
+    Returns: None where there is no compiled solver, or coordinates are too large to be squared.
+    """
+    rows = len(x)
+    instructions = _instructions_for(rows)
+    if instructions is None or not hasattr(_library(LIBRARY), f"advect_assign_points_{instructions}"):
+        return None
+    columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
+    status = _function(LIBRARY, "points", instructions)(
+        x.ctypes.data,
+        y.ctypes.data,
+        rows,
+        x.shape[1],
+        tolerance,
+        columns.ctypes.data,
+        prices.ctypes.data,
+        figures.ctypes.data,
+    )
+    return None if status == _TOO_LARGE else _solved(status, columns, prices, figures)
+
+
+def _solved(status: int, columns: np.ndarray, prices: np.ndarray, figures: np.ndarray) -> Solved:
     if status:
-        raise MemoryError(f"no memory for the assignment of {rows} rows")
+        raise MemoryError(f"no memory for the assignment of {len(columns)} rows")
     gap, total, *work, mean = figures.tolist()
     bids, scans, searches, settled = (int(count) for count in work)
     return Solved(columns, prices, total, gap, mean, (bids, scans, searches, settled))

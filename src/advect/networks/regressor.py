@@ -160,7 +160,11 @@ class LinearRegressor(Regressor):
             return [self.room(len(layer.weight), rows=rows) for layer in self.layers]
 
         self._inputs = self.room(self.layers[0].weight.shape[1], rows=rows)
-        self._sums, self._back = each(), each()
+        self._sums = each()
+        # Two in turn for each width: what is used again stays in cache.
+        keys = [(len(layer.weight), i % 2) for i, layer in enumerate(self.layers[:-1])]
+        rooms = {key: self.room(key[0], rows=rows) for key in set(keys)}
+        self._back = [rooms[key] for key in keys]
         self._values_at = self._sums if self._kernels.at_value else each()
 
     def forward(self, regression: Regression) -> Tensor:

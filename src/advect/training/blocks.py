@@ -28,7 +28,8 @@ from advect.training.seeding import BLOCK, generator_for
 
 NUMBERS = 2**16  # in the rows of a block: a quarter of a megabyte in float32, which stays in cache
 MOST_STEPS = 64
-MOST_PAIRED = 16  # steps of a block that takes a pairing each: nobody waits long for its first
+# A block that takes a pairing a step has fewer, and not many pairs of rows to look at: nobody waits long for its first.
+MOST_PAIRED, PAIRS = 16, 2**22
 
 Draw = Callable[[Batch, Generator], Drawn | Regression | None]
 
@@ -140,7 +141,7 @@ def in_blocks(batches: BatchSource, seed: int, steps: int, draw: Draw | None = N
         return batches
     numbers = batches.batch_size * max(1, batches.data.draw(torch.zeros(1, dtype=torch.long), Generator()).numel())
     blind = batches.coupling is None or getattr(batches.coupling, "blind", False)
-    size = min(MOST_STEPS if blind else MOST_PAIRED, NUMBERS // numbers)
+    size = min(MOST_STEPS if blind else min(MOST_PAIRED, PAIRS // batches.batch_size**2), NUMBERS // numbers)
     return Blocks(batches, size, seed, steps, draw) if size > 1 else batches
 
 

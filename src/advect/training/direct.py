@@ -36,10 +36,10 @@ class Direct:
         flow: What is trained.
         parameters: Its trained parameters, which are the parts of ``values``.
         values: Gives the layout.
-        precision: Of the arithmetic.
+        rounded: Whether the arithmetic is that of bfloat16.
 
     Attributes:
-        gradients: Laid out as ``values``.
+        values: See above.
     """
 
     def __init__(
@@ -48,12 +48,22 @@ class Direct:
         flow: nn.Module,
         parameters: Sequence[nn.Parameter],
         values: Flat,
-        precision: torch.dtype,
+        *,
+        rounded: bool = False,
     ) -> None:
-        self._objective, self._flow, self._parameters, self._precision = objective, flow, parameters, precision
-        self.values, self.gradients = values, Flat(values.parts)
+        self._objective, self._flow, self._parameters = objective, flow, parameters
+        self._precision = torch.bfloat16 if rounded else values.whole.dtype
+        self.values = values
+        self._room: Flat | None = None
         self._network: nn.Module | None = None
         self._regressor: Callable[[Regression], Tensor] | None = None
+
+    @property
+    def gradients(self) -> Flat:
+        """Laid out as ``values``; made when first asked for, as not every training needs them."""
+        if self._room is None:
+            self._room = Flat(self.values.parts)
+        return self._room
 
     def loss(self, batch: Batch, generator: Generator) -> Tensor | None:
         """The mean loss of a batch, whose gradient is then in `gradients`; None where only the plain way gives it."""
@@ -83,28 +93,16 @@ def _weighed(regression: Regression, weight: Tensor | None) -> Regression:
     return replace(regression, weight=share if regression.weight is None else share * regression.weight)
 
 
-def direct_for(
-    objective: Objective, flow: nn.Module, parameters: Sequence[nn.Parameter], values: Flat, *, rounded: bool
-) -> Direct | None:
-    """Gradients without a graph; None where nothing of the kind may be asked for.
-
-    Args:
-        objective: See `Direct`, as the next three.
-        flow: See there.
-        parameters: See there.
-        values: See there.
-        rounded: Whether the arithmetic is that of bfloat16.
+def may_go_without(flow: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether nobody would miss a graph: no hook waits for a pass or a gradient, no autocast is in force, and all
+    parameters are still trained.
     """
-    autocast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-    if autocast or not isinstance(objective, RegressionObjective) or listened_to(flow):
-        return None
-    return Direct(objective, flow, parameters, values, torch.bfloat16 if rounded else values.whole.dtype)
-
-
-def listened_to(flow: nn.Module) -> bool:
-    """Whether anybody waits for the passes through a module of the flow, or for a gradient of its parameters."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(module, name, None) for module in flow.modules() for name in hooks):
-        return True
+    if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
+        return False
+    if not all(parameter.requires_grad for parameter in parameters):
+        return False
+    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(module, name, None) for module in flow.modules() for name in of_modules):
+        return False
     of_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    return any(getattr(p, name, None) for p in flow.parameters() for name in of_tensors)
+    return not any(getattr(p, name, None) for p in flow.parameters() for name in of_tensors)

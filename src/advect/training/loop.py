@@ -23,7 +23,7 @@ from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
-from advect.training.direct import Direct, direct_for, drawn_for
+from advect.training.direct import Direct, drawn_for, may_go_without
 from advect.training.divergence import DivergenceWatch
 from advect.training.flat import Flat, can_be_flat
 from advect.training.optimiser import FusedAdamW, gradient_norm
@@ -100,7 +100,11 @@ class Trainer:
         self.values = Flat(parameters) if self.shards is None and can_be_flat(parameters) else None
         self._lay_flat()
         self.state = TrainingState(trained, self.optimizer, WeightAverage(trained, config.ema_decay, self.values))
-        self._direct: Direct | None = None
+        self._graphless = self._direct = (
+            None
+            if self.values is None or not self.values.whole.is_cpu  # elsewhere it was never tried
+            else Direct(objective, flow, parameters, self.values, rounded=config.precision == "bfloat16")
+        )
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
@@ -181,11 +185,7 @@ class Trainer:
         self.flow.train()
         self._lay_flat()
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
-        self._direct = None
-        if self.values is not None and whole:
-            self._direct = direct_for(
-                self.objective, self.flow, self.parameters, self.values, rounded=self.config.precision == "bfloat16"
-            )
+        self._direct = self._graphless if whole and may_go_without(self.flow, self.parameters) else None
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):
@@ -215,10 +215,9 @@ class Trainer:
     def _train_step(self) -> None:
         step = self.state.step
         generator = generator_for(self.config.seed, TRAINING, step)
-        self._seed_layers(step)
-
         batch = self.batches.draw(step, generator, self._clock.phase)
         if step == 0 and self.shards is None and not self._whole(batch):
+            self._seed_layers(step)
             self._first_look(batch, generator)
         with self._clock.phase("network"):
             gradients, loss, flat = self._gradients(batch, generator)
@@ -289,8 +288,9 @@ class Trainer:
         """
         if self._direct is not None:
             loss = self._direct.loss(batch, generator)
-            if loss is not None:
+            if loss is not None:  # and no layer has drawn anything
                 return [self._direct.gradients.whole], loss, self._direct
+        self._seed_layers(self.state.step)
         for parameter in self.parameters:
             parameter.grad = None
         shares = []
