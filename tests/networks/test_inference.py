@@ -64,6 +64,16 @@ def test_a_field_with_baseline_and_conversion(parameterisation: str) -> None:
     both = field.velocity_and_divergence(0.4, rows())
     torch.testing.assert_close(quick.velocity_and_divergence(0.4, rows()), both)  # type: ignore[attr-defined]
     assert not hasattr(quick, "score")
+    assert quick.for_inference() is quick  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def test_a_flow_keeps_the_dtype_it_was_given() -> None:
+    field = VelocityField(network())
+    flow = Flow(StandardNormal((3,)), ContinuousMap(field, event_shape=(3,), solver=Adams3(4)))
+    halved = flow.with_options(field=field.for_inference(torch.bfloat16)).decode(rows()).value
+    torch.testing.assert_close(halved, Adams3(4)(field.for_inference(torch.bfloat16), rows()).state)
+    assert not torch.allclose(halved, flow.decode(rows()).value, rtol=1e-6, atol=1e-6)
 
 
 def test_a_flow_takes_it_only_where_no_graph_is_kept() -> None:

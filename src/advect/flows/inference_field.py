@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from advect.typing import Field
 
 
 @runtime_checkable
 class _TakesNetwork(Protocol):
+    def for_inference(self, dtype: torch.dtype | None = None) -> Field: ...
+
     def velocity_with(
         self, network: Callable[..., Tensor], t: Tensor | float, x: Tensor, condition: Tensor | None
     ) -> Tensor: ...
@@ -27,6 +32,10 @@ class InferenceField:
     def __call__(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity ``(batch, *event)``; no gradient flows to the weights."""
         return self._field.velocity_with(self._network, t, x, condition)
+
+    def for_inference(self, dtype: torch.dtype | None = None) -> Field:
+        """Itself, or the field's form in another dtype."""
+        return self if dtype is None else self._field.for_inference(dtype)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("_field", "_network"):

@@ -52,7 +52,7 @@ class MLP(FieldNetwork):
         self.activation = find_activation(activation)
 
     def for_inference(self, dtype: torch.dtype | None = None) -> MLPInference:
-        """The same velocity without a graph, with the weights of now; inner layers in ``dtype``."""
+        """The same velocity without a graph, with the weights of now; the layers in ``dtype``."""
         return MLPInference(self, dtype)
 
     @property

@@ -5,8 +5,8 @@ weights fitted to one field (`fit_multistep`), Gauss nodes for log-determinants 
 paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`, `StraightAdams`, `NoiseAdams`;
 with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`), the
 divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated along
-the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the sentences for rows
-that failed (`describe`, `raise_if_failed`).
+the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the sentences for
+rows that failed (`describe`, `raise_if_failed`).
 """
 
 from advect.solvers.adaptive import Adaptive

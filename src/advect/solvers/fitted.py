@@ -8,7 +8,7 @@ numbers. Step n, from states and slopes it has (f₀ … f_n at predicted points
     evaluate   f_{n+1} = v(t_{n+1}, p)
     correct    y_{n+1} = a' y_n + b' x(t₀) + c' f_{n+1} + Σ c'_j f_{n−j}      fitted to x(t_{n+1})
 
-with three slopes each, so that one evaluation per step and one at the start are all it takes. Adams and exponential
+with four slopes each, so that one evaluation per step and one at the start are all it takes. Adams and exponential
 integrators (DDIM, DPM-Solver++, the straightened path) are of this form with weights from theory; coefficients from
 trajectories of the field itself are the idea of bespoke solvers (Shaul et al. 2310.19075; Frankel et al. 2502.17423).
 Each fit knows what the steps before it did, so errors are mended as far as the span allows. The times are moved too,
@@ -34,7 +34,7 @@ from advect.solvers.grid import Grid, check_steps
 from advect.solvers.ledger import Evaluation
 from advect.typing import Field, Solver
 
-MEMORY = 3  # slopes in one sum
+MEMORY = 4  # slopes in one sum
 CELLS = 64  # times of the grid lie on this lattice while they are fitted
 MOVES = (4, 2, 1)  # lattice cells a time is moved by, coarse first
 RIDGE = 1e-8  # of the mean square of a column: states and slopes of neighbouring times are nearly collinear
@@ -93,7 +93,7 @@ class FittedMultistep(FixedSolver):
         return system
 
     def step(self, system: System, grid: Grid, number: int, y: Tensor, carry: tuple[Tensor, ...]) -> Trial:
-        """Predict, evaluate, correct; ``carry`` holds the start and up to three slopes, newest first."""
+        """Predict, evaluate, correct; ``carry`` holds the start and up to four slopes, newest first."""
 
         def combine(number: int, which: str, columns: list[Tensor]) -> Tensor:
             return _combined(self.weights[number][which == "correct"], columns)
