@@ -169,7 +169,7 @@ class ContinuousMap(Bijection):
         extra = {"along": tuple(along)} if along else {}
         start, end = self.interval if direction == "decode" else self.interval[::-1]
         return solver(
-            self.field,
+            self._solved_field,
             x,
             start,
             end,
@@ -262,6 +262,12 @@ class ContinuousMap(Bijection):
     def _solver_in_training(self) -> Solver | None:
         """What takes the log-determinants now, if it is not the likelihood solver."""
         return self.training_solver if self.training else None
+
+    @property
+    def _solved_field(self) -> Field:
+        """The field; where no graph is kept, the form of it that is quick without one."""
+        offered = getattr(self.field, "for_inference", None)
+        return self.field if torch.is_grad_enabled() or not callable(offered) else offered()
 
     def _trace(self, x: Tensor) -> Divergence:
         if self.training and self.training_divergence is not None:

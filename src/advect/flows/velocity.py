@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from advect.errors import ConfigError, unknown_name
 from advect.flows.baseline import finite_ends
 from advect.flows.guidance import offered_divergence
+from advect.flows.inference_field import InferenceField
 from advect.paths.convert import PREDICTIONS, coefficients
 from advect.paths.schedule import Linear
 from advect.typing import Field, Schedule, expand_time, written_for
@@ -88,8 +89,19 @@ class VelocityField(nn.Module):
         self, t: Tensor | float, x: Float[Tensor, "batch *event"], condition: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """Velocity at ``t`` (scalar or ``(batch,)``) and ``x``."""
+        return self.velocity_with(self.network, t, x, condition)
+
+    def for_inference(self, dtype: torch.dtype | None = None) -> Field:
+        """The same field without a graph, by the network's own quick pass where it offers one; see `InferenceField`."""
+        offered = getattr(self.network, "for_inference", None)
+        return InferenceField(self, offered(dtype)) if callable(offered) else self
+
+    def velocity_with(
+        self, network: Callable[..., Tensor], t: Tensor | float, x: Tensor, condition: Tensor | None
+    ) -> Tensor:
+        """The velocity with another network in the place of this field's own."""
         t = self._inside(t)
-        output = self.network(t, self._seen(t, x), condition)
+        output = network(t, self._seen(t, x), condition)
         if self.parameterisation == "velocity":
             return output if self.baseline is None else output + self.baseline(t, x, condition)
         drift, gain = self._conversion(t, x)

@@ -26,7 +26,7 @@ class FieldNetwork(TimedNetwork):
     @final
     def forward(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity at time ``t`` (a number or ``(batch,)``) and points ``x`` ``(batch, *event)``."""
-        t, flat, condition = self._flatten(t, x, condition)
+        t, flat, condition = self.flatten(t, x, condition)
         return self._velocity(t, flat, condition).reshape(x.shape)
 
     @final
@@ -39,7 +39,7 @@ class FieldNetwork(TimedNetwork):
         self, t: Tensor | float, x: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Velocity ``(batch, *event)`` and its exact divergence ``(batch,)`` in one pass."""
-        t, flat, condition = self._flatten(t, x, condition)
+        t, flat, condition = self.flatten(t, x, condition)
         rows = max(1, TANGENT_ROWS // max(1, self._tangents))
         if len(x) <= rows:
             velocity, divergence = self._velocity_and_divergence(t, flat, condition)
@@ -72,7 +72,7 @@ class FieldNetwork(TimedNetwork):
     def _velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same with the divergence ``(batch,)``; no more than a block of rows."""
 
-    def _flatten(self, t: Tensor | float, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def flatten(self, t: Tensor | float, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Check the shapes; time ``(1,)`` or ``(batch,)``, everything else ``(batch, numbers)``."""
         t, condition = self._checked(t, x, condition)
         return t, x.reshape(len(x), self.features), condition

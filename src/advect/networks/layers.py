@@ -7,6 +7,7 @@ taken of clipped arguments, so that a branch not chosen cannot overflow into the
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ class Activation:
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
     derivative_at_value: Callable[[Tensor], Tensor] | None = None
+    overwriting: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def in_place(self) -> Callable[[Tensor], Tensor]:
+        """The function, which may write its values over its argument; not where a graph must stay."""
+        return self.function if self.overwriting is None else self.overwriting
 
     def with_derivative(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """Value and derivative at ``a``."""
@@ -73,11 +80,11 @@ def _gelu_derivative(a: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "selu": Activation(F.selu, _selu_derivative),
-    "silu": Activation(F.silu, _silu_derivative),
-    "elu": Activation(F.elu, _elu_derivative),
+    "selu": Activation(F.selu, _selu_derivative, overwriting=torch.selu_),
+    "silu": Activation(F.silu, _silu_derivative, overwriting=partial(F.silu, inplace=True)),
+    "elu": Activation(F.elu, _elu_derivative, overwriting=partial(F.elu, inplace=True)),
     "gelu": Activation(F.gelu, _gelu_derivative),
-    "tanh": Activation(torch.tanh, lambda a: 1 - torch.tanh(a) ** 2, lambda value: 1 - value.square()),
+    "tanh": Activation(torch.tanh, lambda a: 1 - torch.tanh(a) ** 2, lambda value: 1 - value.square(), torch.tanh_),
     "softplus": Activation(F.softplus, torch.sigmoid),
 }
 

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from advect.errors import ConfigError
 from advect.networks.embed import RawTime
 from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
+from advect.networks.inference import MLPInference
 from advect.networks.layers import activation as find_activation
 from advect.networks.layers import linear
 from advect.networks.regressor import LinearRegressor, plain_linears
@@ -54,16 +55,21 @@ class MLP(FieldNetwork):
         self.output = linear(width, self.features, generator=generator)
         self.activation = find_activation(activation)
 
+    def for_inference(self, dtype: torch.dtype | None = None) -> MLPInference:
+        """The same velocity without a graph, with the weights of now; the layers in ``dtype``."""
+        return MLPInference(self, dtype)
+
     @property
     def _tangents(self) -> int:
         return 1 if len(self.hidden) == 2 else self.features  # see `_two_layers`
 
-    def _inputs(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+    def inputs(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+        """What the first layer sees, ``(batch, numbers)``, of what `flatten` gave."""
         time = self.time(t).expand(len(x), -1)
         return torch.cat([x, time] if condition is None else [x, time, condition], dim=1)
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
-        h = self._inputs(t, x, condition)
+        h = self.inputs(t, x, condition)
         for layer in self.hidden:
             h = self.activation.function(layer(h))
         return self.output(h)
@@ -80,7 +86,7 @@ class MLP(FieldNetwork):
 
     def _velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         # Values first: they are small beside the tangents, of which only one buffer then lives at a time.
-        h = self._inputs(t, x, condition)
+        h = self.inputs(t, x, condition)
         slopes = []
         for layer in self.hidden:
             h, slope = self.activation.with_derivative(layer(h))

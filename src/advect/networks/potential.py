@@ -63,7 +63,7 @@ class Potential(FieldNetwork):
 
     def potential(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Φ ``(batch,)`` at time ``t`` (a number or ``(batch,)``) and points ``x`` ``(batch, *event)``."""
-        time, flat, condition = self._flatten(t, x, condition)
+        time, flat, condition = self.flatten(t, x, condition)
         s = _beside(flat, time)
         entered = self._entered(s, condition)
         u = _log_cosh(entered[0])
@@ -74,7 +74,7 @@ class Potential(FieldNetwork):
 
     def time_derivative(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """∂Φ/∂t ``(batch,)``, which the Hamilton–Jacobi–Bellman equation sets to ½‖∇Φ‖²."""
-        time, flat, condition = self._flatten(t, x, condition)
+        time, flat, condition = self.flatten(t, x, condition)
         return self._gradient(_beside(flat, time), condition)[0][:, -1]
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:

@@ -1,12 +1,12 @@
 """Solvers: from a velocity field to where its rows end up.
 
 Fixed steps (`Euler`, `Midpoint`, `Heun`, `RK4`, and the multistep `Adams3`), adaptive steps row by row (`Adaptive`),
-Gauss nodes for log-determinants (`Adams3Quadrature`), samplers of affine paths that are given the schedule (`DDIM`,
-`DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`, `StraightAdams`, `NoiseAdams`; with noise `ReverseSDE` and
-`ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`), the divergence on board for
-log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated along the way
-(`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the sentences for rows that
-failed (`describe`, `raise_if_failed`).
+weights fitted to one field (`fit_multistep`), Gauss nodes for log-determinants (`Adams3Quadrature`), samplers of affine
+paths that are given the schedule (`DDIM`, `DPMSolver2M`, `DPMSolver2S`, `DEIS`, `UniPC`, `StraightAdams`, `NoiseAdams`;
+with noise `ReverseSDE` and `ChurnedHeun`), the SDE of a bridge whose field knows its score (`BridgeSDE`), the
+divergence on board for log-determinants (`ExactDivergence`, `HutchinsonDivergence`), other quantities integrated along
+the way (`KineticEnergy`, `JacobianNorm`), numeric inverses (`bracketed_root`, `fixed_point`), and the sentences for
+rows that failed (`describe`, `raise_if_failed`).
 """
 
 from advect.solvers.adaptive import Adaptive
@@ -18,6 +18,7 @@ from advect.solvers.churned import ChurnedHeun
 from advect.solvers.diffusion import DIFFUSIONS, Ancestral, Diffusion, make_diffusion
 from advect.solvers.divergence import ExactDivergence, HutchinsonDivergence
 from advect.solvers.exponential import DDIM, DEIS, DPMSolver2M, DPMSolver2S
+from advect.solvers.fitted import FittedMultistep, fit_multistep
 from advect.solvers.fixed import RK4, Euler, Heun, Midpoint
 from advect.solvers.grid import Grid, blended_points, edm_points, share_points, uniform
 from advect.solvers.hutchpp import HutchPlusPlusDivergence
@@ -51,6 +52,7 @@ __all__ = [
     "Diffusion",
     "Euler",
     "ExactDivergence",
+    "FittedMultistep",
     "Grid",
     "Heun",
     "HutchPlusPlusDivergence",
@@ -69,6 +71,7 @@ __all__ = [
     "bracketed_root",
     "describe",
     "edm_points",
+    "fit_multistep",
     "fixed_point",
     "make_diffusion",
     "make_solver",
