@@ -31,6 +31,9 @@ class TrainingConfig:
             those of its parts added up. 0 takes all rows of a batch together.
         precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
+        channels_last: Weights of convolutions lie pixel by pixel in memory (`switches`).
+        compile: The networks are compiled before the first step, which takes up to minutes and pays in long trainings.
+        checkpoint: The insides of blocks are computed again on the way back and not kept, where memory is scarce.
         probe_share: The share of the training time that figures of the weights on the way may take, see `probes`; 0
             measures none.
         seed: Of every draw the loop makes.
@@ -51,6 +54,9 @@ class TrainingConfig:
     pool_uses: int = 1
     microbatch: int = 0
     precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint: bool = False
     probe_share: float = 0.03
     seed: int = 0
 

@@ -28,6 +28,7 @@ from advect.training.schedule import learning_rate
 from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
 from advect.training.shares import pieces_of, share_losses, total_weight
 from advect.training.state import TrainingState
+from advect.training.switches import check_switches, switched
 from advect.training.workers import ALONE, LostWorkerError, Workers
 from advect.typing import Objective, Sink
 
@@ -71,9 +72,10 @@ class Trainer:
         validation_batches: How many batches a validation takes.
         probes: What else is measured of the averaged weights at a few validations, within `TrainingConfig.probe_share`.
         workers: The processes that share the rows of every batch.
+        note: Told in a sentence what a user should know, such as that a network could not be compiled.
 
     Raises:
-        ConfigError: More processes than rows in a batch.
+        ConfigError: More processes than rows in a batch, or a switch that is not for this flow.
     """
 
     def __init__(
@@ -87,7 +89,10 @@ class Trainer:
         validation_batches: int = 4,
         probes: Sequence[Probe] = (),
         workers: Workers = ALONE,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
+        check_switches(flow, objective, config)
+        self._note = note
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
         self.workers = workers
         if config.batch_size < workers.count:
@@ -129,7 +134,7 @@ class Trainer:
         reason = "finished"
         # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
         # the caller's state is put back afterwards.
-        with torch.random.fork_rng(devices=self._accelerators):
+        with torch.random.fork_rng(devices=self._accelerators), self._switched():
             self.flow.train()
             self.workers.spread(list(self.state.tensors().values()))
             self._clock.start(self.state.step)
@@ -165,7 +170,7 @@ class Trainer:
         """
         tensors = {k: v.clone() for k, v in self.state.tensors().items()}
         numbers = self.state.numbers()
-        with torch.random.fork_rng(devices=self._accelerators):
+        with torch.random.fork_rng(devices=self._accelerators), self._switched():
             self.flow.train()
             self._train_step()  # the first step also pays for one-time set-up
             started = time.perf_counter()
@@ -178,6 +183,9 @@ class Trainer:
             self.state.optimizer.state.clear()
         self._clock = Clock()
         return max(seconds, self.batches.seconds_per_step())
+
+    def _switched(self) -> AbstractContextManager:
+        return switched(self.flow, self.config, self.optimizer, [self.state.average], self._note)
 
     # One step
 

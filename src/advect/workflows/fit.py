@@ -181,7 +181,8 @@ def _comparable(config: Mapping) -> dict:
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
     for name in ("path", "origin"):  # how a file is named does not matter, its content does
         kept.get("data", {}).pop(name, None)
-    for name in ("checkpoint_seconds", "probe_share"):  # neither touches the weights
+    # None of these touches the weights, or by rounding alone: a machine with less memory or no compiler may go on.
+    for name in ("checkpoint_seconds", "probe_share", "channels_last", "compile", "checkpoint"):
         kept.get("training", {}).pop(name, None)
     return kept
 
@@ -211,7 +212,7 @@ def _train(
     if folder is not None and folder.state == "empty":
         write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     # What is measured on the way is for the report, which a run in memory does not get.
-    trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared), workers)
+    trainer = make_trainer(prepared, sink, () if folder is None else probes_of(prepared), workers, listener.note)
     if checkpoint is not None:
         trainer.state.load(*checkpoint)
         listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")

@@ -31,6 +31,9 @@ _TRAINING_WORDS = {
     "pool_uses": "times that a pool's pairs are used; 0 is the whole training",
     "microbatch": "rows through the network at once; 0 is all of a batch",
     "precision": "of the training loss: float32 or bfloat16",
+    "channels_last": "weights of convolutions pixel by pixel in memory",
+    "compile": "networks are compiled before the first step",
+    "checkpoint": "insides of blocks are computed again and not kept",
     "probe_share": "of the training time, for figures on the way; 0 is none",
 }
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from advect.run import FolderSink, MemorySink
@@ -31,7 +31,11 @@ VALIDATION_BATCHES = 4
 
 
 def make_trainer(
-    prepared: Prepared, sink: FolderSink | MemorySink, probes: Sequence[Probe] = (), workers: Workers = ALONE
+    prepared: Prepared,
+    sink: FolderSink | MemorySink,
+    probes: Sequence[Probe] = (),
+    workers: Workers = ALONE,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Trainer:
     """The loop over the prepared rows, or the part of it that one of several processes has.
 
@@ -40,6 +44,7 @@ def make_trainer(
         sink: Where everything goes.
         probes: Measured on the way.
         workers: The processes.
+        note: Hears what a user should know.
     """
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
@@ -61,6 +66,7 @@ def make_trainer(
         validation_batches=turns * math.ceil(VALIDATION_BATCHES / turns),  # every pair of snapshots equally often
         workers=workers,
         probes=probes,
+        note=note,
     )
 
 
