@@ -8,6 +8,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Epochs
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
+from advect.training.half_lives import AveragedLoss, average_words, lowest_losses
 from advect.training.loop import Outcome, Trainer
 from advect.training.pool import Pool
 from advect.training.probes import Probe, Probes
@@ -19,6 +20,7 @@ from advect.training.workers import ALONE, LostWorkerError, Workers, joined, lau
 
 __all__ = [
     "ALONE",
+    "AveragedLoss",
     "BatchSource",
     "Batches",
     "ChainBatches",
@@ -36,9 +38,11 @@ __all__ = [
     "TrainingState",
     "WeightAverage",
     "Workers",
+    "average_words",
     "generator_for",
     "joined",
     "launched",
     "learning_rate",
+    "lowest_losses",
     "mix",
 ]

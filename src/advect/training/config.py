@@ -22,6 +22,8 @@ class TrainingConfig:
         betas: AdamW's moment decays.
         gradient_clip: Largest gradient norm; 0 switches clipping off.
         ema_decay: Decay of the averaged weights per step; smaller at the start (see `average`).
+        ema: Half-lives, in steps, of averages that are kept side by side in place of that of ``ema_decay``; the one
+            with the lowest validation loss is used (see `half_lives`).
         validation_every: Steps between validations; 0 chooses a fiftieth of all steps, at least 50.
         checkpoint_seconds: Time between checkpoints.
         pool: Batches that the coupling pairs together, prepared beside the loop; 1 pairs each by itself, 0 as many as
@@ -48,6 +50,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
+    ema: tuple[float, ...] = ()
     validation_every: int = 0
     checkpoint_seconds: float = 15.0
     pool: int = 1
@@ -88,6 +91,16 @@ class TrainingConfig:
             raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are two numbers in [0, 1), not {self.betas}", where="betas")
+        if not all(0 < half_life < math.inf for half_life in self.ema) or len(set(self.ema)) < len(self.ema):
+            raise ConfigError(
+                f"ema are half-lives in steps, above 0 and all different, not {list(self.ema)}",
+                where="ema",
+                remedy="Give for instance [50, 500, 5000].",
+            )
+        if self.ema and self.ema_decay != TrainingConfig.ema_decay:
+            raise ConfigError(
+                "ema and ema_decay both say how long averages remember", where="ema", remedy="Give one of them."
+            )
         for name in ("ema_decay", "probe_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} lies between 0 and 1, not {getattr(self, name)}", where=name)

@@ -15,12 +15,12 @@ from torch import Generator, Tensor, nn
 
 from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
-from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.divergence import DivergenceWatch
+from advect.training.half_lives import averages_of, loss_columns
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
@@ -44,6 +44,7 @@ class Outcome:
         step: Steps done.
         best_value: Lowest validation loss (NaN without validation).
         best_step: Where it was.
+        half_life: Of the average it was of, in steps; None where half-lives were not asked for.
         seconds: Training time over all continuations.
         reason: ``finished``, ``stopped`` or ``deadline``.
         shares: Where the time of this call went: phase name to fraction.
@@ -56,6 +57,7 @@ class Outcome:
     seconds: float
     reason: str
     shares: Mapping[str, float] = field(default_factory=dict)
+    half_life: float | None = None
 
 
 class Trainer:
@@ -75,7 +77,8 @@ class Trainer:
         note: Told in a sentence what a user should know, such as that a network could not be compiled.
 
     Raises:
-        ConfigError: More processes than rows in a batch, or a switch that is not for this flow.
+        ConfigError: More processes than rows in a batch, a switch that is not for this flow, or several averages
+            without validation rows to choose by.
     """
 
     def __init__(
@@ -92,6 +95,12 @@ class Trainer:
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         check_switches(flow, objective, config)
+        if len(config.ema) > 1 and validation is None:
+            raise ConfigError(
+                "several averages are kept and there are no validation rows to choose by",
+                where="ema",
+                remedy="Give one half-life, or a share of validation rows.",
+            )
         self._note = note
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
         self.workers = workers
@@ -111,7 +120,8 @@ class Trainer:
         self.optimizer = FusedAdamW(
             parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
-        self.state = TrainingState(flow, self.optimizer, WeightAverage(flow, config.ema_decay))
+        first, *further = averages_of(flow, config)
+        self.state = TrainingState(flow, self.optimizer, first, further=further)
         self.parameters = parameters
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
@@ -161,6 +171,7 @@ class Trainer:
             seconds=state.seconds,
             reason=reason,
             shares=self._clock.shares(),
+            half_life=self.config.ema[state.best_average] if self.config.ema else None,
         )
 
     def time_steps(self, num_steps: int = 2) -> float:
@@ -185,7 +196,7 @@ class Trainer:
         return max(seconds, self.batches.seconds_per_step())
 
     def _switched(self) -> AbstractContextManager:
-        return switched(self.flow, self.config, self.optimizer, [self.state.average], self._note)
+        return switched(self.flow, self.config, self.optimizer, self.state.averages, self._note)
 
     # One step
 
@@ -223,7 +234,8 @@ class Trainer:
             value = self._clipped(gradients, loss)
             self.optimizer.advance(learning_rate(step, self.config))
             self.state.step += 1
-            self.state.average.update(self.state.step)
+            for average in self.state.averages:
+                average.update(self.state.step)
         self.state.take_loss(value)
         self.state.report = self.batches.report
         self._clock.loss(value)
@@ -333,15 +345,25 @@ class Trainer:
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:
             self.flow.eval()
-            with self.state.average.applied():
-                if self.validation is not None:
-                    values["validation_loss"] = self._validation_loss(self.validation)
-                values |= self.probes.measure() if due else {}
+            losses = [] if self.validation is None else self._validation_losses(self.validation)
+            which = min(range(len(losses)), key=lambda index: (math.isnan(losses[index]), losses[index]), default=0)
+            if losses:
+                self.state.remember_best(losses[which], which)
+                values |= {"validation_loss": losses[which]} | loss_columns(self.config.ema, losses)
+            if due:
+                with self.state.averages[which].applied():
+                    values |= self.probes.measure()
             self.flow.train()
-        if "validation_loss" in values:
-            self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
         self.state.validated = self.state.step
+
+    def _validation_losses(self, validation: BatchSource) -> list[float]:
+        """The loss of every average."""
+        losses = []
+        for average in self.state.averages:
+            with average.applied():
+                losses.append(self._validation_loss(validation))
+        return losses
 
     def _validation_loss(self, validation: BatchSource) -> float:
         if self._cached_validation is None:

@@ -31,7 +31,7 @@ from advect.run import (
     write_artefact,
 )
 from advect.run.card import Sections
-from advect.training import ALONE, Outcome, Workers
+from advect.training import ALONE, Outcome, Workers, average_words, lowest_losses
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
@@ -201,6 +201,8 @@ def _train(
     sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
     checkpoint = None if folder is None else read_checkpoint(folder)
     deadline = end = None
+    if prepared.training.compile:
+        listener.phase("compiling the network, once: half a minute to some minutes, by its size and the machine")
     if request.budget_seconds is not None:
         end = started + request.budget_seconds - REPORT_SECONDS
         # Once in the configuration the number of steps stays, also where a crash came before the first checkpoint.
@@ -233,6 +235,9 @@ def _train(
             f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
             "timed steps."
         )
+    told = average_words(lowest_losses(sink.history))
+    if told:
+        listener.note(told)
     end = figures_deadline(outcome.seconds) if end is None else end
     return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate, end)
 
@@ -267,12 +272,13 @@ def _finish(
 
 def _outcome_card(outcome: Outcome) -> dict:
     best = outcome.best_value
+    chosen = {} if outcome.half_life is None else {"best_half_life": outcome.half_life}
     return {
         "step": outcome.step,
         "seconds": round(outcome.seconds, 3),
         "best_step": outcome.best_step,
         "time": {name: round(share, 4) for name, share in outcome.shares.items()},
-    } | ({"best_validation_loss": best} if best == best else {})
+    } | (chosen | {"best_validation_loss": best} if best == best else chosen)
 
 
 def _finish_again(folder: RunFolder, prepared: Prepared, listener: Listener, evaluate: bool) -> TrainResult:

@@ -25,6 +25,7 @@ _TRAINING_WORDS = {
     "betas": "AdamW's moment decays",
     "gradient_clip": "largest gradient norm; 0 is off",
     "ema_decay": "of the averaged weights, per step",
+    "ema": "half-lives in steps of averages side by side, the best is kept; empty: that of ema_decay",
     "validation_every": "steps; 0 is a fiftieth of all, at least 50",
     "checkpoint_seconds": "time between checkpoints",
     "pool": "batches paired together, beside the loop; 0 is the whole set",
