@@ -345,8 +345,9 @@ class Trainer:
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:
             self.flow.eval()
-            losses = [] if self.validation is None else self._validation_losses(self.validation)
-            which = min(range(len(losses)), key=lambda index: (math.isnan(losses[index]), losses[index]), default=0)
+            losses: list[float] = [] if self.validation is None else self._validation_losses(self.validation)
+            usable = [math.inf if math.isnan(loss) else loss for loss in losses]
+            which = usable.index(min(usable)) if usable else 0
             if losses:
                 self.state.remember_best(losses[which], which)
                 values |= {"validation_loss": losses[which]} | loss_columns(self.config.ema, losses)
