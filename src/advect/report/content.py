@@ -109,6 +109,7 @@ class History:
         seconds: Training time, or None.
         shares: Where the loop's time went: phase name to fraction.
         figures: Curves of what else was measured on the way.
+        averages: In a sentence how the averages of the weights did that were kept side by side; empty for one.
     """
 
     steps: Sequence[float] = ()
@@ -119,6 +120,7 @@ class History:
     seconds: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
     figures: Sequence[FigureCurve] = ()
+    averages: str = ""
 
 
 @dataclass(frozen=True)

@@ -265,9 +265,10 @@ def training(content: ReportContent) -> Card | None:
     falls = [_fall("Training loss", history.loss), _fall("Validation loss", history.validation_loss)]
     alt = " ".join(["Loss against training step.", *falls])
     kept = f" The weights of step {grouped(history.best_step)} were kept." if history.best_step is not None else ""
+    averages = f" {history.averages}" if history.averages else ""
     caption = (
         "A loss does not go to zero: part of it is noise that no network can predict. What counts is that the "
-        f"validation loss does not rise again.{kept}{_time_spent(history.shares)}"
+        f"validation loss does not rise again.{kept}{averages}{_time_spent(history.shares)}"
     )
     return figure_card(history_figure(history), (alt + kept).strip(), caption=caption)
 

@@ -8,6 +8,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Drawing, Epochs, Fetching
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
+from advect.training.half_lives import AveragedLoss, average_words, lowest_losses
 from advect.training.loop import Trainer
 from advect.training.outcome import Outcome
 from advect.training.pool import Pool
@@ -21,6 +22,7 @@ from advect.training.workers import ALONE, LostWorkerError, Workers, first_to_sp
 
 __all__ = [
     "ALONE",
+    "AveragedLoss",
     "BatchSource",
     "Batches",
     "ChainBatches",
@@ -42,10 +44,12 @@ __all__ = [
     "TrainingState",
     "WeightAverage",
     "Workers",
+    "average_words",
     "first_to_speak",
     "generator_for",
     "joined",
     "launched",
     "learning_rate",
+    "lowest_losses",
     "mix",
 ]

@@ -22,6 +22,8 @@ class TrainingConfig:
         betas: AdamW's moment decays.
         gradient_clip: Largest gradient norm; 0 switches clipping off.
         ema_decay: Decay of the averaged weights per step; smaller at the start (see `average`).
+        ema: Half-lives, in steps, of averages that are kept side by side in place of that of ``ema_decay``; the one
+            with the lowest validation loss is used (see `half_lives`).
         validation_every: Steps between validations; 0 chooses a fiftieth of all steps, at least 50.
         checkpoint_seconds: Time between checkpoints.
         pool: Batches that the coupling pairs together, prepared beside the loop; 1 pairs each by itself, 0 as many as
@@ -33,6 +35,9 @@ class TrainingConfig:
             safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
         shard: Spread weights, averages and moments over the processes that share a training, so that a larger network
             fits (see `sharding`); one process alone holds all. Checkpoints are then written in parts, one a process.
+        channels_last: Weights of convolutions lie pixel by pixel in memory (`switches`).
+        compile: The networks are compiled before the first step, which takes up to minutes and pays in long trainings.
+        checkpoint: The insides of blocks are computed again on the way back and not kept, where memory is scarce.
         probe_share: The share of the training time that figures of the weights on the way may take, see `probes`; 0
             measures none.
         seed: Of every draw the loop makes.
@@ -47,6 +52,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
+    ema: tuple[float, ...] = ()
     validation_every: int = 0
     checkpoint_seconds: float = 15.0
     pool: int = 1
@@ -54,6 +60,9 @@ class TrainingConfig:
     microbatch: int = 0
     precision: str = "float32"
     shard: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint: bool = False
     probe_share: float = 0.03
     seed: int = 0
 
@@ -85,6 +94,16 @@ class TrainingConfig:
             raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are two numbers in [0, 1), not {self.betas}", where="betas")
+        if not all(0 < half_life < math.inf for half_life in self.ema) or len(set(self.ema)) < len(self.ema):
+            raise ConfigError(
+                f"ema are half-lives in steps, above 0 and all different, not {list(self.ema)}",
+                where="ema",
+                remedy="Give for instance [50, 500, 5000].",
+            )
+        if self.ema and self.ema_decay != TrainingConfig.ema_decay:
+            raise ConfigError(
+                "ema and ema_decay both say how long averages remember", where="ema", remedy="Give one of them."
+            )
         for name in ("ema_decay", "probe_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} lies between 0 and 1, not {getattr(self, name)}", where=name)

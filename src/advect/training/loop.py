@@ -18,7 +18,6 @@ from advect.errors import AdvectError, ConfigError, DataError, TrainingError
 from advect.records import Batch
 from advect.training.agreement import Agreed, agree, shares_of_all
 from advect.training.ahead import drawn_ahead
-from advect.training.average import WeightAverage
 from advect.training.batches import BatchSource
 from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
@@ -26,15 +25,18 @@ from advect.training.config import TrainingConfig
 from advect.training.direct import Direct, drawn_for, may_go_without
 from advect.training.divergence import DivergenceWatch
 from advect.training.flat import Flat, can_be_flat
+from advect.training.half_lives import averages_of, loss_columns
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.outcome import Outcome
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
 from advect.training.schedule import learning_rate
-from advect.training.seeding import NETWORK, TRAINING, VALIDATION, generator_for, mix
+from advect.training.seeding import TRAINING, generator_for, seed_layers
 from advect.training.sharding import spread_over
-from advect.training.shares import pieces_of, row_losses, share_losses, total_weight
+from advect.training.shares import mean_loss, pieces_of, share_losses
 from advect.training.state import TrainingState
+from advect.training.switches import arithmetic, check_switches, switched
+from advect.training.validation import Validation
 from advect.training.workers import ALONE, LostWorkerError, Workers
 from advect.typing import Objective, PartSink, Sink
 
@@ -54,9 +56,11 @@ class Trainer:
         probes: What else is measured of the averaged weights at a few validations, within `TrainingConfig.probe_share`.
         workers: The processes that share the rows of every batch.
         parts: Where checkpoints go in place of the sink, a part from every process.
+        note: Told in a sentence what a user should know, such as that a network could not be compiled.
 
     Raises:
-        ConfigError: More processes than rows in a batch, or weights that cannot be spread over them as asked.
+        ConfigError: More processes than rows in a batch, weights that cannot be spread over them as asked, a switch
+            that is not for this flow, or several averages without validation rows to choose by.
     """
 
     def __init__(
@@ -71,7 +75,16 @@ class Trainer:
         probes: Sequence[Probe] = (),
         workers: Workers = ALONE,
         parts: PartSink | None = None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
+        check_switches(flow, objective, config)
+        if len(config.ema) > 1 and validation is None:
+            raise ConfigError(
+                "several averages are kept and there are no validation rows to choose by",
+                where="ema",
+                remedy="Give one half-life, or a share of validation rows.",
+            )
+        self._note = note
         self.objective, self.config, self.sink, self.parts = objective, config, sink, parts
         self.workers = workers
         if config.batch_size < workers.count:
@@ -84,7 +97,6 @@ class Trainer:
         # All that is random about many steps at once, where each row is drawn by itself.
         draw = partial(drawn_for, objective, flow) if getattr(objective, "rowwise", False) else None
         self.batches = drawn_ahead(in_blocks(pool, config.seed, config.steps, draw), config.seed, config.steps)
-        self.validation, self.validation_batches = validation, validation_batches
         self.shards = spread_over(flow, objective, config, workers)
         self.flow = flow if self.shards is None else self.shards.flow
         trained = flow if self.shards is None else self.shards.held
@@ -97,9 +109,12 @@ class Trainer:
             parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self.parameters = parameters
-        self.values = Flat(parameters) if self.shards is None and can_be_flat(parameters) else None
+        # Where weights are spread out, or laid out in another order, they lie in buffers of their own.
+        apart = self.shards is not None or config.channels_last or not can_be_flat(parameters)
+        self.values = None if apart else Flat(parameters)
         self._lay_flat()
-        self.state = TrainingState(trained, self.optimizer, WeightAverage(trained, config.ema_decay, self.values))
+        first, *further = averages_of(trained, config, self.values)
+        self.state = TrainingState(trained, self.optimizer, first, further=further)
         self._graphless = self._direct = (
             None
             if self.values is None or not self.values.whole.is_cpu  # elsewhere it was never tried
@@ -109,7 +124,10 @@ class Trainer:
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
         self._watch = DivergenceWatch()
-        self._cached_validation: list[Batch] | None = None
+        self.validation: Validation | None = None
+        if validation is not None:
+            exactly = partial(self._losses, precision=nullcontext())
+            self.validation = Validation(validation, validation_batches, config.seed, exactly, workers)
 
     # The run
 
@@ -126,7 +144,7 @@ class Trainer:
         reason = "finished"
         # Layers with randomness of their own (dropout) draw from torch's global generator: it is seeded per step and
         # the caller's state is put back afterwards.
-        with torch.random.fork_rng(devices=self._accelerators):
+        with torch.random.fork_rng(devices=self._accelerators), self._switched():
             self._make_ready()
             self._spread()
             self._clock.start(self.state.step)
@@ -157,6 +175,7 @@ class Trainer:
             seconds=state.seconds,
             reason=reason,
             shares=self._clock.shares(),
+            half_life=self.config.ema[state.best_average] if self.config.ema else None,
         )
 
     def time_steps(self, num_steps: int = 2) -> float:
@@ -166,7 +185,7 @@ class Trainer:
         """
         tensors = {k: v.clone() for k, v in self.state.tensors().items()}
         numbers = self.state.numbers()
-        with torch.random.fork_rng(devices=self._accelerators):
+        with torch.random.fork_rng(devices=self._accelerators), self._switched():
             self._make_ready()
             self._train_step()  # the first step also pays for one-time set-up
             started = time.perf_counter()
@@ -185,11 +204,15 @@ class Trainer:
         self.flow.train()
         self._lay_flat()
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
+        whole = whole and not self.config.compile  # which was asked for
         self._direct = self._graphless if whole and may_go_without(self.flow, self.parameters) else None
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):
             self.values.take_in(self.parameters)
+
+    def _switched(self) -> AbstractContextManager:
+        return switched(self.flow, self.config, self.optimizer, self.state.averages, self._note)
 
     # One step
 
@@ -217,7 +240,7 @@ class Trainer:
         generator = generator_for(self.config.seed, TRAINING, step)
         batch = self.batches.draw(step, generator, self._clock.phase)
         if step == 0 and self.shards is None and not self._whole(batch):
-            self._seed_layers(step)
+            seed_layers(self.config.seed, step, self._accelerators)
             self._first_look(batch, generator)
         with self._clock.phase("network"):
             gradients, loss, flat = self._gradients(batch, generator)
@@ -232,34 +255,18 @@ class Trainer:
             else:
                 self.optimizer.advance_flat(rate, flat.values, flat.gradients)
             self.state.step += 1
-            self.state.average.update(self.state.step)
+            for average in self.state.averages:
+                average.update(self.state.step)
         self.state.take_loss(value)
         self.state.report = self.batches.report
         self._clock.loss(value)
         self._watch.see(value, step=self.state.step, learning_rate=self.config.learning_rate)
 
-    def _seed_layers(self, step: int) -> None:
-        """Seed torch's global generators for layers that draw from them.
-
-        One by one: `torch.manual_seed` also keeps a note, with a stack trace, for every device that is not there yet.
-        """
-        seed = mix(self.config.seed, NETWORK, step)
-        torch.default_generator.manual_seed(seed)
-        for index in self._accelerators:
-            torch.cuda.default_generators[index].manual_seed(seed)
-
-    def _mean_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        loss = row_losses(self.objective, self.flow, batch, generator)
-        if batch.weight is not None:
-            # Where every row of the batch has weight zero the loss is zero, not 0/0.
-            return (loss * batch.weight).sum() / total_weight(batch.weight, loss.dtype)
-        return loss.mean()
-
     def _losses(self, batch: Batch, generator: Generator, precision: AbstractContextManager) -> Iterator[Tensor]:
         """The mean loss of a batch, or what this process has of it, in shares that add up to it."""
         if self._whole(batch):
             with precision:
-                loss = self._mean_loss(batch, generator)
+                loss = mean_loss(self.objective, self.flow, batch, generator)
             yield loss
         else:
             pieces = pieces_of(len(batch.x1), self.workers, self.config.microbatch)
@@ -272,8 +279,8 @@ class Trainer:
     @torch.no_grad()
     def _first_look(self, batch: Batch, generator: Generator) -> None:
         """Show all rows of the first batch to layers that start from what they see, before any sees its share alone."""
-        self._mean_loss(batch, torch.Generator(generator.device).set_state(generator.get_state()))
-        self._seed_layers(self.state.step)
+        mean_loss(self.objective, self.flow, batch, torch.Generator(generator.device).set_state(generator.get_state()))
+        seed_layers(self.config.seed, self.state.step, self._accelerators)
         self._spread()
 
     def _spread(self) -> None:
@@ -290,11 +297,11 @@ class Trainer:
             loss = self._direct.loss(batch, generator)
             if loss is not None:  # and no layer has drawn anything
                 return [self._direct.gradients.whole], loss, self._direct
-        self._seed_layers(self.state.step)
+        seed_layers(self.config.seed, self.state.step, self._accelerators)
         for parameter in self.parameters:
             parameter.grad = None
         shares = []
-        for loss in self._losses(batch, generator, self._precision(batch)):
+        for loss in self._losses(batch, generator, arithmetic(self.config.precision, batch.x1.device)):
             loss.backward()
             shares.append(loss.detach())
         loss = shares[0] if len(shares) == 1 else torch.stack(shares).sum()
@@ -322,12 +329,6 @@ class Trainer:
             "with another seed.",
         )
 
-    def _precision(self, batch: Batch) -> AbstractContextManager:
-        """The arithmetic of the training loss."""
-        if self.config.precision == "bfloat16":
-            return torch.autocast(batch.x1.device.type, torch.bfloat16)
-        return nullcontext()
-
     # Between steps
 
     def _after_step(self, agreed: Agreed) -> None:
@@ -354,36 +355,28 @@ class Trainer:
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:
             self.flow.eval()
-            with self.state.average.applied():
-                if self.validation is not None:
-                    values["validation_loss"] = self._validation_loss(self.validation)
-                values |= self.probes.measure() if due else {}
+            losses: list[float] = [] if self.validation is None else self._validation_losses(self.validation)
+            usable = [math.inf if math.isnan(loss) else loss for loss in losses]
+            which = usable.index(min(usable)) if usable else 0
+            if losses:
+                self.state.remember_best(losses[which], which)
+                values |= {"validation_loss": losses[which]} | loss_columns(self.config.ema, losses)
+            if due:
+                with self.state.averages[which].applied():
+                    values |= self.probes.measure()
             self.flow.train()
-            if self.shards is not None:
-                self.shards.gather_anew()
-        if "validation_loss" in values:
-            self.state.remember_best(values["validation_loss"])
         self.sink.metrics(self.state.step, values | {"seconds": seconds})
         self.state.validated = self.state.step
 
-    def _validation_loss(self, validation: BatchSource) -> float:
-        if self._cached_validation is None:
-            self._cached_validation = self._validation_batches(validation)
-        losses = torch.stack(
-            [
-                torch.stack([*self._losses(batch, generator, nullcontext())]).sum()
-                for batch, generator in zip(self._cached_validation, self._validation_draws(1), strict=True)
-            ]
-        )
-        self.workers.add([losses])
-        return float(losses.mean())
-
-    def _validation_batches(self, validation: BatchSource) -> list[Batch]:
-        return [validation.draw(index, generator) for index, generator in enumerate(self._validation_draws(0))]
-
-    def _validation_draws(self, stream: int) -> list[Generator]:
-        """The same generators in every validation: of the rows (0) and of the losses (1)."""
-        return [generator_for(self.config.seed, VALIDATION, stream, index) for index in range(self.validation_batches)]
+    def _validation_losses(self, validation: Validation) -> list[float]:
+        """The loss of every average."""
+        losses = []
+        for average in self.state.averages:
+            with average.applied():
+                losses.append(validation.loss())
+            if self.shards is not None:
+                self.shards.gather_anew()
+        return losses
 
     def _checkpoint(self, *, last: bool = False) -> None:
         """Keep the state; the last one is on the disk when this returns."""

@@ -16,6 +16,7 @@ class Outcome:
         seconds: Training time over all continuations.
         reason: ``finished``, ``stopped`` or ``deadline``.
         shares: Where the time of this call went: phase name to fraction.
+        half_life: Of the average that the best weights are of, in steps; None where half-lives were not asked for.
     """
 
     finished: bool
@@ -25,3 +26,4 @@ class Outcome:
     seconds: float
     reason: str
     shares: Mapping[str, float] = field(default_factory=dict)
+    half_life: float | None = None

@@ -6,6 +6,8 @@ makes the very draws an uninterrupted one would, and no generator state has to b
 counters are statistically unrelated.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 _MASK = (1 << 64) - 1
@@ -33,3 +35,19 @@ def generator_for(*numbers: int, device: torch.device | str = "cpu") -> torch.Ge
 
 # Streams: the second number, so that the same step draws independently for different purposes.
 TRAINING, SHUFFLE, VALIDATION, NETWORK, POOL, BLOCK = 1, 2, 3, 4, 5, 6
+
+
+def seed_layers(seed: int, step: int, accelerators: Sequence[int]) -> None:
+    """Seed torch's global generators for layers that draw from them.
+
+    One by one: `torch.manual_seed` also keeps a note, with a stack trace, for every device that is not there yet.
+
+    Args:
+        seed: Of the run.
+        step: Of the training.
+        accelerators: Numbers of the CUDA devices whose generators are seeded too.
+    """
+    mixed = mix(seed, NETWORK, step)
+    torch.default_generator.manual_seed(mixed)
+    for index in accelerators:
+        torch.cuda.default_generators[index].manual_seed(mixed)

@@ -155,6 +155,13 @@ def spread_over(flow: nn.Module, objective: Objective, config: TrainingConfig, w
             where="shard",
             remedy="Leave shard out; every process then holds all the weights.",
         )
+    for name in ("channels_last", "compile", "checkpoint"):
+        if getattr(config, name):
+            raise ConfigError(
+                f"{name} was not tried on weights that are spread over processes",
+                where=name,
+                remedy="Leave out one of the two.",
+            )
     if config.microbatch and config.batch_size % workers.count:
         # Processes must pass through the network equally often.
         raise ConfigError(

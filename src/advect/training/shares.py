@@ -53,6 +53,14 @@ def share_losses(
         yield share
 
 
+def mean_loss(objective: Objective, flow: nn.Module, batch: Batch, generator: Generator) -> Tensor:
+    """The weighted mean loss of all rows; where all have weight zero it is zero, not 0/0."""
+    loss = row_losses(objective, flow, batch, generator)
+    if batch.weight is not None:
+        return (loss * batch.weight).sum() / total_weight(batch.weight, loss.dtype)
+    return loss.mean()
+
+
 def row_losses(objective: Objective, flow: nn.Module, batch: Batch, generator: Generator) -> Tensor:
     """Loss ``(batch,)``, of what was drawn ahead where something was."""
     if batch.drawn is None:

@@ -21,10 +21,12 @@ class TrainingState:
         module: What is trained.
         optimizer: Its optimiser.
         average: Its averaged weights.
+        further: Other averages of them.
         step: Optimiser steps done.
         best_value: Lowest validation loss so far.
         best_step: Where it was.
         best: The averaged weights there.
+        best_average: Of which average, counted from 0.
         seconds: Training time so far, over all continuations.
         loss_total: Sum of the losses of the steps since the last validation.
         loss_steps: How many they are.
@@ -44,6 +46,13 @@ class TrainingState:
     loss_steps: int = 0
     report: dict[str, float] = field(default_factory=dict)
     validated: int = -1
+    further: list[WeightAverage] = field(default_factory=list)
+    best_average: int = 0
+
+    @property
+    def averages(self) -> list[WeightAverage]:
+        """All of them."""
+        return [self.average, *self.further]
 
     def take_loss(self, value: float) -> None:
         """Take in the loss of a step."""
@@ -56,12 +65,12 @@ class TrainingState:
         self.loss_total, self.loss_steps = 0.0, 0
         return mean
 
-    def remember_best(self, value: float) -> bool:
-        """Keep the averaged weights if ``value`` is the lowest validation loss so far."""
+    def remember_best(self, value: float, which: int = 0) -> bool:
+        """Keep the weights of this average if ``value`` is the lowest validation loss so far."""
         if not value < self.best_value:
             return False
-        self.best_value, self.best_step = value, self.step
-        self.best = {name: tensor.clone() for name, tensor in self.average.tensors().items()}
+        self.best_value, self.best_step, self.best_average = value, self.step, which
+        self.best = {name: tensor.clone() for name, tensor in self.averages[which].tensors().items()}
         return True
 
     @torch.no_grad()
@@ -75,12 +84,17 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, detached; what `load` takes."""
         result = {f"model.{k}": v.detach() for k, v in self.module.state_dict().items()}
-        result |= {f"average.{k}": v for k, v in self.average.tensors().items()}
+        for part, average in self._average_parts():
+            result |= {f"{part}.{k}": v for k, v in average.tensors().items()}
         result |= {f"best.{k}": v for k, v in self.best.items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             for key, value in entry.items():
                 result[f"optimizer.{index}.{key}"] = torch.as_tensor(value).detach()
         return result
+
+    def _average_parts(self) -> list[tuple[str, WeightAverage]]:
+        """The averages with what their tensors are called: the first is what a run with only one has."""
+        return [(f"average{index or ''}", average) for index, average in enumerate(self.averages)]
 
     def numbers(self) -> dict[str, object]:
         """All plain numbers."""
@@ -93,6 +107,7 @@ class TrainingState:
             "loss_steps": self.loss_steps,
             "report": dict(self.report),
             "validated": self.validated,
+            "best_average": self.best_average,
         }
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, object]) -> None:
@@ -107,7 +122,8 @@ class TrainingState:
             parts.setdefault(part, {})[rest] = tensor
         try:
             self.module.load_state_dict(parts["model"])
-            self.average.load(parts["average"])
+            for part, average in self._average_parts():
+                average.load(parts[part])
             self._load_optimizer(parts["optimizer"])
             self.best = {k: v.clone() for k, v in parts["best"].items()}
             self.step, self.best_step = int(str(numbers["step"])), int(str(numbers["best_step"]))
@@ -120,6 +136,7 @@ class TrainingState:
             report = numbers.get("report")
             self.report = {k: float(v) for k, v in report.items()} if isinstance(report, dict) else {}
             self.validated = int(str(numbers.get("validated", -1)))
+            self.best_average = int(str(numbers.get("best_average", 0)))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"the checkpoint does not fit the model ({error})", remedy="Start afresh with --restart."

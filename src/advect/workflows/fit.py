@@ -32,7 +32,7 @@ from advect.run import (
     write_artefact,
 )
 from advect.run.card import Sections
-from advect.training import ALONE, Outcome, Workers
+from advect.training import ALONE, Outcome, Workers, average_words, lowest_losses
 from advect.workflows.calibrate import calibrated
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
@@ -196,7 +196,8 @@ def _comparable(config: Mapping) -> dict:
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
     for name in ("path", "origin", "reflow", "reflow_straightness"):  # names do not matter, contents do
         kept.get("data", {}).pop(name, None)
-    for name in ("checkpoint_seconds", "probe_share"):  # neither touches the weights
+    # None of these touches the weights, or by rounding alone: a machine with less memory or no compiler may go on.
+    for name in ("checkpoint_seconds", "probe_share", "channels_last", "compile", "checkpoint"):
         kept.get("training", {}).pop(name, None)
     return kept
 
@@ -216,6 +217,8 @@ def _train(
     begun = folder is not None and has_checkpoint(folder)
     prepared = with_pairs(prepared, folder, listener, workers)
     deadline = end = None
+    if prepared.training.compile:
+        listener.phase("compiling the network, once: half a minute to some minutes, by its size and the machine")
     if request.budget_seconds is not None:
         end = started + request.budget_seconds - REPORT_SECONDS
         # Once in the configuration the number of steps stays, also where a crash came before the first checkpoint.
@@ -238,7 +241,7 @@ def _train(
     # What is measured on the way is for the report, which a run in memory does not get.
     probes = () if folder is None or not can_time(prepared, workers) else probes_of(prepared)
     begin(prepared.training.steps)
-    trainer = make_trainer(prepared, sink, probes, workers, parts_for(prepared, workers))
+    trainer = make_trainer(prepared, sink, probes, workers, parts_for(prepared, workers), listener.note)
     if folder is not None:
         remove_sets(folder)
         if load_checkpoint(trainer, folder):
@@ -259,6 +262,9 @@ def _train(
             f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
             "timed steps."
         )
+    told = average_words(lowest_losses(sink.history))
+    if told:
+        listener.note(told)
     end = figures_deadline(outcome.seconds) if end is None else end
     return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate, end)
 
@@ -293,12 +299,13 @@ def _finish(
 
 def _outcome_card(outcome: Outcome) -> dict:
     best = outcome.best_value
+    chosen = {} if outcome.half_life is None else {"best_half_life": outcome.half_life}
     return {
         "step": outcome.step,
         "seconds": round(outcome.seconds, 3),
         "best_step": outcome.best_step,
         "time": {name: round(share, 4) for name, share in outcome.shares.items()},
-    } | ({"best_validation_loss": best} if best == best else {})
+    } | (chosen | {"best_validation_loss": best} if best == best else chosen)
 
 
 def _finish_again(folder: RunFolder, prepared: Prepared, listener: Listener, evaluate: bool) -> TrainResult:

@@ -26,7 +26,7 @@ from advect.report import (
     write_report,
 )
 from advect.run import CONFIG, REPORT, Artefact, RunFolder
-from advect.training import TrainingConfig, generator_for
+from advect.training import TrainingConfig, average_words, generator_for, lowest_losses
 from advect.workflows.autoencoding import latent_options
 from advect.workflows.course import course
 from advect.workflows.density_map import density_around
@@ -228,6 +228,7 @@ def _history(artefact: Artefact) -> History:
         seconds=outcome.get("seconds"),
         shares=outcome.get("time", {}),
         figures=tuple(curve for curve in (_figure_curve(lines, figure) for figure in FIGURES) if curve is not None),
+        averages=average_words(lowest_losses(lines)),
     )
 
 

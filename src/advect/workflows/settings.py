@@ -26,6 +26,7 @@ _TRAINING_WORDS = {
     "betas": "AdamW's moment decays",
     "gradient_clip": "largest gradient norm; 0 is off",
     "ema_decay": "of the averaged weights, per step",
+    "ema": "half-lives in steps of averages side by side, the best is kept; empty: that of ema_decay",
     "validation_every": "steps; 0 is a fiftieth of all, at least 50",
     "checkpoint_seconds": "time between checkpoints",
     "pool": "batches paired together, beside the loop; 0 is the whole set",
@@ -33,6 +34,9 @@ _TRAINING_WORDS = {
     "microbatch": "rows through the network at once; 0 is all of a batch",
     "precision": "of the training loss: float32 or bfloat16",
     "shard": "spread weights, averages and moments over several processes",
+    "channels_last": "weights of convolutions pixel by pixel in memory",
+    "compile": "networks are compiled before the first step",
+    "checkpoint": "insides of blocks are computed again and not kept",
     "probe_share": "of the training time, for figures on the way; 0 is none",
 }
 

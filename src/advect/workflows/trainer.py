@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from advect.errors import ConfigError
@@ -39,6 +39,7 @@ def make_trainer(
     probes: Sequence[Probe] = (),
     workers: Workers = ALONE,
     parts: SetWriter | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Trainer:
     """The loop over the prepared rows, or the part of it that one of several processes has.
 
@@ -48,6 +49,7 @@ def make_trainer(
         probes: Measured on the way.
         workers: The processes.
         parts: Where checkpoints go, of a training whose weights may be spread over processes.
+        note: Hears what a user should know.
     """
     core, config, coupling = prepared.built.core, prepared.training, prepared.built.coupling
     source = None if coupling is None else core.base
@@ -73,6 +75,7 @@ def make_trainer(
         workers=workers,
         probes=probes,
         parts=parts,
+        note=note,
     )
 
 
