@@ -31,7 +31,7 @@ def fingerprint(data: Any, table: Table) -> str:
 
 
 def content_hash(table: Table) -> str:
-    """SHA-256 over names and values, those of side columns (labels, weights) included; pictures on disk have their own."""
+    """SHA-256 over names and values, side columns (labels, weights) included; pictures on disk have their own."""
     digest, far = hashlib.sha256(), on_disk(table)
     if far is not None and (told := far.rows.fingerprint()) is not None:
         digest.update(told.encode())
