@@ -1,5 +1,6 @@
 """Trainings on sets that stay on disk: those of the same rows in memory, bit for bit, resumed in the middle too."""
 
+import io
 import subprocess
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from advect.data import mapped, read_table
-from advect.errors import ConfigError
+from advect.errors import ConfigError, DataError
 from advect.run import MODEL, read_tensors
 from advect.training.ahead import BatchesAhead
 from advect.training.blocks import Blocks
@@ -16,6 +17,8 @@ from advect.workflows.open import open_run
 from advect.workflows.prepare import prepare
 from advect.workflows.score import score
 from advect.workflows.trainer import MemorySink, make_trainer
+from tests.data.test_decoded import archive
+from tests.data.test_folders import picture
 from tests.training.test_workers import command, environment
 from tests.workflows.tiny import Ear, moons, request, run, stop_after
 
@@ -89,6 +92,54 @@ def test_what_looks_at_all_rows_at_once_is_refused(tmp_path, monkeypatch):
     ):
         with pytest.raises(ConfigError, match="needs all of them in memory"):
             run(str(path), **more)
+
+
+def save_pictures(tmp_path):
+    """Two classes in two tar files."""
+    for shard in range(2):
+        members = []
+        for i in range(30):
+            stream = io.BytesIO()
+            picture((6, 6), 30 * shard + i).save(stream, "jpeg", quality=95)
+            members += [(f"{i}.jpg", stream.getvalue()), (f"{i}.cls", str(shard).encode())]
+        archive(tmp_path / f"{shard}.tar", members)
+    return str(tmp_path)
+
+
+def test_pictures_decoded_while_training_are_those_in_memory(tmp_path, monkeypatch):
+    more = {"condition": ("label",), "flip": True, "steps": 12, "network": "auto"}
+    path, weights = save_pictures(tmp_path), []
+    for far in (False, True):
+        on_disk(monkeypatch, far)
+        monkeypatch.setattr("advect.data.decoded.AT_ONCE", 80)  # several batches in a fetch, several fetches in the run
+        weights.append(run(path, **more).artefact.flow.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_a_damaged_picture_ends_no_run_and_the_run_goes_on_as_it_would_have(tmp_path, monkeypatch):
+    on_disk(monkeypatch)
+    monkeypatch.setattr("advect.data.decoded.AT_ONCE", 80)
+    place = tmp_path / "set"
+    for i in range(40):
+        place.mkdir(exist_ok=True)
+        picture((8, 8), i).save(place / f"{i:02}.jpg", quality=95)
+    file = place / "11.jpg"
+    file.write_bytes(file.read_bytes()[:-60])
+    more = {"steps": 12, "network": "auto", "evaluate": True}
+    ear = Ear()
+    whole = run(str(place), out=tmp_path / "whole", listener=ear, **more)
+    assert any("1 picture left out while training (damaged)" in note and "11.jpg" in note for note in ear.notes)
+    assert whole.evaluation["held_out_rows"] == 4
+    assert run(str(place), out=tmp_path / "half", stop=stop_after(5), **more).state == "interrupted"
+    assert run(str(place), out=tmp_path / "half", **more).state == "finished"
+    weights = [read_tensors(tmp_path / name / MODEL)[0] for name in ("whole", "half")]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    assert evaluate_run(tmp_path / "whole")["metrics"] == whole.evaluation["metrics"]
+    (place / "40.jpg").write_bytes((place / "00.jpg").read_bytes())
+    with pytest.raises(DataError, match="has changed"):
+        evaluate_run(tmp_path / "whole")
 
 
 def test_two_processes_train_as_one(tmp_path):

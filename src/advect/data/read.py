@@ -29,6 +29,7 @@ from advect.data.folders import read_folder
 from advect.data.frames import from_frame, is_frame, read_parquet
 from advect.data.idx import ENDINGS as IDX_ENDINGS
 from advect.data.idx import read_idx
+from advect.data.room import refuse_too_large
 from advect.data.shards import ENDING as TAR_ENDING
 from advect.data.silhouette import read_silhouette
 from advect.errors import DataError
@@ -168,6 +169,8 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
         return read_npz(path, key, gaps=gaps)
     if kind == "npy":
         return read_npy(path, gaps=gaps)
+    if kind in ("parquet", "csv", "tsv"):
+        refuse_too_large(path)
     if kind == "parquet":
         return read_parquet(path)
     if ending in PICTURE_ENDINGS:
