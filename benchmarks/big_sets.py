@@ -148,11 +148,11 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "# Sets larger than memory should hold",
         "",
         f"Written by `{COMMAND}`; do not edit. `advect train` on a file of random rows, one thread; RssAnon (MiB) of "
-        f"the process every {SAMPLED_SECONDS} s, by part of the run: least and largest. Bound: {LIMIT_MIB} MiB. Reading "
-        "is everything before the first step: the pass for bounds and non-finite values, the passes for the rules and "
-        "the scaling of columns, the digest of the file.",
+        f"the process every {SAMPLED_SECONDS} s, by part of the run: least and largest. Bound: {LIMIT_MIB} MiB. "
+        "Reading is everything before the first step: the pass for bounds and non-finite values, those for the rules "
+        "and the scaling of columns, the digest of the file.",
         "",
-        "| set | file | rows | steps | reading | training | measuring solvers | figures, report | peak | rows/s | waiting |",
+        "| set | file | rows | steps | reading | training | solvers | figures, report | peak | rows/s | waiting |",
         "|" + " --- |" * 11,
     ]
     for record in sorted(records, key=lambda r: r["cell"]):

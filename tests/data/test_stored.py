@@ -16,6 +16,7 @@ from advect.data import (
     some_rows,
     take_rows,
 )
+from advect.data.room import free_memory
 from advect.data.stored import StoredColumns, blocks_of, on_disk
 from advect.errors import DataError
 from advect.records import Coordinate
@@ -141,3 +142,16 @@ def test_other_places_of_arrays(tmp_path, monkeypatch, low, kind):
 def test_columns_stored_before_rows_are_read_as_ever(tmp_path, low):
     np.save(tmp_path / "x.npy", np.asfortranarray(columns()))
     assert on_disk(read_table(tmp_path / "x.npy")) is None
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.parquet"])
+def test_a_table_that_memory_cannot_hold_is_told_before_it_is_read(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"a,b\n" + b"1,2\n" * 1000)
+    monkeypatch.setattr("advect.data.room.free_memory", lambda: 10_000)
+    with pytest.raises(DataError, match="of memory to learn from") as caught:
+        read_table(tmp_path / name)
+    assert ".npy" in caught.value.remedy
+
+
+def test_free_memory_is_some_or_unknown():
+    assert (free_memory() or 1) > 0

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from advect.data.mapped import MappedRows, is_mapped
-from advect.data.stored import StoredColumns
+from advect.data.stored import Rows, StoredColumns
 from advect.decoding.columns import refuse_dtype
 from advect.errors import DataError
 from advect.records import Columns, Table
@@ -94,6 +94,26 @@ def from_array(
             *(["channels were moved to the front"] if moved else []),
             *([f"{array.nbytes / 2**30:.3g} GiB of numbers stay on disk; rows are read as they are needed"] * mapped),
         ),
+    )
+
+
+def from_rows(
+    rows: Rows, *, origin: str, key: str | None, sides: Mapping[str, np.ndarray], notes: Sequence[str]
+) -> Table:
+    """A table of pictures that are read when they are looked at; the arguments are those of `from_array`."""
+    width = math.prod(rows.shape[1:])
+    more = f"{rows.shape[0]} pictures are more than memory should hold: they are decoded as they are needed"
+    return Table(
+        names=tuple(f"x{j}" for j in range(width)),
+        columns=StoredColumns(rows, origin),
+        container="npy",
+        event_shape=tuple(rows.shape[1:]),
+        dtypes=(str(rows.dtype),) * width,
+        origin=origin,
+        image=True,
+        key=key,
+        sides=sides,
+        notes=(*notes, more),
     )
 
 

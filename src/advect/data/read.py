@@ -3,7 +3,7 @@
     file      .csv .tsv .parquet .npy .npz and idx, all but parquet also with .gz; FILE.npz:KEY picks an array
     cells     .h5ad; FILE.h5ad:KEY picks a representation (`annotated`)
     picture   .png .jpg …: points whose density is its darkness (`silhouette`)
-    folder    of pictures (`folders`); FOLDER:64 brings them to 64 × 64
+    folder    of pictures, or of tar files of them (`folders`, `shards`); FOLDER:64 brings them to 64 × 64
     name      moons, 8gaussians, …, digits, iris, … (`builtin.BUILTINS`)
     object    NumPy array, tensor, pandas or polars frame, AnnData, `Table`
 
@@ -29,12 +29,14 @@ from advect.data.folders import read_folder
 from advect.data.frames import from_frame, is_frame, read_parquet
 from advect.data.idx import ENDINGS as IDX_ENDINGS
 from advect.data.idx import read_idx
+from advect.data.room import refuse_too_large
+from advect.data.shards import ENDING as TAR_ENDING
 from advect.data.silhouette import read_silhouette
 from advect.errors import DataError
 from advect.records import Schema, Table
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5ad")
-ENDINGS = (*TABLE_ENDINGS, *IDX_ENDINGS, *PICTURE_ENDINGS)
+ENDINGS = (*TABLE_ENDINGS, *IDX_ENDINGS, *PICTURE_ENDINGS, TAR_ENDING)
 LARGEST_ASKED = 4096
 PACKED_ENDINGS = (".csv.gz", ".tsv.gz", ".npy.gz", ".npz.gz", *(f"{ending}.gz" for ending in IDX_ENDINGS))
 
@@ -124,7 +126,7 @@ def ending_of(path: Path) -> str | None:
 def split_key(text: str) -> tuple[str, str | None]:
     """``FILE.npz:KEY``, ``FILE.h5ad:KEY`` or ``FOLDER:SIDE`` into its parts; what exists under the whole name wins."""
     head, colon, key = text.rpartition(":")
-    several = head.lower().endswith((".npz", ".npz.gz", ".h5ad"))
+    several = head.lower().endswith((".npz", ".npz.gz", ".h5ad", TAR_ENDING))
     if colon and not os.path.exists(text) and (several or os.path.isdir(head)):
         return head, key
     return text, None
@@ -155,6 +157,9 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
             remedy=f"Known endings: {_listed_endings()}. Rename the file if it is one of these.",
         )
     kind = ending.removesuffix(".gz").removeprefix(".")
+    if ending == TAR_ENDING:
+        _refuse_unreadable(path)
+        return read_folder(path, None if key is None else _side(key, path))
     if key is not None and kind not in ("npz", "h5ad"):
         raise DataError(f"only .npz and .h5ad files hold several arrays, so there is no {key!r}", where=str(path))
     _refuse_unreadable(path)
@@ -164,6 +169,8 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
         return read_npz(path, key, gaps=gaps)
     if kind == "npy":
         return read_npy(path, gaps=gaps)
+    if kind in ("parquet", "csv", "tsv"):
+        refuse_too_large(path)
     if kind == "parquet":
         return read_parquet(path)
     if ending in PICTURE_ENDINGS:
@@ -200,7 +207,9 @@ def _refuse_unreadable(path: Path) -> None:
 
 
 def _listed_endings() -> str:
-    return " ".join((*TABLE_ENDINGS, "…-idx3-ubyte", *PICTURE_ENDINGS, *(e for e in PACKED_ENDINGS if e[0] == ".")))
+    return " ".join(
+        (*TABLE_ENDINGS, "…-idx3-ubyte", *PICTURE_ENDINGS, TAR_ENDING, *(e for e in PACKED_ENDINGS if e[0] == "."))
+    )
 
 
 def _nearest_file(path: Path) -> str:

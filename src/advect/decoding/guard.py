@@ -84,7 +84,10 @@ def _last(trace: BufferedIOBase, request: Mapping[str, Any], path: Path) -> Path
     trace.seek(max(0, trace.seek(0, os.SEEK_END) - 4096))
     begun = re.findall(rb"^begun (\d{1,9})$", trace.read(), re.MULTILINE)
     files = request.get("files", ())
-    return Path(files[int(begun[-1])]) if begun and int(begun[-1]) < len(files) else path
+    if not begun or int(begun[-1]) >= len(files):
+        return path
+    file = files[int(begun[-1])]
+    return Path(file if isinstance(file, str) else f"{file[0]}:{file[3]}")  # a stretch of a tar file has a name inside
 
 
 def _nameless_file() -> BufferedIOBase:

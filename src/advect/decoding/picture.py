@@ -4,7 +4,8 @@ Only the kinds that advect knows are tried, whatever the bytes say they are: Pil
 programs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,32 @@ def decode(path: str, request: Mapping[str, Any], answer: AnswerWriter) -> dict[
     return {"grey": answer.array(np.asarray(grey))}
 
 
-def head(file: str, most_pixels: int) -> tuple[tuple[int, int], bool] | None:
+Place = str | Sequence[Any]
+"""Where a picture lies: a path, or a file, an offset and a number of bytes there (and a name, for messages)."""
+
+
+def opened(file: Place) -> Image.Image:
+    """A picture of which the header is read.
+
+    Raises:
+        Exception: Decoders raise almost anything on damaged bytes.
+    """
+    if isinstance(file, str):
+        return Image.open(file, formats=FORMATS)
+    path, offset, size = file[:3]
+    with open(path, "rb") as stream:
+        stream.seek(offset)
+        return Image.open(BytesIO(stream.read(size)), formats=FORMATS)
+
+
+def head(file: Place, most_pixels: int) -> tuple[tuple[int, int], bool] | None:
     """What the header says, without decoding: height and width once upright, and whether it is grey; None where there
     are more than ``most_pixels``.
 
     Raises:
         Exception: Decoders raise almost anything on damaged bytes.
     """
-    with Image.open(file, formats=FORMATS) as picture:
+    with opened(file) as picture:
         width, height = picture.size
         if width * height > most_pixels:
             return None
@@ -44,13 +63,13 @@ def head(file: str, most_pixels: int) -> tuple[tuple[int, int], bool] | None:
         return (height, width) if turned else (width, height), picture.mode in _grey_modes(picture)
 
 
-def upright(file: str) -> Image.Image:
+def upright(file: Place) -> Image.Image:
     """The picture as it is meant to be seen.
 
     Raises:
         Exception: Decoders raise almost anything on damaged bytes.
     """
-    with Image.open(file, formats=FORMATS) as picture:
+    with opened(file) as picture:
         found = _eight_bit(ImageOps.exif_transpose(picture))
     if found.has_transparency_data:
         clear = found.convert("RGBA")

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from advect.data import on_disk
 from advect.errors import AdvectError, ConfigError, RunFolderError
 from advect.files import write_text
 from advect.methods.table import get_method, stored_options
@@ -248,6 +249,9 @@ def _train(
             listener.note(f"Continuing at step {trainer.state.step} of {prepared.training.steps}.")
     listener.phase("training")
     outcome = trainer.run(stop=stop, deadline=deadline)
+    far = on_disk(prepared.table)
+    for text in far.rows.notes() if far is not None else ():
+        listener.note(f"{prepared.table.origin}: {text}")
     if not outcome.finished:
         return TrainResult(
             None,
