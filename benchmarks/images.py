@@ -251,8 +251,8 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "not how far it goes.",
         "",
         "- **bits/dim**: uniform dequantisation, one draw for each picture (K = 1): an upper bound of the code "
-        f"length; ± is the standard error over the pictures, which are the same for all. ODEs: dopri5 at {TOLERANCE:g}, "
-        f"{PROBES} probes of the trace. Lower is better.",
+        f"length; ± is the standard error over the pictures, which are the same for all. ODEs: dopri5 at "
+        f"{TOLERANCE:g}, {PROBES} probes of the trace. Lower is better.",
         "- **Fréchet**: squared, of 64 features (of unit mean square) of a small classifier of the training "
         "labels; ± by the bootstrap, in brackets real against real pictures at the same number. Biased upward at few "
         "pictures, value and floor alike.",

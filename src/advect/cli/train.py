@@ -30,6 +30,9 @@ LeaveOut = Annotated[
 ]
 
 Spline = Annotated[bool, flag("Paths are smooth curves through all times, not straight lines between two.")]
+Latent = Annotated[
+    bool, flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up.")
+]
 Representation = Annotated[
     str | None,
     Parameter(name="--rep", help="Representation of cells (.h5ad): a key of obsm, or X; by default X_pca."),
@@ -77,10 +80,7 @@ def train(
     mirror: Annotated[
         bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
     ] = False,
-    latent: Annotated[
-        bool,
-        flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up."),
-    ] = False,
+    latent: Latent = False,
     as_density: Annotated[
         bool, flag("The data is a picture whose darkness is the density of points in the plane.")
     ] = False,
