@@ -34,7 +34,7 @@ from advect.evaluation import bits_per_dimension
 from advect.files import make_folder, write_text
 from advect.records import Table
 from advect.report import picture_grid
-from advect.run import Artefact, write_tensors
+from advect.run import Artefact, MemorySink, RunFolder, read_checkpoint, read_config, values, write_tensors
 from advect.solvers import HutchinsonDivergence, make_solver
 from advect.training import generator_for
 from advect.workflows.again import find_data
@@ -151,8 +151,6 @@ def features_of(table: Table, split: Split, settings: Mapping[str, Any]) -> Pict
 
 def steps_within(prepared: Prepared, budget: float) -> int:
     """Steps that fit into so many seconds of the processor, from timed ones."""
-    from advect.run import MemorySink
-
     trainer = make_trainer(with_steps(prepared, 10**6), MemorySink())
     trainer.time_steps(2)
     number, started = 10, time.process_time()
@@ -216,19 +214,47 @@ def bits(artefact: Artefact, held_out: Table, settings: Mapping[str, Any]) -> di
 def measure_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A cell whose training was a run of the command: the same figures, with guidance and without."""
     torch.set_num_threads(1)
-    artefact = open_run(os.environ[RUN])
+    artefact = artefact_of(Path(os.environ[RUN]))
     table, split = find_data(artefact)
     held_out, reference = take_rows(table, split.test), take_rows(table, split.train)
     features = features_of(table, split, settings)
     plain = measured(artefact, held_out, reference, features, settings)
     guided = measured(artefact, held_out, reference, features, {**settings, "guidance": GUIDANCE, "scored": 0})
     outcome = artefact.config["outcome"]
-    return {"steps": outcome["step"], "training_seconds": outcome["seconds"], **plain, "guided": guided}
+    done = {"steps": outcome["step"], "planned_steps": artefact.config["training"]["steps"]}
+    return {**done, "training_seconds": outcome["seconds"], **plain, "guided": guided}
+
+
+def artefact_of(run: Path) -> Artefact:
+    """The model of a run; of one that is still training, the best averaged weights of its last checkpoint."""
+    folder = RunFolder(run)
+    if folder.state == "finished":
+        return open_run(folder)
+    config = read_config(folder)
+    request = TrainRequest(
+        data=config["data"]["path"],
+        method=config["method"],
+        condition=tuple(config["data"]["condition"]),
+        network=config["model"]["network"],
+        steps=config["training"]["steps"],
+        batch_size=config["training"]["batch_size"],
+        seed=config["seed"],
+        training={"precision": config["training"]["precision"]},
+    )
+    prepared = prepare(request)
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint is not None
+    state = make_trainer(prepared, MemorySink()).state
+    state.load(*checkpoint)
+    state.use_best()
+    outcome = {"outcome": {"step": state.best_step, "seconds": state.seconds}}
+    flow = prepared.flow.eval()
+    return Artefact(flow, prepared.schema, prepared.codec, prepared.condition, values(prepared.sections) | outcome)
 
 
 def draw_grid(run: Path, path: Path, *, guidance: float) -> Path:
     """Ten samples of each class, a class a row; none is chosen."""
-    artefact = open_run(run)
+    artefact = artefact_of(run)
     assert artefact.condition is not None
     names = [str(name) for name in artefact.condition.columns[0].categories]
     tables = [
@@ -251,8 +277,8 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "not how far it goes.",
         "",
         "- **bits/dim**: uniform dequantisation, one draw for each picture (K = 1): an upper bound of the code "
-        f"length; ± is the standard error over the pictures, which are the same for all. ODEs: dopri5 at {TOLERANCE:g}, "
-        f"{PROBES} probes of the trace. Lower is better.",
+        f"length; ± is the standard error over the pictures, which are the same for all. ODEs: dopri5 at "
+        f"{TOLERANCE:g}, {PROBES} probes of the trace. Lower is better.",
         "- **Fréchet**: squared, of 64 features (of unit mean square) of a small classifier of the training "
         "labels; ± by the bootstrap, in brackets real against real pictures at the same number. Biased upward at few "
         "pictures, value and floor alike.",
@@ -282,8 +308,10 @@ def _set_table(name: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
     for record in sorted(records, key=lambda r: (r["settings"].get("run") is not None, r["cell"])):
         figures, settings = record["figures"], record["settings"]
         seconds = figures.get("training_cpu_seconds", figures.get("training_seconds"))
-        label = settings["method"] + (" (the run below)" if "run" in settings else "")
-        lines.append(_line(label, figures, f"{figures['steps']}", f"{seconds:.0f}"))
+        label = settings["method"] + (", a longer run" if "run" in settings else "")
+        planned = figures.get("planned_steps", figures["steps"])
+        steps = str(figures["steps"]) + ("" if planned == figures["steps"] else f" of {planned}, stopped")
+        lines.append(_line(label, figures, steps, f"{seconds:.0f}"))
         if "guided" in figures:
             lines.append(_line(f"{label}, guidance {GUIDANCE:g}", figures["guided"], "", ""))
     return [*lines, ""]
@@ -336,11 +364,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     cell = Cell("fashion-run", "benchmarks.images:measure_run", settings, f"{COMMAND} --run RUN")
     os.environ[RUN] = str(given.run)
-    drawn = given.out / "fashion_mnist_guided.png"
-    result = answer(given, [cell], write_table)
-    if not drawn.exists() and not given.table:
-        draw_grid(given.run, drawn, guidance=GUIDANCE)
-    return result
+    if not given.table:
+        draw_grid(given.run, given.out / "fashion_mnist_guided.png", guidance=GUIDANCE)
+    return answer(given, [cell], write_table)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from advect.api.model import Model
 from advect.data import infer_schema, read_table, split_rows, take_rows
 from advect.errors import ConfigError, DataError, RunFolderError
 from advect.run import RunFolder
 from advect.training import generator_for
 from advect.workflows.again import evaluate_run
+from advect.workflows.open import open_run
 from advect.workflows.picture_features import (
     kept_features,
     label_of,
@@ -140,6 +142,14 @@ def test_features_of_the_users_own(finished, tmp_path, monkeypatch):
     for wrong in ("mine_of_pictures:third", "no_such_module_here:f", "mine_of_pictures"):
         with pytest.raises(ConfigError, match=r"cannot be (imported|called)"):
             own_features(wrong)
+
+
+def test_from_python_a_function_will_do(finished, folder):
+    model = Model(open_run(finished))
+    rows = take_rows(read_table(folder), np.arange(0, 220, 5))
+    found = model.evaluate(rows, read_table(folder), features=lambda x: x.flatten(1)[:, ::9] / 255)
+    assert "coverage of features" in by_name(found["metrics"])
+    assert found["pictures"]["features"] == "features of your own"
 
 
 def test_features_that_were_computed_elsewhere(finished, tmp_path):

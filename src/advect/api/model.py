@@ -25,6 +25,7 @@ from advect.workflows.complete import complete
 from advect.workflows.evaluate import evaluate_table
 from advect.workflows.generate import SolverChoice, condition_vectors, generate
 from advect.workflows.open import open_run
+from advect.workflows.picture_features import given_features
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.score import score
 from advect.workflows.snapshots import timeline_of
@@ -278,13 +279,18 @@ class Model(Plotting):
         timeline = timeline_of(self.artefact)
         return None if timeline is None else timeline.times
 
-    def evaluate(self, data: Any, reference: Any, condition: Any = None, *, seed: int = 0) -> Mapping:
+    def evaluate(
+        self, data: Any, reference: Any, condition: Any = None, *, seed: int = 0, features: Any = None
+    ) -> Mapping:
         """Figures on held-out rows, with training rows as reference for floor and Gaussian fit.
 
-        ``condition`` has one value per held-out row, where the condition is not among the columns.
+        ``condition`` has one value per held-out row, where the condition is not among the columns. With ``features``
+        pictures are compared by them too: a callable of ``(rows, channels, height, width)`` float32 in the units of the
+        data, or the ``features.safetensors`` of a run.
         """
         held_out = self._given(read_table(data), condition)
-        return evaluate_table(self.artefact, held_out, read_table(reference), seed=seed)
+        pictured = None if features is None else given_features(features, held_out.event_shape)
+        return evaluate_table(self.artefact, held_out, read_table(reference), seed=seed, features=pictured)
 
     def save(self, path: str | Path) -> Path:
         """Write the model as a run folder that `load` and the command open.

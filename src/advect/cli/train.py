@@ -40,6 +40,9 @@ Pairs = Annotated[
 ]
 SplitSeed = Annotated[int | None, Parameter(help="Seed of the split alone; by default --seed.", converter=whole(0))]
 AsDensity = Annotated[bool, flag("The data is a picture whose darkness is the density of points in the plane.")]
+Latent = Annotated[
+    bool, flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up.")
+]
 Representation = Annotated[
     str | None,
     Parameter(name="--rep", help="Representation of cells (.h5ad): a key of obsm, or X; by default X_pca."),
@@ -87,10 +90,7 @@ def train(
     mirror: Annotated[
         bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
     ] = False,
-    latent: Annotated[
-        bool,
-        flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up."),
-    ] = False,
+    latent: Latent = False,
     as_density: AsDensity = False,
     dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,
     restart: Annotated[bool, flag("Move an old run aside and start afresh.")] = False,

@@ -6,6 +6,8 @@ Every text in it may come from a stranger's file (column names, categories, path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from advect.records import Column, Finding, Metric, Table
 from advect.report.density import DensityGrid
 from advect.report.motion import Motion
@@ -180,6 +182,7 @@ class ReportContent:
         regression: The regression gap over time.
         samples: Rows drawn from the model, of the user's kind.
         real: Held-out rows to look at beside them.
+        nearest: ``(samples, channels, height, width)`` the training picture nearest to each sample, for pictures.
         motion: Rows on their way from source to data.
         ends: What stands at t = 0 and at t = 1.
         course: The times of a run that leads through several.
@@ -205,6 +208,7 @@ class ReportContent:
     regression: Regression | None = None
     samples: Table | None = None
     real: Table | None = None
+    nearest: np.ndarray | None = None
     motion: Motion | None = None
     ends: tuple[str, str] = ("noise", "data")
     course: Course | None = None

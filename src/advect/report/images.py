@@ -28,6 +28,7 @@ PAPER, GROUND, TEXT, BROKEN = (255, 255, 255), (226, 229, 234), (29, 36, 51), (2
 _TARGET_WIDTH = 640
 MOST_CLASSES = 1000
 GRID_KEY = "advect-grid"
+NEAREST_COLUMNS = 10
 
 
 def pictures(source: Table | np.ndarray, bounds: tuple[float, float] | None = None) -> np.ndarray:
@@ -143,6 +144,29 @@ def grid_image(
     factor = _factor(height, width, columns)
     gap = max(1, round(GAP * max(height, width) * factor))
     return Image.fromarray(_tile(_enlarged(shown, factor), columns, gap))
+
+
+def over_nearest(samples: Table | np.ndarray, nearest: np.ndarray, *, rows: int = 3) -> np.ndarray:
+    """Rows of samples, each over a row of the pictures nearest to them, for a grid of `NEAREST_COLUMNS`.
+
+    Args:
+        samples: Pictures; the first are shown, as many as fill whole rows where there are enough.
+        nearest: One picture ``(channels, height, width)`` for each.
+        rows: At most so many rows of samples.
+    """
+    own, other = _channels_last(_array(samples)), _channels_last(_array(nearest))
+    most = min(len(own), len(other), rows * NEAREST_COLUMNS)
+    parts = []
+    for first in range(0, most, NEAREST_COLUMNS):
+        pair = [values[first : min(first + NEAREST_COLUMNS, most)] for values in (own, other)]
+        short = NEAREST_COLUMNS - len(pair[0])
+        blank = (
+            np.full((short, *own.shape[1:]), float(np.nanmin(own)))
+            if short and first + NEAREST_COLUMNS > most
+            else None
+        )
+        parts += pair if blank is None else [np.concatenate([pair[0], blank]), pair[1]]
+    return np.concatenate(parts)
 
 
 def png_bytes(image: "PIL.Image.Image", texts: dict[str, str] | None = None) -> bytes:

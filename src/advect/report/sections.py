@@ -22,7 +22,7 @@ from advect.report.figures import (
     share_outside,
     trajectory_figure,
 )
-from advect.report.images import grid_image, natural_bounds, png_bytes
+from advect.report.images import NEAREST_COLUMNS, grid_image, natural_bounds, over_nearest, png_bytes
 from advect.report.ink import clean, data_uri
 from advect.report.marginals import MOST_PANELS, marginals_figure
 from advect.report.numerals import grouped, listed, number, percent, plus_minus
@@ -65,13 +65,15 @@ def pictures(content: ReportContent) -> Pictures | None:
         return Pictures("There are no rows to draw: neither samples nor held-out rows were given.")
     if content.data.image or (samples is not None and samples.image):
         try:
-            return _image_pictures(content.data, real, samples)
+            return _image_pictures(content.data, real, samples, content.nearest)
         except ShapeError:
             pass  # pixels in a shape no picture has are shown as columns
     return _table_pictures(real, samples)
 
 
-def _image_pictures(data: DataSummary, real: Table | None, samples: Table | None) -> Pictures:
+def _image_pictures(
+    data: DataSummary, real: Table | None, samples: Table | None, nearest: np.ndarray | None = None
+) -> Pictures:
     lows = [c.minimum for c in data.columns if c.minimum is not None]
     highs = [c.maximum for c in data.columns if c.maximum is not None]
     bounds = (float(min(lows)), float(max(highs))) if lows and highs else None
@@ -86,6 +88,13 @@ def _image_pictures(data: DataSummary, real: Table | None, samples: Table | None
             alt = f"A grid of {count} pictures, {who}. Black is {number(bounds[0])}, white {number(bounds[1])}."
             source = data_uri(png_bytes(image), "image/png")
             cards.append(Card(source, alt, image.width, image.height, heading=who))
+    if samples is not None and nearest is not None and min(samples.num_rows, len(nearest)):
+        image = grid_image(over_nearest(samples, nearest), columns=NEAREST_COLUMNS, bounds=bounds, limit=_PICTURES)
+        alt = "Samples, and under each the training picture whose pixels are nearest to it."
+        caption = "Every second row is of training pictures: the one nearest to the sample above it, by pixels."
+        source = data_uri(png_bytes(image), "image/png")
+        heading = "samples over their nearest training pictures"
+        cards.append(Card(source, alt, image.width, image.height, heading=heading, caption=caption))
     return Pictures("Held-out pictures drawn at random, and the first samples: none were chosen.", tuple(cards))
 
 

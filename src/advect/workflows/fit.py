@@ -391,6 +391,14 @@ def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
             f"advect transport {run} {source} --to {last} --out moved.{ending}",
             f"advect velocity {run} {source} --out velocity.{ending}",
         )
+    if prepared.schema.image:
+        return (
+            f"advect sample {run} -n 1000 --out new.{ending}",
+            f"advect evaluate {run}",
+            f"advect sample {run} -n 1000 --out pictures"
+            if prepared.stage is not None
+            else f"advect score {run} {source} --out scores.csv",
+        )
     return (
         f"advect sample {run} -n 1000 --out new.{ending}",
         f"advect score {run} {source} --out scores.csv",

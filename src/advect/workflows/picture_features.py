@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from advect.data import Split, find_array, take_rows
 from advect.data.kinds import stack_numbers
 from advect.errors import ConfigError, DataError, RunFolderError
-from advect.files import check_writable
 from advect.networks import PictureClassifier
 from advect.objectives import CrossEntropy
 from advect.records import Schema, Table
@@ -289,6 +288,13 @@ def named_features(name: str, event_shape: Sequence[int]) -> PictureFeatures:
     return kept_features(Path(name), event_shape) if name.lower().endswith(".safetensors") else own_features(name)
 
 
+def given_features(given: Any, event_shape: Sequence[int]) -> PictureFeatures:
+    """As `named_features`, or of a callable itself."""
+    if callable(given):
+        return PictureFeatures(given, "features of your own")
+    return named_features(str(given), event_shape)
+
+
 def run_features(
     table: Table, split: Split, schema: Schema, *, seed: int, folder: RunFolder | None = None
 ) -> PictureFeatures:
@@ -303,11 +309,9 @@ def run_features(
     """
     if folder is not None and folder.file(FEATURES_FILE).exists():
         return kept_features(folder.file(FEATURES_FILE), table.event_shape)
-    if folder is not None:
-        check_writable(folder.file(FEATURES_FILE))
     train = take_rows(table, split.train)
     label = label_of(train, schema) if len(split.train) >= FEWEST_ROWS else None
     found = random_features(train) if label is None else trained_features(table, split, label, seed=seed)
-    if folder is not None:
+    if folder is not None and os.access(folder.path, os.W_OK):  # of a run that is only read they are made every time
         write_tensors(folder.destination(FEATURES_FILE), found.tensors, found.card)
     return found

@@ -122,6 +122,13 @@ def copy_metrics(samples: Table, held_out: Table, reference: Table) -> tuple[Met
     )
 
 
+def nearest_pictures(samples: Table, reference: Table) -> np.ndarray:
+    """The nearest training picture of each sample by pixels, ``(samples, channels, height, width)``."""
+    train = training_pixels(reference)
+    found = nearest_records(pixels(samples).flatten(1), train)
+    return train[found.index].reshape(samples.num_rows, *samples.event_shape).numpy()
+
+
 def training_pixels(reference: Table) -> Tensor:
     """Training pictures as ``(rows, pixels)`` float32, as many as fit."""
     most = max(2, NEAREST_NUMBERS // max(1, len(reference.columns)))

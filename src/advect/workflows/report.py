@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from advect.data import BUILTINS, Split, some_rows, write_table
 from advect.errors import ConfigError
 from advect.files import check_new_folder, check_writable
@@ -32,6 +34,7 @@ from advect.workflows.course import course
 from advect.workflows.density_map import density_around
 from advect.workflows.generate import generate
 from advect.workflows.pairing import pairing_costs
+from advect.workflows.picture_figures import nearest_pictures
 from advect.workflows.prepare import SAMPLE
 from advect.workflows.probes import FIGURES, Figure
 from advect.workflows.regression_gap import regression_line
@@ -66,9 +69,12 @@ def write_run_report(
     rows = real.num_rows
     condition = real if artefact.condition is not None else None
     samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
+    nearest = None
+    if artefact.schema.image and len(split.train) > 1:
+        nearest = nearest_pictures(samples, of_last_time(artefact, table, split.train))
     files = {
         "report": write_report(
-            _content(folder, artefact, table, split, findings, real, samples, deadline),
+            _content(folder, artefact, table, split, findings, real, samples, nearest, deadline),
             folder.destination(REPORT),
         )
     }
@@ -87,6 +93,7 @@ def _content(
     findings: tuple[Finding, ...],
     real: Table,
     samples: Table,
+    nearest: np.ndarray | None,
     deadline: float | None,
 ) -> ReportContent:
     config, evaluation = artefact.config, artefact.evaluation
@@ -115,6 +122,7 @@ def _content(
         regression=_regression(artefact),
         samples=samples,
         real=real,
+        nearest=nearest,
         motion=shown_motion(artefact, real, seed=int(config["seed"]) + 1),
         density=density_around(artefact, real, seed=int(config["seed"]), deadline=deadline),
         pairing=pairing_costs(artefact),
@@ -303,6 +311,11 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
             "The plan makes and loses mass, and samples and scores count every row alike: where kinds of rows grow at "
             "different rates their shares differ from the data's. Rows on their way carry their mass: relative_mass."
         )
+    pictured = artefact.evaluation.get("pictures", {})
+    if pictured:
+        notes.append(f"Figures of features are of {pictured['features']}. {pictured['note']}")
+    if artefact.config.get("latent"):
+        notes.append("The flow learnt codes of an autoencoder: samples are decoded codes, and figures are of pictures.")
     path = artefact.config.get("options", {}).get("sigma", 0.0)
     if path:
         notes.append(f"The path's noise at the data end is part of the model (σ = {path:g} in standardised units).")

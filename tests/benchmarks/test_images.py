@@ -1,0 +1,66 @@
+"""The picture benchmark: its plan, and its table from records."""
+
+from pathlib import Path
+
+import pytest
+
+from advect.errors import DataError
+from benchmarks import images
+from benchmarks.cells import read_records
+
+
+def metric(name, value, floor):
+    return {"name": name, "value": value, "error": 0.01, "floor": floor, "floor_error": 0.02}
+
+
+def record(method, bits):
+    names = ("Fréchet distance", "kernel distance", "precision", "recall", "coverage")
+    figures = {
+        "steps": 12,
+        "training_cpu_seconds": 61.4,
+        "sampling_cpu_seconds": 4.0,
+        "network_evaluations": 25.0,
+        "metrics": [metric(f"{name} of features", 0.5, 0.25) for name in names]
+        + [metric("near-copy share", 0.02, 0.01)],
+        "features": {"features": "64 features of a classifier", "samples": 200, "held_out": 400},
+        "bits": {"mean": bits, "error": 0.1},
+    }
+    settings = images.settings_of("fashion", method, 60.0)
+    machine = {"processor": "a processor"}
+    versions = {"torch": "2.13"}
+    return {
+        "cell": f"fashion-{method}",
+        "settings": settings,
+        "figures": figures,
+        "date": "2026-11-28T00:00",
+        "machine": machine,
+        "versions": versions,
+    }
+
+
+def test_every_cell_has_a_command_of_its_own():
+    cells = images.plan(tuple(images.SETS), tuple(images.METHODS), 60.0)
+    assert len({cell.name for cell in cells}) == len(cells) == 12
+    assert all("--budget 60" in cell.command for cell in cells)
+
+
+def test_the_table_says_what_the_records_say(tmp_path):
+    images.write_table(tmp_path / "t.md", [record("ot-cfm", 3.21), record("realnvp", 4.56)])
+    text = (tmp_path / "t.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| realnvp"))
+    assert "| 12 | 61 | 4.56 ± 0.10 | 0.50 ± 0.01 (0.25) | 500 ± 10 (250) |" in row
+    assert row.endswith("| 0.020 (0.010) | 20 (25) |")
+
+
+def test_without_the_folder_of_data_it_says_so(monkeypatch):
+    monkeypatch.delenv("ADVECT_DATA", raising=False)
+    with pytest.raises(DataError, match="ADVECT_DATA"):
+        images.data_path("mnist/train")
+
+
+def test_the_table_in_the_repository_is_that_of_its_records(tmp_path):
+    records = read_records(images.RESULTS)
+    if not records:
+        pytest.skip("nothing was recorded yet")
+    images.write_table(tmp_path / "t.md", records)
+    assert (tmp_path / "t.md").read_text() == Path(f"{images.RESULTS}.md").read_text()
