@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from advect.errors import ConfigError
 from advect.methods import build, full_flow
 from advect.objectives import Reconstruction
 from advect.run import FolderSink, MemorySink, RunFolder, load_weights, read_checkpoint, read_tensors, write_tensors
 from advect.run.folder import MODEL
-from advect.training import ALONE, Batches, DataRows, Outcome, Trainer, TrainingConfig, Workers, generator_for
+from advect.training import Batches, DataRows, Outcome, Trainer, TrainingConfig, generator_for
 from advect.transforms import Autoencoder
 from advect.workflows.listen import Listener
 from advect.workflows.prepare import FIT, PAIR, Prepared
@@ -51,7 +50,6 @@ def with_first_stage(
     stop: Callable[[], bool],
     *,
     deadline: float | None = None,
-    workers: Workers = ALONE,
 ) -> tuple[Prepared, Outcome | None]:
     """The training behind its trained stage; where there is none, as it is.
 
@@ -61,21 +59,13 @@ def with_first_stage(
         listener: Hears how it goes.
         stop: Asked before every step.
         deadline: ``time.monotonic()`` at which the stage ends as it is.
-        workers: Which process this is.
 
     Returns:
         The training; and, if the stage was stopped, how far it came: the training cannot begin then.
-
-    Raises:
-        ConfigError: Several processes.
     """
     stage = prepared.stage
     if stage is None:
         return prepared, None
-    if workers.count > 1:
-        raise ConfigError(
-            "an autoencoder is trained by one process", where="--latent", remedy="Train without torchrun."
-        )
     place = None if folder is None else RunFolder(folder.path / STAGE)
     with nullcontext() if place is None else place.locked(listener.note):
         if place is not None and place.file(MODEL).exists():

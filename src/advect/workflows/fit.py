@@ -233,9 +233,7 @@ def _train(
         write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     if folder is not None:
         keep_pairs(prepared, folder)
-    prepared, stopped = with_first_stage(
-        prepared, folder, listener, stop, deadline=stage_deadline(prepared, started), workers=workers
-    )
+    prepared, stopped = with_first_stage(prepared, folder, listener, stop, deadline=stage_deadline(prepared, started))
     if stopped is not None:
         steps = prepared.training.steps
         return TrainResult(None, None if folder is None else folder.path, "interrupted", 0, steps, stopped.seconds)
