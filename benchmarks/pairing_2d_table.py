@@ -64,7 +64,8 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "MLP 3 × 64, batches of 256 (`i-cfm`, `fm`: 512), σ = 0.1, Euler with 100 steps. NPE: path energy against W2² "
         "of the test sets; NPE, plan: against the cost of the exact plan from the normal to the test points on the "
         "same source points (`benchmarks.transport_2d_plan`). `batch` is OT-CFM. One step: a single Euler step in "
-        "place of 100. Preparation: processor seconds before the first step; training: processor seconds, pools included. Mean ± sd over the seeds that "
+        "place of 100. Preparation: processor seconds before the first step; training: processor seconds, pools "
+        "included. Mean ± sd over the seeds that "
         "are there. Against OT-CFM: the difference of the mean NPEs ± its standard error; decided where it exceeds "
         "twice that and the noise of NPE itself.",
         "",
