@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advect.evaluation import normalised_path_energy
 from advect.files import write_text
 from benchmarks.cells import ROOT, read_records
 from benchmarks.plane_train import made_on, mean_and_sd
+from benchmarks.transport_2d_plan import known
 
 TASKS = ("moons", "8gaussians", "scurve", "moons-8gaussians")
 _SHARED = {"i-cfm": "i-cfm", "fm": "fm", "ot-cfm": "batch"}
@@ -17,8 +19,9 @@ _WHOLE = 5  # seeds of a whole row
 # Relative standard deviation of W2² between fresh source and test sets of 10,000 points: the noise that every NPE has.
 _NOISE = {"8gaussians": 0.0073, "moons": 0.0218}
 HEAD = (
-    "| task | pairing | seeds | steps | NPE | W2 (floor) | W2, one step | preparation | training | against OT-CFM |",
-    "|" + " --- |" * 10,
+    "| task | pairing | seeds | steps | NPE | NPE, plan | W2 (floor) | W2, one step | preparation | training "
+    "| against OT-CFM |",
+    "|" + " --- |" * 11,
 )
 
 
@@ -59,8 +62,10 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         "Written by `python -m benchmarks.pairing_2d`; do not edit. Rows by the protocol of "
         "[transport in the plane](transport_2d.md), whose cells are shown here too: 10,000 training and test points, "
         "MLP 3 × 64, batches of 256 (`i-cfm`, `fm`: 512), σ = 0.1, Euler with 100 steps. NPE: path energy against W2² "
-        "of the test sets. `batch` is OT-CFM. One step: a single Euler step in place of 100. Preparation: processor "
-        "seconds before the first step; training: processor seconds, pools included. Mean ± sd over the seeds that "
+        "of the test sets; NPE, plan: against the cost of the exact plan from the normal to the test points on the "
+        "same source points (`benchmarks.transport_2d_plan`). `batch` is OT-CFM. One step: a single Euler step in "
+        "place of 100. Preparation: processor seconds before the first step; training: processor seconds, pools "
+        "included. Mean ± sd over the seeds that "
         "are there. Against OT-CFM: the difference of the mean NPEs ± its standard error; decided where it exceeds "
         "twice that and the noise of NPE itself.",
         "",
@@ -80,6 +85,12 @@ def _line(task: str, pairing: str, own: Sequence[Mapping[str, Any]], batch: Sequ
     figures = [r["figures"] for r in own]
     npe = [f["npe"] for f in figures]
     one_step = [f["w2_one_step"] for f in figures if "w2_one_step" in f]
+    plans = known().get(task, {})
+    against_plan = [
+        normalised_path_energy(r["figures"]["path_energy"], plans[str(r["seed"])])
+        for r in own
+        if str(r["seed"]) in plans and "path_energy" in r["figures"]
+    ]
     preparation = [f["preparation_cpu_seconds"] for f in figures if "preparation_cpu_seconds" in f]
     cells = [
         task,
@@ -87,6 +98,7 @@ def _line(task: str, pairing: str, own: Sequence[Mapping[str, Any]], batch: Sequ
         f"{len(own)} of {_WHOLE}",
         "/".join(sorted({str(r["settings"]["steps"]) for r in own})),
         mean_and_sd(npe),
+        mean_and_sd(against_plan) if against_plan else "–",
         mean_and_sd([f["w2"] for f in figures]) + f" ({mean_and_sd([f['w2_floor'] for f in figures])})",
         mean_and_sd(one_step) if one_step else "–",
         f"{statistics.fmean(preparation):.0f} s" if preparation else "–",

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from benchmarks import large_couplings, pairing_2d, pairing_2d_table, plane_tasks, transport_2d
+from benchmarks import (
+    large_couplings,
+    pairing_2d,
+    pairing_2d_table,
+    plane_tasks,
+    transport_2d,
+    transport_2d_plan,
+)
 
 
 def record(settings, figures):
@@ -78,10 +85,20 @@ def test_tables(tmp_path):
     figures = {"npe": 0.02, "w2": 0.3, "w2_floor": 0.2, "preparation_cpu_seconds": 5.0, "training_cpu_seconds": 60.0}
     pairing_2d.write_table(tmp_path / "a.md", [record(pairing_2d.settings_of("moons", "whole", 42, 10), figures)])
     text = (tmp_path / "a.md").read_text()
-    assert "| moons | whole | 1 of 5 | 10 | 0.020 | 0.300 (0.200) | – | 5 s | 60 s | too few seeds |" in text
+    assert "| moons | whole | 1 of 5 | 10 | 0.020 | – | 0.300 (0.200) | – | 5 s | 60 s | too few seeds |" in text
     assert "| moons | batch | 5 of 5 | 20000 |" in text  # of `transport_2d`
     assert "31 of " in text
 
+
+def test_the_plan_costs_what_an_exact_assignment_does():
+    """Of 10,000 source points to as many test points: W2² between the samples is the plan's cost up to the source's own
+    noise and the bias of the sampled distance, a few per cent here."""
+    cost = transport_2d_plan.known()["moons"]["42"]
+    assert cost == pytest.approx(1.2280, rel=0.05)
+    assert transport_2d_plan.plan_cost("moons", 42) == pytest.approx(cost, rel=1e-9)
+
+
+def test_large_couplings(tmp_path):
     settings = large_couplings.settings_of(600, 2)
     measured = large_couplings.run_cell(settings)
     assert measured["dual_bound"] <= measured["exact"] * (1 + 1e-9) <= measured["cost"] * (1 + 2e-9)
