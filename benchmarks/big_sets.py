@@ -153,7 +153,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         f"Written by `{COMMAND}`; do not edit. `advect train` on a file of random rows, one thread; RssAnon (MiB) of "
         f"the process every {SAMPLED_SECONDS} s, by part of the run: least and largest. Bound: {LIMIT_MIB} MiB. "
         "Reading is everything before the first step: the pass for bounds and non-finite values, those for the rules "
-        "and the scaling of columns, the digest of the file. Waiting: the share of the training without rows to train on. "
+        "and the scaling of columns, the digest of the file. Waiting: the share of training without rows to train on. "
         "Memory is what is measured here: seconds are those of processors that had other work too.",
         "",
         "| set | file | rows | steps | reading | training | solvers | figures, report | peak | rows/s | waiting |",
