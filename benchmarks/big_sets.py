@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from advect.files import write_text
+from advect.training.ahead import WAITING
 from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_train import made_on
 
@@ -111,7 +112,9 @@ def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
             command += [f"--{name.replace('_', '-')}", str(settings[name])]
         found = watched(command)
         card = json.loads(Path(place, "run", "evaluation.json").read_text())
-        shares = {name: float(share) for name, share in re.findall(r"([a-z ]+) (\d+)%", _last_line(found["text"]))}
+        shares = {
+            name: float(share) for name, share in re.findall(r"([a-z]+(?: [a-z]+)*) (\d+)%", _last_line(found["text"]))
+        }
     return {
         "rows": rows,
         "bytes": num_bytes,
@@ -150,7 +153,8 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         f"Written by `{COMMAND}`; do not edit. `advect train` on a file of random rows, one thread; RssAnon (MiB) of "
         f"the process every {SAMPLED_SECONDS} s, by part of the run: least and largest. Bound: {LIMIT_MIB} MiB. "
         "Reading is everything before the first step: the pass for bounds and non-finite values, those for the rules "
-        "and the scaling of columns, the digest of the file.",
+        "and the scaling of columns, the digest of the file. Waiting: the share of training without rows to train on. "
+        "Memory is what is measured here: seconds are those of processors that had other work too.",
         "",
         "| set | file | rows | steps | reading | training | solvers | figures, report | peak | rows/s | waiting |",
         "|" + " --- |" * 11,
@@ -159,6 +163,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         f, s = record["figures"], record["settings"]
         told = [_phase(f["phases"].get(name)) for name in ("reading", "training", "measuring", "figures")]
         peak = max(anon for _, anon, _ in f["samples"])
+        waiting = sum(share for name, share in f["shares"].items() if name.strip() == WAITING)
         verdict = "" if peak <= LIMIT_MIB else " (above)"
         event = " × ".join(map(str, s["event"]))
         cells = (
@@ -169,7 +174,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
             *told,
             f"{peak:.0f}{verdict}",
             f["rate"],
-            f"{f['shares'].get('waiting for data', 0):.0f}%",
+            f"{waiting:.0f}%",
         )
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", made_on(records, len(KINDS))] if records else []

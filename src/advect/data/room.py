@@ -33,6 +33,6 @@ def refuse_too_large(path: Path) -> None:
             f"a table of {size / 2**30:.3g} GiB takes about {needed / 2**30:.3g} GiB of memory to learn from, and "
             f"{free / 2**30:.3g} GiB are free",
             where=str(path),
-            remedy="Convert its numbers once, block by block, to a .npy file, which stays on disk and is read row by row. "
+            remedy="Convert its numbers once, block by block, to a .npy file: it stays on disk and is read row by row. "
             "Or give a part of the rows.",
         )
