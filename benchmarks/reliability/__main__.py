@@ -10,10 +10,10 @@ from benchmarks.reliability.table import write_table
 
 HOME = Path(__file__).parents[1] / "results" / "reliability"
 PARTS = ("kills", "operations", "places", "resumes", "memory", "earlier")
-MEMORY_SECONDS = 3600.0
+MEMORY_SECONDS, MEMORY_PAUSE = 3600.0, 2.0
 
 
-def cells(parts: tuple[str, ...], memory_seconds: float, memory_pause: float = 0.0) -> list[Cell]:
+def cells(parts: tuple[str, ...], memory_seconds: float, memory_pause: float) -> list[Cell]:
     """The cells of some parts, in the order in which they are run."""
     made: list[Cell] = []
 
@@ -48,7 +48,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
     parser.add_argument("--memory-seconds", type=float, default=MEMORY_SECONDS, help="length of the memory loop")
-    parser.add_argument("--memory-pause", type=float, default=0.0, help="seconds between two runs of the memory loop")
+    parser.add_argument(
+        "--memory-pause", type=float, default=MEMORY_PAUSE, help="seconds between two runs of the memory loop"
+    )
     parser.add_argument("--out", type=Path, default=HOME, help="folder of the results")
     parser.add_argument("--table", action="store_true", help="only write the table from the results there are")
     asked = parser.parse_args()

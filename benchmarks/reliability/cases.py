@@ -75,6 +75,7 @@ READERS: dict[str, Reader] = {
     "h5ad": Reader(seeds.h5ad_seeds, files.file_of("a.h5ad", files.h5ad, 0), read_rows, decoders=("cells", "loadings")),
     "picture": Reader(seeds.picture_seeds, files.picture, read_rows, decoders=("picture", "pictures")),
     "folder": Reader(seeds.picture_seeds, files.pictures, read_rows, decoders=("pictures",)),
+    "tar": Reader(seeds.tar_seeds, files.file_of("a.tar", files.tar, 0), read_rows, decoders=("pictures",)),
     "toml": Reader(runs.all_settings, runs.settings, read_settings_file),
     "safetensors": Reader(runs.all_tensors, runs.weights, read_weights),
     "run": Reader(runs.run_seeds, runs.run, read_a_run),

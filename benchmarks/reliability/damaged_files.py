@@ -229,6 +229,51 @@ def h5ad(draw: random.Random, known: Sequence[bytes]) -> bytes:
     return stream.getvalue()
 
 
+_BLOCK = 512  # bytes of a header, and what every member's content is filled up to
+_SUM = slice(148, 156)  # of a header: its sum, in octal digits
+
+
+def with_tar_sums(data: bytes) -> bytes:
+    """The sum of every header of a tar file put right, as far as the sizes in them lead."""
+    content, at = bytearray(data), 0
+    while at + _BLOCK <= len(content) and any(content[at : at + _BLOCK]):
+        header = content[at : at + _BLOCK]
+        header[_SUM] = b" " * 8
+        header[_SUM] = b"%06o\0 " % sum(header)
+        content[at : at + _BLOCK] = header
+        digits = bytes(header[124:136]).strip(b"\0 ")
+        size = int(digits, 8) if digits and not digits.strip(b"01234567") else 0
+        at += _BLOCK + -(-size // _BLOCK) * _BLOCK
+    return bytes(content)
+
+
+_FIELDS = ((0, 100), (100, 108), (124, 136), (124, 136), (124, 136), (156, 157), (157, 257), (257, 265), (345, 500))
+
+
+def tar(draw: random.Random, known: Sequence[bytes]) -> bytes:
+    """A field of a header replaced, or bytes; often under right sums."""
+    data = draw.choice(known)
+    if draw.random() < 0.5:
+        content = bytearray(data)
+        headers = [at for at in range(0, len(data), _BLOCK) if data[at + 257 : at + 262] == b"ustar"]
+        begin, end = draw.choice(_FIELDS)
+        at = draw.choice(headers)
+        value = draw.choice(
+            (
+                b"%o" % draw.choice((*INTEGERS, len(data))),
+                b"\x80" + draw.choice(INTEGERS).to_bytes(11, "big"),
+                b"\xff" * 12,
+                draw.choice(TEXTS).encode("utf-8", "surrogatepass"),
+                draw.choice((b"0", b"1", b"2", b"3", b"6", b"L", b"K", b"x", b"g", b"S", b"V")),
+            )
+        )
+        content[at + begin : at + end] = value[: end - begin].ljust(end - begin, b"\0")
+        data = bytes(content)
+    if draw.random() < 0.6:
+        data = mutated_bytes(draw, data, known)
+    return with_tar_sums(data) if draw.random() < 0.7 else data
+
+
 def _damaged_picture(draw: random.Random, known: Sequence[tuple[str, bytes]]) -> tuple[str, bytes]:
     ending, data = draw.choice(known)
     damaged = mutated_bytes(draw, data, [content for other, content in known if other == ending])

@@ -22,10 +22,13 @@ from advect.run import (
     read_tensors,
 )
 from advect.workflows.open import open_run
+from advect.workflows.probes import FIGURES
 
 LOCK = ".lock"
 # Figures of the clock: how fast a training went and where its time did, how long a figure took, and what says so.
 _CLOCK = re.compile(r"seconds|^time$|rate$|verdict|per_second|threads|path$")
+# Whether there was time for a figure on the way is a matter of the clock, too.
+_ON_THE_WAY = {name for figure in FIGURES for name in (figure.key, figure.level, figure.spread)}
 
 
 def unreadable(folder: Path) -> list[str]:
@@ -100,7 +103,8 @@ def _content(path: Path) -> Any:
     if path.suffix == ".json":
         return _timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.name == METRICS:
-        return [_timeless(line) for line in read_history(RunFolder(path.parent))]
+        lines = [_timeless(line) for line in read_history(RunFolder(path.parent))]
+        return [{name: value for name, value in line.items() if name not in _ON_THE_WAY} for line in lines]
     if path.name == CONFIG:
         return _timeless(tomllib.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".html" or path.name == "compare.csv":

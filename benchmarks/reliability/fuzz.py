@@ -215,7 +215,7 @@ def page(summaries: Sequence[Mapping[str, Any]]) -> str:
         f"{bad} of them crashed, hung, took more than {SECONDS:g} s or {MEBIBYTES} MiB, ran something, left a file "
         "open, or ended in anything but rows or a refusal that names the place.",
         "",
-        "Files for a decoder are read in processes of their own with the library's limits, "
+        "Files for a decoder are read in processes of their own with the library's limits, at most "
         f"{nursery.FILES} files in one (the library begins one for each); a process that does not answer is ended "
         f"after {nursery.SECONDS:g} s, where the library waits a minute. A decoder "
         "that crashes or is ended becomes a refusal, and is counted.",

@@ -120,7 +120,7 @@ def work(reader: str, words: Sequence[str]) -> None:
             return atheris.Mutate(data, most)
         try:
             return change(draw, data)[:most]
-        except (ValueError, LookupError, TypeError, zipfile.BadZipFile, NotImplementedError, OSError, EOFError):
+        except (ValueError, LookupError, TypeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile):
             return atheris.Mutate(data, most)  # the change wants an honest file
         except Exception as error:  # of the many that packed data raise, such as those of zlib and struct
             if type(error).__name__ != "error":

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import struct
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -218,6 +219,27 @@ def picture_seeds() -> list[tuple[str, bytes]]:
                 stream = io.BytesIO()
                 picture.save(stream, kind, **chosen)
                 found.append((ending, stream.getvalue()))
+    return found
+
+
+def tar_seeds() -> list[bytes]:
+    """Pictures with classes beside them, long names, links and folders among them; two ways to write headers."""
+    pictures, found = picture_seeds(), []
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+            for number, (ending, data) in enumerate(pictures[:6]):
+                long = "x" * 90 if kind == tarfile.USTAR_FORMAT else "größe" * 40
+                name = f"a/{number}{ending}" if number else f"{long}{ending}"
+                for place, content in ((name, data), (f"{name.rpartition('.')[0]}.cls", b"%d" % (number % 2))):
+                    info = tarfile.TarInfo(place)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+            for place, what in (("../../out.png", tarfile.SYMTYPE), ("b.png", tarfile.LNKTYPE), ("c", tarfile.DIRTYPE)):
+                info = tarfile.TarInfo(place)
+                info.type, info.linkname = what, "/etc/passwd"
+                archive.addfile(info)
+        found.append(stream.getvalue())
     return found
 
 

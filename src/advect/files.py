@@ -248,3 +248,12 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def files_like(path: Path) -> str:
+    """The files of a kind, for messages.
+
+    >>> files_like(Path("a.XLSX")), files_like(Path("a"))
+    ("files ending in '.XLSX'", 'files without an ending')
+    """
+    return f"files ending in {path.suffix!r}" if path.suffix else "files without an ending"

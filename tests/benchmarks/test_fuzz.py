@@ -8,12 +8,13 @@ import pytest
 from advect.decoding import guard
 from benchmarks.reliability import fuzz, guided
 from benchmarks.reliability.cases import READERS, make_case
+from benchmarks.reliability.damaged_files import with_tar_sums
 from benchmarks.reliability.mutate import with_png_checksums
 from benchmarks.reliability.nursery import Nursery
 from benchmarks.reliability.seeds import seeds_as_text, seeds_of_text
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory and open files are read from /proc")
-FILES = {"run": 15, "toml": 40, "safetensors": 60, "h5ad": 12, "parquet": 25, "picture": 25, "folder": 8}
+FILES = {"run": 15, "toml": 40, "safetensors": 60, "h5ad": 12, "parquet": 25, "picture": 25, "folder": 8, "tar": 40}
 
 
 @pytest.mark.slow
@@ -42,6 +43,7 @@ def test_a_file_is_made_again_from_its_number(tmp_path):
 
 
 def test_checksums_of_pictures_are_put_right():
+    assert [with_tar_sums(tar) for tar in READERS["tar"].seeds()] == READERS["tar"].seeds()
     png = next(data for ending, data in READERS["picture"].seeds() if ending == ".png")
     assert with_png_checksums(png) == png
 

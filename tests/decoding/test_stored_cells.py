@@ -92,6 +92,14 @@ def test_what_is_not_asked_for_is_not_read(stored):
     assert read_table(str(stored)).num_rows == CELLS
 
 
+def test_a_file_of_before_the_encodings_is_read_by_anndata(cells, stored):
+    with h5py.File(stored, "r+") as file:
+        del file.attrs["encoding-type"]
+    found, expected = read_table(str(stored)), from_annotated(cells)
+    np.testing.assert_array_equal(np.stack(found.columns), np.stack(expected.columns))
+    assert found.sides["day"].tolist() == expected.sides["day"].tolist()
+
+
 def test_more_pieces_than_bytes_are_refused(stored):
     with h5py.File(stored, "r+") as file:
         del file["obs/depth"]

@@ -36,6 +36,23 @@ def test_requests_out_of_range(wrong):
         request(moons(), **wrong)
 
 
+def test_a_batch_that_holds_rows_many_times_is_said_or_refused():
+    (said,) = [f for f in prepare(request(moons(), batch_size=500)).findings if f.kind == "large batch"]
+    rows = len(prepare(request(moons())).split.train)
+    assert said.message == f"a batch of 500 rows holds each of the {rows} training rows {500 // rows} times"
+    assert not [f for f in prepare(request(moons())).findings if f.kind == "large batch"]
+    assert prepare(request(moons(), batch_size=10_000)).training.batch_size == 10_000
+    with pytest.raises(ConfigError, match=rf"--batch-size: a batch of 30000 rows .* Give at most {rows}"):
+        prepare(request(moons(), batch_size=30_000))
+
+
+def test_one_training_row_is_refused():
+    two = np.array([[0.0, 1.0], [1.0, 0.5]])
+    with pytest.raises(DataError, match="of 2 rows 1 is held out, which leaves one to train on"):
+        prepare(request(two))
+    assert len(prepare(request(two, validation=0.0, test=0.0)).split.train) == 2
+
+
 def test_unknown_names_in_a_request():
     with pytest.raises(UnknownNameError, match="Did you mean 'i-cfm'"):
         TrainRequest(moons(), method="i-cmf")

@@ -42,9 +42,10 @@ def real(*, positive: bool) -> Callable[[type, Sequence[Token]], float]:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise ConfigError(f"{text!r} is not a number", where=where, remedy="Write it like 0.5 or 1e-5.")
+            what = "a number" if text.lower().lstrip("+-") not in ("inf", "infinity") else "finite"
+            raise ConfigError(f"{text!r} is not {what}", where=where, remedy="Write it like 0.5 or 1e-5.")
         if positive and not number > 0:
-            raise ConfigError(f"this must be positive, not {text}", where=where, remedy="Write it like 1e-5.")
+            raise ConfigError(f"this must be positive, not {text}", where=where, remedy="Write it like 0.5 or 1e-5.")
         return number
 
     return read

@@ -33,6 +33,7 @@ from advect.data.room import refuse_too_large
 from advect.data.shards import ENDING as TAR_ENDING
 from advect.data.silhouette import read_silhouette
 from advect.errors import DataError
+from advect.files import files_like
 from advect.records import Schema, Table
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5ad")
@@ -152,7 +153,7 @@ def _read_file(path: Path, key: str | None, gaps: bool) -> Table:
     ending = ending_of(path)
     if ending is None:
         raise DataError(
-            f"files ending in {path.suffix or 'nothing'!r} cannot be read",
+            f"{files_like(path)} cannot be read",
             where=str(path),
             remedy=f"Known endings: {_listed_endings()}. Rename the file if it is one of these.",
         )

@@ -24,7 +24,7 @@ from advect.data.annotated import write_h5ad
 from advect.data.cells import GAPS, is_number
 from advect.data.containers import as_array, numpy_dtype, to_container
 from advect.errors import DataError, missing_extra
-from advect.files import atomic_path
+from advect.files import atomic_path, files_like
 from advect.records import Table
 
 WRITABLE = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npy", ".npz", ".parquet", ".h5ad")
@@ -58,7 +58,7 @@ def write_table(table: Table, path: str | os.PathLike[str]) -> Path:
     }
     if ending is None:
         raise DataError(
-            f"tables cannot be written to files ending in {path.suffix or 'nothing'!r}",
+            f"tables cannot be written to {files_like(path)}",
             where=str(path),
             remedy=f"Known endings: {' '.join(WRITABLE)}.",
         )

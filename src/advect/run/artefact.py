@@ -82,7 +82,7 @@ def read_card(
         )
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunFolderError(
-            f"the card of {MODEL} does not describe a model ({error})",
+            f"the card of {MODEL} does not describe a model ({getattr(error, 'what', error)})",
             where=str(folder.path),
             remedy="The run folder is damaged, or was written by another version; restore it or train anew.",
         ) from error

@@ -69,7 +69,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", where=name)
+                raise ConfigError(f"this must be at least 1, not {getattr(self, name)}", where=name)
         for name in (
             "warmup_steps",
             "weight_decay",
@@ -82,7 +82,7 @@ class TrainingConfig:
             "seed",
         ):
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}", where=name)
+                raise ConfigError(f"this must not be negative, not {getattr(self, name)}", where=name)
         if self.pool_uses == 0 and self.pool != 0:
             raise ConfigError(
                 f"pool_uses 0 pairs once for all steps, and a pool of {self.pool} is not the whole data set: the other "
@@ -91,7 +91,7 @@ class TrainingConfig:
                 remedy="Give pool=0 too, or a number of uses.",
             )
         if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate must be positive, not {self.learning_rate}", where="learning_rate")
+            raise ConfigError(f"this must be positive, not {self.learning_rate}", where="learning_rate")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are two numbers in [0, 1), not {self.betas}", where="betas")
         if not all(0 < half_life < math.inf for half_life in self.ema) or len(set(self.ema)) < len(self.ema):

@@ -321,9 +321,11 @@ class Trainer:
             return value
         self.state.optimizer.zero_grad(set_to_none=True)
         self._checkpoint(last=True)
-        what = "loss" if not math.isfinite(value) else "gradient"
+        what = f"loss is not finite ({value:.3g})"
+        if math.isfinite(value):
+            what = f"gradient is not finite, at a loss of {value:.3g}"
         raise TrainingError(
-            f"the {what} is not finite ({value:.3g}); the step was not taken and the state before it is kept",
+            f"the {what}; the step was not taken and the state before it is kept",
             where=self._place(),
             remedy="Lower the learning rate, look for extreme values in the data, or continue from the checkpoint "
             "with another seed.",

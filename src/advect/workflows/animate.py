@@ -8,7 +8,7 @@ import numpy as np
 
 from advect.data import take_rows
 from advect.errors import AdvectError, ConfigError
-from advect.files import check_writable
+from advect.files import check_writable, files_like
 from advect.report.animation import ffmpeg, picture_frames, point_frames, write_gif, write_mp4
 from advect.run import Artefact
 from advect.workflows.again import find_data
@@ -56,7 +56,7 @@ def animate(request: AnimateRequest) -> dict[str, Path]:
     out = request.out if request.out is not None else request.run / NAME
     if out.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"animations cannot be written to files ending in {out.suffix or 'nothing'!r}",
+            f"animations cannot be written to {files_like(out)}",
             where="--out",
             remedy=f"Use one of {', '.join(ENDINGS)}.",
         )

@@ -19,7 +19,7 @@ def doubt(facts: Mapping[str, Any], unbounded: Sequence[str], *, rows: int, colu
     if mean is None:
         return None
     if unbounded:
-        more = f", and for {len(unbounded) - 1} more reasons" if len(unbounded) > 1 else ""
+        more = f"; {len(unbounded) - 1} more like this" if len(unbounded) > 1 else ""
         return f"not a measure of the model: it grows without bound on these rows ({unbounded[0]}{more})"
     if rows <= columns:
         return f"not a measure of the model: {rows} training rows in {columns} coordinates have no density of their own"

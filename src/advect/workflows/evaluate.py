@@ -200,17 +200,22 @@ def _transport(artefact: Artefact, rows: int, generator: torch.Generator) -> dic
     } | ({} if before is None else {"before_reflow": before})
 
 
+def _nats(value: float) -> str:
+    """Three decimals; of what is far off, its size."""
+    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
 def figures(evaluation: Mapping) -> list[tuple[str, str]]:
     """The evaluation as lines of text: name and figure with floor and ceiling."""
     lines = []
     like = evaluation.get("likelihood", {})
     if like.get("mean") is not None:
-        spread = "" if like["standard_error"] is None else f" ± {like['standard_error']:.3f}"
-        text = f"{like['mean']:.3f}{spread} nats per row ({like['rows']} rows)"
+        spread = "" if like["standard_error"] is None else f" ± {_nats(like['standard_error'])}"
+        text = f"{_nats(like['mean'])}{spread} nats per row ({like['rows']} rows)"
         if like.get("elbo") is not None:
-            text = f"at least {text}: a bound of K = {like['importance_samples']} draws, ELBO {like['elbo']:.3f}"
+            text = f"at least {text}: a bound of K = {like['importance_samples']} draws, ELBO {_nats(like['elbo'])}"
         if like.get("gaussian") is not None:
-            text += f"; Gaussian fit {like['gaussian']:.3f}"
+            text += f"; Gaussian fit {_nats(like['gaussian'])}"
         lines.append(("log-likelihood", text))
         lines += [("in doubt", like["doubt"])] if "doubt" in like else []
     elif "mean" in like:

@@ -141,7 +141,11 @@ def chosen_columns(names: tuple[str, ...], asked: tuple[str, ...]) -> tuple[int,
         if name not in names:
             raise unknown_name("column", name, names, where="--columns")
     if asked and len(asked) != 2:
-        raise ConfigError(f"{len(asked)} columns were named", where="--columns", remedy="Name two: --columns a,b.")
+        raise ConfigError(
+            f"{len(asked)} {'column was' if len(asked) == 1 else 'columns were'} named",
+            where="--columns",
+            remedy="Name two: --columns a,b.",
+        )
     return tuple(names.index(name) for name in asked) if asked else tuple(range(min(2, len(names))))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from advect.data import BUILTINS, Split, some_rows, write_table
 from advect.errors import ConfigError
-from advect.files import check_new_folder, check_writable
+from advect.files import check_new_folder, check_writable, files_like
 from advect.methods import Blueprint, get_method
 from advect.records import Finding, Metric, Schema, Table
 from advect.report import (
@@ -343,7 +343,7 @@ def check_destination(destination: Path, *, pictures: bool = True) -> None:
         return
     if not destination.name.lower().endswith(endings):
         raise ConfigError(
-            f"files ending in {destination.suffix or 'nothing'!r} cannot be written here",
+            f"{files_like(destination)} cannot be written here",
             where=f"--out {destination}",
             remedy=f"Use one of {', '.join(endings)}.",
         )
