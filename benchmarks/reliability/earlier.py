@@ -110,6 +110,12 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae": ("variational autoencoder", "points.csv", {"method": "vae"}),
     "gan": ("generator and discriminator", "points.csv", {"method": "gan"}),
     "unfinished": ("an interrupted training, continued", "points.csv", {"method": "ot-cfm"}),
+    # That of advect-1 was interrupted as a training by two processes: its checkpoint is in two parts.
+    "unfinished-parts": (
+        "an interrupted training with its checkpoint in parts, continued",
+        "points.csv",
+        {"method": "ot-cfm", "training": {"shard": True}},
+    ),
 }
 STEPS, STOPPED = 30, 17
 AT = {"times": "1.5", "cells": "1.5"}

@@ -219,7 +219,8 @@ class Trainer:
     def _guarded_step(self) -> None:
         """One step; rows or a pairing that cannot be used are told with the step, and the state before it is kept."""
         try:
-            self._train_step()
+            with self.workers.heard():
+                self._train_step()
         except LostWorkerError:
             if self.parts is None:  # a part of a checkpoint is none
                 self._checkpoint()

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from advect.errors import ConfigError, TrainingError
+from advect.errors import AdvectError, ConfigError, TrainingError
 
 PATIENCE_SECONDS = 60.0
 """How long a process waits for the others; a process that is gone is noticed at once by most of its neighbours."""
@@ -98,7 +98,7 @@ class Workers:
             return [content]
         place = _messages_on()
         lengths = [torch.zeros(1, dtype=torch.long, device=place) for _ in range(self.count)]
-        with self._heard():
+        with self.heard():
             dist.all_gather(lengths, torch.tensor([len(content)], device=place))
             longest = max(int(length) for length in lengths)
             own = torch.zeros(longest, dtype=torch.uint8)
@@ -111,11 +111,17 @@ class Workers:
         return [part[: int(length)].cpu().numpy().tobytes() for part, length in pairs]
 
     @contextmanager
-    def _heard(self) -> Iterator[None]:
-        """What torch says of a message that did not arrive becomes an error with a remedy."""
+    def heard(self) -> Iterator[None]:
+        """What torch says of a message that did not arrive becomes an error with a remedy.
+
+        Raises:
+            LostWorkerError: A process is gone.
+        """
         try:
             yield
         except RuntimeError as error:
+            if isinstance(error, AdvectError) or not _is_of_messages(error):
+                raise
             raise LostWorkerError(
                 "another process is gone or does not answer",
                 where=f"process {self.rank} of {self.count}",
@@ -132,7 +138,7 @@ class Workers:
         for group in kinds.values():
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
             carried = flat.to(_messages_on(), torch.uint8 if flat.dtype == torch.bool else flat.dtype)
-            with self._heard():
+            with self.heard():
                 message(carried)
             parts = carried.to(flat).split([tensor.numel() for tensor in group])
             with torch.no_grad():
@@ -209,6 +215,12 @@ def _meeting_place(rank: int, count: int, seconds: float) -> dist.Store:
     """The store through which the processes find one another; with torchrun it outlives each of them."""
     store, _, _ = next(rendezvous("env://", rank, count, timeout=timedelta(seconds=seconds)))
     return store
+
+
+def _is_of_messages(error: RuntimeError) -> bool:
+    """Whether an error of torch's is one of messages between processes: by its class, or by who says so."""
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(name in text for name in ("gloo", "NCCL", "onnection", "imed out"))
 
 
 def _messages_on() -> torch.device:
