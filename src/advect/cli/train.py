@@ -30,6 +30,7 @@ LeaveOut = Annotated[
 ]
 
 Spline = Annotated[bool, flag("Paths are smooth curves through all times, not straight lines between two.")]
+Mirror = Annotated[bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")]
 Latent = Annotated[
     bool, flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up.")
 ]
@@ -77,9 +78,7 @@ def train(
             show_default=False,
         ),
     ] = (),
-    mirror: Annotated[
-        bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
-    ] = False,
+    mirror: Mirror = False,
     latent: Latent = False,
     as_density: Annotated[
         bool, flag("The data is a picture whose darkness is the density of points in the plane.")
