@@ -289,7 +289,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     ]
     for name in dict.fromkeys(record["settings"]["set"] for record in records):
         lines += _set_table(name, [r for r in records if r["settings"]["set"] == name])
-    lines += [made_on(records, len(records))] if records else []
+    lines += [made_on(records, len(SETS) * len(METHODS) + 1)] if records else []
     write_text(path, "\n".join(lines).rstrip() + "\n")
 
 
