@@ -289,7 +289,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     ]
     for name in dict.fromkeys(record["settings"]["set"] for record in records):
         lines += _set_table(name, [r for r in records if r["settings"]["set"] == name])
-    lines += [made_on(records, len(records))] if records else []
+    lines += [made_on(records, len(SETS) * len(METHODS) + 1)] if records else []
     write_text(path, "\n".join(lines).rstrip() + "\n")
 
 
@@ -311,10 +311,26 @@ def _set_table(name: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
         label = settings["method"] + (", a longer run" if "run" in settings else "")
         planned = figures.get("planned_steps", figures["steps"])
         steps = str(figures["steps"]) + ("" if planned == figures["steps"] else f" of {planned}, stopped")
-        lines.append(_line(label, figures, steps, f"{seconds:.0f}"))
+        how = " by the clock" if "training_seconds" in figures else ""
+        lines.append(_line(label, figures, steps, f"{seconds:.0f}{how}"))
         if "guided" in figures:
             lines.append(_line(f"{label}, guidance {GUIDANCE:g}", figures["guided"], "", ""))
-    return [*lines, ""]
+    return [*lines, "", *_run_words([r for r in records if "run" in r["settings"]])]
+
+
+def _run_words(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The command behind the longer run, and its picture."""
+    lines = []
+    for record in records:
+        settings, planned = record["settings"], record["figures"]["planned_steps"]
+        lines += [
+            f"The longer run: `{settings['command']} --steps {planned} --batch-size {settings['batch_size']} --set "
+            f"precision={settings['precision']} --seed {settings['seed']}`, on one core of a busy machine. "
+            "Guided samples, a class a row, none chosen: "
+            "[images/fashion_mnist_guided.png](images/fashion_mnist_guided.png).",
+            "",
+        ]
+    return lines
 
 
 def _line(label: str, figures: Mapping[str, Any], steps: str, seconds: str) -> str:

@@ -52,6 +52,17 @@ def test_the_table_says_what_the_records_say(tmp_path):
     assert row.endswith("| 0.020 (0.010) | 20 (25) |")
 
 
+def test_a_longer_run_says_how_far_it_came(tmp_path):
+    own = record("ot-cfm", 3.21)
+    own["settings"] |= {"run": "fashion", "command": "advect train pictures"}
+    del own["figures"]["training_cpu_seconds"]
+    own["figures"] |= {"planned_steps": 20, "training_seconds": 99.0, "guided": own["figures"] | {}}
+    images.write_table(tmp_path / "t.md", [own])
+    text = (tmp_path / "t.md").read_text()
+    assert "| ot-cfm, a longer run | 12 of 20, stopped | 99 by the clock |" in text
+    assert "`advect train pictures --steps 20 --batch-size 16" in text
+
+
 def test_without_the_folder_of_data_it_says_so(monkeypatch):
     monkeypatch.delenv("ADVECT_DATA", raising=False)
     with pytest.raises(DataError, match="ADVECT_DATA"):

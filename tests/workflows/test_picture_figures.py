@@ -17,6 +17,7 @@ from advect.errors import ConfigError, DataError, RunFolderError
 from advect.run import RunFolder
 from advect.training import generator_for
 from advect.workflows.again import evaluate_run
+from advect.workflows.evaluate import figures
 from advect.workflows.open import open_run
 from advect.workflows.picture_features import (
     kept_features,
@@ -166,6 +167,13 @@ def test_features_that_were_computed_elsewhere(finished, tmp_path):
     np.save(tmp_path / "held.npy", random.standard_normal((200, 5)))
     with pytest.raises(DataError, match="4 features of samples and 5"):
         evaluated(finished, features=names)
+
+
+def test_few_held_out_pictures_are_said_to_be_too_few(finished, table):
+    few = take_rows(table, np.arange(6))
+    found = evaluated(finished, data=few)
+    assert "6 held-out pictures are too few" in found["pictures"]["reason"]
+    assert any("too few" in text for _, text in figures(found))
 
 
 def test_damaged_features_are_refused(finished, tmp_path, table):

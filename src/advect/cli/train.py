@@ -40,6 +40,7 @@ Pairs = Annotated[
 ]
 SplitSeed = Annotated[int | None, Parameter(help="Seed of the split alone; by default --seed.", converter=whole(0))]
 AsDensity = Annotated[bool, flag("The data is a picture whose darkness is the density of points in the plane.")]
+Mirror = Annotated[bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")]
 Latent = Annotated[
     bool, flag("Train a small autoencoder of pictures first, and the flow on its codes; --set latent_… sets it up.")
 ]
@@ -87,9 +88,7 @@ def train(
             show_default=False,
         ),
     ] = (),
-    mirror: Annotated[
-        bool, Parameter(name="--flip", help="Mirror half of the pictures, anew in every step.", negative="")
-    ] = False,
+    mirror: Mirror = False,
     latent: Latent = False,
     as_density: AsDensity = False,
     dry_run: Annotated[bool, flag("Say what would happen, and stop.")] = False,

@@ -27,7 +27,7 @@ from advect.workflows.effort import affordable_rows
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_scaled, held_out_scores, likelihood_facts
 from advect.workflows.picture_features import PictureFeatures
-from advect.workflows.picture_figures import picture_figures
+from advect.workflows.picture_figures import FEWEST, picture_figures
 from advect.workflows.prepare import EVALUATE
 from advect.workflows.regression_gap import regression_facts, regression_line
 from advect.workflows.snapshot_scores import snapshot_facts, snapshot_lines
@@ -148,7 +148,10 @@ def evaluate_table(
     facts: dict[str, Any] = {}
     if features is not None and artefact.schema.image:
         shown = some_rows(held_out, 2 * count, generator_for(seed, EVALUATE, _PICTURES))
-        pictured, facts = picture_figures(drawn, shown, reference, features, seed=seed)
+        if min(drawn.num_rows, shown.num_rows // 2) < FEWEST:
+            facts = {"reason": f"{drawn.num_rows} samples and {shown.num_rows} held-out pictures are too few"}
+        else:
+            pictured, facts = picture_figures(drawn, shown, reference, features, seed=seed)
     if scores is None:  # last, as it heeds the deadline
         scores = held_out_scores(artefact, held_out, seed=seed, most_rows=likelihood_rows, deadline=deadline)
     evaluation = {
@@ -232,7 +235,9 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
             text += f", Gaussian fit {metric['ceiling']:.4g})" if metric["ceiling"] is not None else ")"
         lines.append((metric["name"], text))
     pictured = evaluation.get("pictures", {})
-    if pictured:
+    if "reason" in pictured:
+        lines.append(("figures of features", f"none: {pictured['reason']}"))
+    elif pictured:
         lines += [("features", pictured["features"]), ("at few pictures", pictured["note"])]
     moved = evaluation.get("transport", {})
     if moved:

@@ -312,7 +312,7 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
             "different rates their shares differ from the data's. Rows on their way carry their mass: relative_mass."
         )
     pictured = artefact.evaluation.get("pictures", {})
-    if pictured:
+    if "features" in pictured:
         notes.append(f"Figures of features are of {pictured['features']}. {pictured['note']}")
     if artefact.config.get("latent"):
         notes.append("The flow learnt codes of an autoencoder: samples are decoded codes, and figures are of pictures.")
