@@ -8,7 +8,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Epochs
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
-from advect.training.half_lives import AveragedLoss, average_words, lowest_losses
+from advect.training.half_lives import AveragedLoss, average_words, check_averages, lowest_losses
 from advect.training.loop import Outcome, Trainer
 from advect.training.pool import Pool
 from advect.training.probes import Probe, Probes
@@ -16,6 +16,7 @@ from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
+from advect.training.switches import check_switches
 from advect.training.workers import ALONE, LostWorkerError, Workers, joined, launched
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "WeightAverage",
     "Workers",
     "average_words",
+    "check_averages",
+    "check_switches",
     "generator_for",
     "joined",
     "launched",

@@ -20,7 +20,7 @@ from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.divergence import DivergenceWatch
-from advect.training.half_lives import averages_of, loss_columns
+from advect.training.half_lives import averages_of, check_averages, loss_columns
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
@@ -95,12 +95,7 @@ class Trainer:
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         check_switches(flow, objective, config)
-        if len(config.ema) > 1 and validation is None:
-            raise ConfigError(
-                "several averages are kept and there are no validation rows to choose by",
-                where="ema",
-                remedy="Give one half-life, or a share of validation rows.",
-            )
+        check_averages(config, validated=validation is not None)
         self._note = note
         self.flow, self.objective, self.config, self.sink = flow, objective, config, sink
         self.workers = workers
