@@ -260,6 +260,8 @@ VERBS = [
     Case("a picture that is none", "train a.png", "a.png", "save it again", text("a.png", "words")),
     Case("a size of no pictures", "train run:big", "run", "at most"),
     Case("an unknown precision", "train houses.csv --set precision=half", "precision", "bfloat16"),
+    Case("half-lives that are none", "train houses.csv --set ema=[0]", "ema", "[50, 500, 5000]"),
+    Case("nothing to compute again", "train houses.csv --set checkpoint=true", "checkpoint", "U-Net"),
     Case("unknown direction", "transport run houses.csv --to tagret", "tagret", "'target'"),
     Case("too few latent columns", "transport run cloud.csv --to target", "cloud.csv", "--to source"),
     Case(

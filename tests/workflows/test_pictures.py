@@ -6,15 +6,15 @@ import torch
 from PIL import Image
 
 from advect.data import read_table
-from advect.errors import ConfigError
+from advect.errors import ConfigError, RunFolderError
 from advect.files import WriteError, atomic_folder
 from advect.run import RunFolder, read_config
 from advect.training import generator_for
 from advect.workflows.again import find_data
-from advect.workflows.generate import generate
+from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.open import open_run
 from advect.workflows.prepare import mirrored
-from advect.workflows.report import check_destination, command_line, write_samples
+from advect.workflows.report import _history, check_destination, command_line, write_samples
 from tests.workflows.tiny import moons, run
 
 
@@ -102,3 +102,31 @@ def test_half_of_the_pictures_are_mirrored_and_nothing_else_happens():
 def test_tables_are_not_mirrored():
     with pytest.raises(ConfigError, match="only pictures"):
         run(moons(), flip=True)
+
+
+def test_a_transformer_with_switches_and_half_lives_opens_without_them(folder, tmp_path):
+    """Train, open, draw with guidance; continue with a switch left out; refuse other half-lives."""
+    out = tmp_path / "run"
+    how = {"condition": ("label",), "network": "dit-tiny/4", "steps": 3, "batch_size": 8}
+    loop = {"ema": (1, 10), "validation_every": 1, "channels_last": True, "checkpoint": True}
+    result = run(f"{folder}:6", out=out, training=loop, **how)
+    stored = read_config(RunFolder(out))["training"]
+    assert (stored["ema"], stored["channels_last"], stored["checkpoint"], stored["compile"]) == (
+        [1, 10],
+        True,
+        True,
+        False,
+    )
+    artefact = open_run(out)
+    ours, reopened = (made.flow.state_dict() for made in (result.artefact, artefact))
+    assert all(torch.equal(ours[name], reopened[name]) for name in ours)
+    best = artefact.config["outcome"]["best_half_life"]
+    losses = {h: [line[f"validation_loss_half_life_{h}"] for line in artefact.history] for h in (1, 10)}
+    assert min(losses[best]) == min(min(values) for values in losses.values())
+    assert f"half-life {best:g}: {min(losses[best]):.4g}" in _history(artefact).averages
+    drawn = generate(artefact, 3, condition={"label": "top"}, choice=SolverChoice("euler", steps=2, guidance=1.0))
+    assert drawn.table.event_shape == (1, 6, 6)
+    again = run(f"{folder}:6", out=out, training={"ema": (1, 10), "validation_every": 1}, **how)
+    assert again.state == "already finished"
+    with pytest.raises(RunFolderError, match=r"training\.ema"):
+        run(f"{folder}:6", out=out, training=loop | {"ema": (1, 20)}, **how)

@@ -8,7 +8,7 @@ from advect.training.average import WeightAverage
 from advect.training.batches import Batches, BatchSource, DataRows, Drawing, Epochs, Fetching
 from advect.training.chains import ChainBatches
 from advect.training.config import TrainingConfig
-from advect.training.half_lives import AveragedLoss, average_words, lowest_losses
+from advect.training.half_lives import AveragedLoss, average_words, check_averages, lowest_losses
 from advect.training.loop import Trainer
 from advect.training.outcome import Outcome
 from advect.training.pool import Pool
@@ -17,6 +17,7 @@ from advect.training.schedule import learning_rate
 from advect.training.seeding import generator_for, mix
 from advect.training.snapshots import SnapshotBatches, Snapshots
 from advect.training.state import TrainingState
+from advect.training.switches import check_switches
 from advect.training.taught import TaughtBatches, TaughtRows
 from advect.training.workers import ALONE, LostWorkerError, Workers, first_to_speak, joined, launched
 
@@ -45,6 +46,8 @@ __all__ = [
     "WeightAverage",
     "Workers",
     "average_words",
+    "check_averages",
+    "check_switches",
     "first_to_speak",
     "generator_for",
     "joined",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from advect.errors import ConfigError
 from advect.training.average import WeightAverage
 from advect.training.config import TrainingConfig
 from advect.training.flat import Flat
@@ -31,6 +32,20 @@ class AveragedLoss:
     half_life: float
     loss: float
     step: int
+
+
+def check_averages(config: TrainingConfig, *, validated: bool) -> None:
+    """Refuse several averages where nothing says which is best.
+
+    Raises:
+        ConfigError: There are no validation rows.
+    """
+    if len(config.ema) > 1 and not validated:
+        raise ConfigError(
+            "several averages are kept and there are no validation rows to choose by",
+            where="ema",
+            remedy="Give one half-life, or a share of validation rows.",
+        )
 
 
 def averages_of(module: nn.Module, config: TrainingConfig, values: Flat | None = None) -> list[WeightAverage]:

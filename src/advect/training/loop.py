@@ -25,7 +25,7 @@ from advect.training.config import TrainingConfig
 from advect.training.direct import Direct, drawn_for, may_go_without
 from advect.training.divergence import DivergenceWatch
 from advect.training.flat import Flat, can_be_flat
-from advect.training.half_lives import averages_of, loss_columns
+from advect.training.half_lives import averages_of, check_averages, loss_columns
 from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.outcome import Outcome
 from advect.training.pool import pooled
@@ -78,12 +78,7 @@ class Trainer:
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         check_switches(flow, objective, config)
-        if len(config.ema) > 1 and validation is None:
-            raise ConfigError(
-                "several averages are kept and there are no validation rows to choose by",
-                where="ema",
-                remedy="Give one half-life, or a share of validation rows.",
-            )
+        check_averages(config, validated=validation is not None)
         self._note = note
         self.objective, self.config, self.sink, self.parts = objective, config, sink, parts
         self.workers = workers

@@ -30,7 +30,17 @@ from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
-from advect.training import DataRows, Drawing, Fetching, Snapshots, TaughtRows, TrainingConfig, generator_for
+from advect.training import (
+    DataRows,
+    Drawing,
+    Fetching,
+    Snapshots,
+    TaughtRows,
+    TrainingConfig,
+    check_averages,
+    check_switches,
+    generator_for,
+)
 from advect.transforms import Autoencoder, Bijection, Precision, fit_preprocess
 from advect.typing import Base, SetCoupling
 from advect.workflows.request import TrainRequest, choose_device, training_config
@@ -154,6 +164,8 @@ def prepare(request: TrainRequest) -> Prepared:
     def rows_of(indices: np.ndarray, flip: bool = False) -> DataRows:
         return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
 
+    check_switches(built.core, built.objective, training)
+    check_averages(training, validated=len(split.validation) > 0)
     pictures = None
     if stage is not None:
         valid = _validation(rows_of(split.validation) if len(split.validation) else None)
