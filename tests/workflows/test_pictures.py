@@ -12,8 +12,8 @@ from advect.run import RunFolder, read_config
 from advect.training import generator_for
 from advect.workflows.again import find_data
 from advect.workflows.generate import SolverChoice, generate
+from advect.workflows.loop_rows import mirrored
 from advect.workflows.open import open_run
-from advect.workflows.prepare import mirrored
 from advect.workflows.report import _history, check_destination, command_line, write_samples
 from tests.workflows.tiny import moons, run
 

@@ -26,10 +26,10 @@ from advect.workflows.evaluate import evaluate_table
 from advect.workflows.generate import SolverChoice, condition_vectors, generate
 from advect.workflows.open import open_run
 from advect.workflows.picture_features import given_features
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.score import score
 from advect.workflows.snapshots import timeline_of
 from advect.workflows.solver_error import solver_error
+from advect.workflows.streams import SAMPLE
 from advect.workflows.transport import transport
 from advect.workflows.velocity import annotate, velocities
 

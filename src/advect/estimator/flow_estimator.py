@@ -34,8 +34,8 @@ from advect.transforms import Precision
 from advect.workflows.fit import train
 from advect.workflows.generate import SolverChoice
 from advect.workflows.open import rebuild
-from advect.workflows.prepare import SAMPLE, SCORE
 from advect.workflows.request import TrainRequest, choose_device, sort_settings
+from advect.workflows.streams import SAMPLE, SCORE
 
 
 class FlowEstimator(Habits):

@@ -23,9 +23,9 @@ from advect.training import generator_for
 from advect.workflows.again import find_data
 from advect.workflows.generate import generate
 from advect.workflows.open import open_run
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.shown_motion import pixel_bounds
 from advect.workflows.snapshots import timeline_of
+from advect.workflows.streams import SAMPLE
 
 MOST_COLUMNS = 24  # of a table, that are drawn
 REAL_ROWS = 1000

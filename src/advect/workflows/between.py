@@ -13,8 +13,8 @@ from advect.records import Mapped, Table
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.growth import mass_gain, with_mass
-from advect.workflows.prepare import SAMPLE, SCORE
 from advect.workflows.snapshots import needed_timeline, timeline_of
+from advect.workflows.streams import SAMPLE, SCORE
 from advect.workflows.transport import Transported, from_latent, preprocessing, to_latent, transport
 
 ENDS = ("source", "target")

@@ -21,7 +21,7 @@ from advect.run import Artefact
 from advect.solvers import SOLVERS, Adaptive, make_solver
 from advect.training import generator_for
 from advect.typing import Solver
-from advect.workflows.prepare import CALIBRATE
+from advect.workflows.streams import CALIBRATE
 
 TOLERANCE = 1e-2
 EVALUATIONS = (4, 6, 8, 12, 16, 24, 32, 48, 64)

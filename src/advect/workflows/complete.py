@@ -18,7 +18,7 @@ from advect.run import Artefact
 from advect.solvers import make_solver
 from advect.training import generator_for
 from advect.workflows.generate import Generated, SolverChoice, condition_vectors
-from advect.workflows.prepare import SAMPLE
+from advect.workflows.streams import SAMPLE
 
 SOLVER, STEPS = "adams3-straight", 48
 

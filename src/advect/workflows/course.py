@@ -8,8 +8,8 @@ from advect.report.times import COLUMNS, Course, Snapshot
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.generate import generate
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.snapshots import timeline_of
+from advect.workflows.streams import SAMPLE
 
 _STREAM = 6  # below SAMPLE
 ROWS = 600

@@ -17,7 +17,7 @@ from advect.run import Artefact
 from advect.solvers import Adaptive
 from advect.training import generator_for
 from advect.workflows.motion import real_points
-from advect.workflows.prepare import SCORE
+from advect.workflows.streams import SCORE
 
 SIDES = (80, 64, 48, 32)  # points a side, where a grid of them is done in the time there is; at least the last
 SECONDS = 4.0

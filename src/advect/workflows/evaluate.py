@@ -28,10 +28,10 @@ from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.held_out import HeldOutScores, flat_scaled, held_out_scores, likelihood_facts
 from advect.workflows.picture_features import PictureFeatures
 from advect.workflows.picture_figures import FEWEST, picture_figures
-from advect.workflows.prepare import EVALUATE
 from advect.workflows.regression_gap import regression_facts, regression_line
 from advect.workflows.snapshot_scores import snapshot_facts, snapshot_lines
 from advect.workflows.snapshots import of_last_time, timeline_of
+from advect.workflows.streams import EVALUATE
 from advect.workflows.weighted import by_weight
 
 MAX_ROWS = 2000

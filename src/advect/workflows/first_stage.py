@@ -19,7 +19,8 @@ from advect.run.folder import MODEL
 from advect.training import Batches, DataRows, Outcome, Trainer, TrainingConfig, generator_for
 from advect.transforms import Autoencoder
 from advect.workflows.listen import Listener
-from advect.workflows.prepare import FIT, PAIR, Prepared
+from advect.workflows.prepare import Prepared
+from advect.workflows.streams import FIT, PAIR
 from advect.workflows.transport import scaling_of
 
 STAGE = "autoencoder"

@@ -14,7 +14,6 @@ from pathlib import Path
 from advect.data import on_disk
 from advect.errors import AdvectError, ConfigError, RunFolderError
 from advect.files import write_text
-from advect.methods.table import get_method, stored_options
 from advect.run import (
     CONFIG,
     EVALUATION,
@@ -24,17 +23,15 @@ from advect.run import (
     FolderSink,
     MemorySink,
     RunFolder,
-    differences,
     has_checkpoint,
-    read_config,
     remove_sets,
     render,
     values,
     write_artefact,
 )
-from advect.run.card import Sections
 from advect.training import ALONE, Outcome, Workers, average_words, lowest_losses
 from advect.workflows.calibrate import calibrated
+from advect.workflows.continuing import continue_settings
 from advect.workflows.effort import figures_deadline
 from advect.workflows.evaluate import evaluate_rows
 from advect.workflows.first_stage import BUDGET_SHARE, stage_deadline, with_first_stage
@@ -54,7 +51,6 @@ from advect.workflows.trainer import (
     parts_for,
     reserve_seconds,
     steps_for_budget,
-    with_steps,
 )
 
 # Seconds of a budget that the report takes, and the share of what is kept for figures that measuring solvers may take.
@@ -150,57 +146,10 @@ def _lead(
         listener.note(f"The old run was moved to {folder.move_aside()}.")
     with folder.locked(listener.note) if folder is not None else nullcontext():
         if folder is not None and folder.state in ("started", "finished"):
-            prepared = _continue_settings(folder, prepared)
+            prepared = continue_settings(folder, prepared)
             if folder.state == "finished":
                 return _finish_again(folder, prepared, listener, evaluate)
         return _train(prepared, folder, listener, stop, evaluate, started, workers, begin)
-
-
-def _continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
-    """Take the derived settings of the stored run; refuse if any that was given differs."""
-    stored = read_config(folder)
-    if "options" in stored and stored.get("method") == prepared.request.method:
-        options = stored_options(get_method(prepared.request.method), stored["options"])
-        stored = {**stored, "options": options}
-    sections = prepared.sections
-    if prepared.request.budget_seconds is not None and "training" in stored:
-        steps = int(stored["training"].get("steps", prepared.training.steps))
-        prepared = with_steps(prepared, steps)
-        sections = prepared.sections
-    changed = differences(_comparable(stored), _comparable(values(_known(stored, sections))))
-    if len(changed) > 1:  # the digest of the split follows from other settings
-        changed = [line for line in changed if not line.startswith("data.split")]
-    if changed:
-        raise RunFolderError(
-            "a run with other settings is in this folder: " + "; ".join(changed),
-            where=str(folder.path),
-            remedy="Give the old settings to continue it, another --out to keep both, or --restart to move it aside.",
-        )
-    return prepared
-
-
-def _known(stored: Mapping, sections: Sections) -> Sections:
-    """The settings without those that the version that began the run did not know yet, where they are left alone: a
-    new setting's default is what was done before there was one."""
-    return {
-        section: {
-            name: setting
-            for name, setting in settings.items()
-            if setting.origin != "default" or name in stored.get(section, {})
-        }
-        for section, settings in sections.items()
-    }
-
-
-def _comparable(config: Mapping) -> dict:
-    """What must not change when a run is continued; versions and threads may, and the name of the same data."""
-    kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "environment"}
-    for name in ("path", "origin", "reflow", "reflow_straightness"):  # names do not matter, contents do
-        kept.get("data", {}).pop(name, None)
-    # None of these touches the weights, or by rounding alone: a machine with less memory or no compiler may go on.
-    for name in ("checkpoint_seconds", "probe_share", "channels_last", "compile", "checkpoint"):
-        kept.get("training", {}).pop(name, None)
-    return kept
 
 
 def _train(

@@ -26,9 +26,9 @@ from advect.run.card import Sections, Setting
 from advect.training import Batches, DataRows, Trainer, TrainingConfig, generator_for
 from advect.transforms import Precision, empty_preprocess
 from advect.workflows.evaluate import finite
-from advect.workflows.prepare import EVALUATE
 from advect.workflows.request import choose_device, training_config
 from advect.workflows.settings import environment_settings, model_settings, solver_settings, training_settings
+from advect.workflows.streams import EVALUATE
 
 DEFAULT_METHOD = "nsf"
 WEIGHED_DRAWS = 4096

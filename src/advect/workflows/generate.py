@@ -20,8 +20,8 @@ from advect.training import generator_for
 from advect.typing import Solver
 from advect.workflows.autoguide import autoguided
 from advect.workflows.growth import mass_gain, with_mass
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.snapshots import needed_timeline
+from advect.workflows.streams import SAMPLE
 
 ROWS_AT_ONCE = 8192
 NOTABLE_NOISE = 1e-3  # of the data's standard deviation; the same as in the preflight

@@ -14,8 +14,9 @@ from advect.data import beside
 from advect.records import Table
 from advect.run import Artefact
 from advect.training import Snapshots, generator_for
-from advect.workflows.prepare import PAIR, Prepared
+from advect.workflows.prepare import Prepared
 from advect.workflows.snapshots import needed_timeline
+from advect.workflows.streams import PAIR
 
 ROWS = 512
 MASS = "relative_mass"

@@ -22,8 +22,8 @@ from advect.records import Estimate, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for, mix
 from advect.workflows.doubt import doubt
-from advect.workflows.prepare import EVALUATE
 from advect.workflows.score import Scored, coding_draws, default_draws, score
+from advect.workflows.streams import EVALUATE
 from advect.workflows.transport import preprocessing, scaled, to_latent
 
 LIKELIHOOD_ROWS = 500

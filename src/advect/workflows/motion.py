@@ -26,8 +26,8 @@ from advect.training import generator_for
 from advect.transforms.compose import members
 from advect.workflows.generate import condition_vectors
 from advect.workflows.held_out import flat_latent
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.snapshots import timeline_of
+from advect.workflows.streams import SAMPLE
 from advect.workflows.transport import preprocessing
 
 FRAMES = 41  # where none are asked for: steps of 1/40

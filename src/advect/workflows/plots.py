@@ -20,7 +20,7 @@ from advect.workflows.again import find_data
 from advect.workflows.density_map import density_on, refuse_unknown_density
 from advect.workflows.generate import condition_vectors, generate
 from advect.workflows.motion import refuse_a_jump, stops_of
-from advect.workflows.prepare import SAMPLE
+from advect.workflows.streams import SAMPLE
 
 FRAME_ROWS = 2000  # drawn to find where the mass is
 _REAL = 5  # stream below SAMPLE

@@ -27,7 +27,7 @@ from advect.transforms import Compose
 from advect.typing import Schedule
 from advect.workflows.generate import SolverChoice, condition_vectors
 from advect.workflows.motion import refuse_a_jump, visible
-from advect.workflows.prepare import SAMPLE
+from advect.workflows.streams import SAMPLE
 
 VIEWS = ("velocity", "score", "x1", "noise")
 PLACES = ("x1", "noise")  # the others are directions

@@ -15,7 +15,6 @@ from advect.data import (
     Split,
     blocks_of,
     check_table,
-    find_array,
     infer_schema,
     on_disk,
     read_table,
@@ -25,15 +24,13 @@ from advect.data import (
     split_rows,
     take_rows,
 )
-from advect.errors import ConfigError, DataError, unknown_name
+from advect.errors import ConfigError, DataError
 from advect.flows import EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
 from advect.training import (
     DataRows,
-    Drawing,
-    Fetching,
     Snapshots,
     TaughtRows,
     TrainingConfig,
@@ -43,15 +40,12 @@ from advect.training import (
 )
 from advect.transforms import Autoencoder, Bijection, Precision, fit_preprocess
 from advect.typing import Base, SetCoupling
+from advect.workflows.loop_rows import data_rows, needs_memory, training_rows, validation_rows, weights_of
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
 from advect.workflows.snapshots import Timed, make_snapshots, timed
+from advect.workflows.streams import FIT, PAIR, SOURCE
 from advect.workflows.teacher import Teacher, open_teacher
-
-# Streams of `generator_for` used outside the loop; the loop's own are below 10.
-FIT, SOURCE, SCORE, SAMPLE, EVALUATE, CALIBRATE, PAIR = 11, 12, 13, 14, 15, 16, 17
-TAUGHT = 19  # `probes` has 18
-
 
 TIMED_TOLERANCE = 1e-4  # of sampling through several times
 
@@ -118,7 +112,7 @@ def prepare(request: TrainRequest) -> Prepared:
     device = choose_device(request.device)
     table = set_aside(read_table(request.data, key=request.key), request.weights)
     if request.time_key is not None and on_disk(table) is not None:
-        raise _needs_memory("--time-key", "pairing one time with the next")
+        raise needs_memory("--time-key", "pairing one time with the next")
     times = None if request.time_key is None else _timed(table, request)
     table = table if times is None else times.table
     schema = infer_schema(table, condition=request.condition)
@@ -159,20 +153,16 @@ def prepare(request: TrainRequest) -> Prepared:
             remedy="Leave out pool and pool_uses, or raise the batch size.",
         )
     if on_disk(table) is not None and training.pool == 0:
-        raise _needs_memory("pool", "pairing the whole set")
+        raise needs_memory("pool", "pairing the whole set")
 
     def rows_of(indices: np.ndarray, flip: bool = False) -> DataRows:
         return data_rows(table, indices, codec, condition, preprocess, request, device, flip=flip)
 
     check_switches(built.core, built.objective, training)
     check_averages(training, validated=len(split.validation) > 0)
-    pictures = None
-    if stage is not None:
-        valid = _validation(rows_of(split.validation) if len(split.validation) else None)
-        pictures = (_training_rows(rows_of(split.train, flip=request.flip), request.weights), valid)
-        stand_in = {"draw": _first_of(coded.to(device)), "fetching": None}
-        train, validate = (None if p is None else replace(p, **stand_in) for p in pictures)
-        assert train is not None
+    pictures = None if stage is None else _rows_of_both(request, split, rows_of)
+    if pictures is not None:
+        train, validate = _stand_ins(pictures, coded.to(device))
     else:
         built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
     sections = resolved(request, table, schema, split, source_table, blueprint, training, device, times)
@@ -213,8 +203,23 @@ def _standing_in(stage: Autoencoder, rows: int, seed: int) -> Tensor:
     return torch.randn(min(rows, 512), *stage.source_shape, generator=generator_for(seed, FIT))
 
 
-def _first_of(codes: Tensor) -> Callable[[Tensor, Generator], Tensor]:
-    return lambda index, generator: codes[(index % len(codes)).to(codes.device)]
+def _stand_ins(pictures: tuple[DataRows, DataRows | None], codes: Tensor) -> tuple[DataRows, DataRows | None]:
+    """Rows of codes in the place of pictures, with the same conditions and weights."""
+
+    def draw(index: Tensor, generator: Generator) -> Tensor:
+        return codes[(index % len(codes)).to(codes.device)]
+
+    train, validate = pictures
+    own = {"draw": draw, "fetching": None}
+    return replace(train, **own), None if validate is None else replace(validate, **own)
+
+
+def _rows_of_both(
+    request: TrainRequest, split: Split, rows_of: Callable[..., DataRows]
+) -> tuple[DataRows, DataRows | None]:
+    """Training rows, and validation rows where there are some of any weight."""
+    train = training_rows(rows_of(split.train, flip=request.flip), request.weights)
+    return train, validation_rows(rows_of(split.validation) if len(split.validation) else None)
 
 
 def _refuse_single(split: Split, table: Table) -> None:
@@ -258,82 +263,14 @@ def _for_the_loop(
         validate = make_snapshots(times, split.validation, built, rows_of, **how)
         return built, train, replace(validate, couplings=train.couplings)
     points = source.points if isinstance(source, EmpiricalBase) else None
-    train = _training_rows(rows_of(split.train, flip=request.flip), request.weights)
+    train, validate = _rows_of_both(request, split, rows_of)
     coupling = built.coupling
     if isinstance(coupling, SetCoupling) and train.fetching is not None:
-        raise _needs_memory("coupling", "a plan to all rows of the data set")
+        raise needs_memory("coupling", "a plan to all rows of the data set")
     if coupling is not None:
         generator = generator_for(request.seed, PAIR)
         coupling = coupling.prepare(points, latent, condition=train.condition, generator=generator)
-    return (
-        replace(built, coupling=coupling),
-        train,
-        _validation(rows_of(split.validation) if len(split.validation) else None),
-    )
-
-
-def _needs_memory(where: str, what: str) -> ConfigError:
-    """The refusal of what looks at all rows at once, of a set that stays on disk."""
-    return ConfigError(
-        f"{what} needs all of them in memory, and the rows of this set stay on disk",
-        where=where,
-        remedy="Pair within batches, or train on a part of the rows.",
-    )
-
-
-def data_rows(
-    table: Table,
-    rows: np.ndarray,
-    codec: Codec,
-    condition: ConditionCodec | None,
-    preprocess: Bijection,
-    request: TrainRequest,
-    device: torch.device,
-    *,
-    flip: bool = False,
-) -> DataRows:
-    """Rows of a table as the loop wants them: in latent coordinates, with conditions and weights beside them.
-
-    Where coding draws nothing (no discrete column, no gap) the latent rows are computed once. Rows on disk are fetched
-    as they are drawn.
-    """
-    chosen = take_rows(table, rows)
-    columns, bare = on_disk(chosen), replace(chosen, sides={})
-
-    def coded(some: Table) -> Drawing:
-        prepared = codec.prepare(some, dtype=torch.float64)
-
-        @torch.no_grad()
-        def draw(index: Tensor, generator: Generator) -> Tensor:
-            values = prepared.draw(index, generator).values
-            values = mirrored(values, generator) if flip else values
-            return preprocess.encode(values, log_det=False).value.float().to(device)
-
-        return draw
-
-    def fetch(index: Tensor) -> Drawing:
-        return coded(take_rows(bare, index.numpy(force=True)))
-
-    if columns is not None:
-        draw = lambda index, generator: fetch(index)(torch.arange(len(index)), generator)  # noqa: E731
-    else:
-        draw = coded(chosen)
-    if columns is None and codec.exact and not flip:
-        everything = draw(torch.arange(len(rows)), generator_for(request.seed, FIT))
-        draw = lambda index, generator: everything[index.to(everything.device)]  # noqa: E731
-    return DataRows(
-        draw=draw,
-        num_rows=len(rows),
-        condition=None if condition is None else condition.encode(chosen).float().to(device),
-        weight=_weights(chosen, request.weights, device),
-        fetching=None if columns is None else Fetching(fetch, columns.rows.at_once, columns.rows.workers),
-    )
-
-
-def mirrored(pictures: Tensor, generator: Generator) -> Tensor:
-    """Pictures ``(batch, channels, height, width)``, each mirrored left to right with probability one half."""
-    turn = torch.rand(len(pictures), generator=generator, device=generator.device) < 0.5
-    return torch.where(turn.to(pictures.device)[:, None, None, None], pictures.flip(-1), pictures)
+    return replace(built, coupling=coupling), train, validate
 
 
 def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tensor]:
@@ -369,45 +306,10 @@ def _source(table: Table, codec: Codec, preprocess: Bijection, seed: int) -> Bas
         return EmpiricalBase(preprocess.encode(coded.values, log_det=False).value.float())
 
 
-def _validation(rows: DataRows | None) -> DataRows | None:
-    """Validation rows, or None where all of them have weight zero: their loss would say nothing."""
-    return rows if rows is not None and _has_weight(rows) else None
-
-
-def _training_rows(rows: DataRows, name: str | None) -> DataRows:
-    """Training rows, unless all of them have weight zero."""
-    if not _has_weight(rows):
-        raise DataError("all training rows have weight zero", where=f"column {name!r}")
-    return rows
-
-
-def _has_weight(rows: DataRows) -> bool:
-    return rows.weight is None or float(rows.weight.sum()) > 0
-
-
-def _weights(table: Table, name: str | None, device: torch.device) -> Tensor | None:
-    if name is None:
-        return None
-    found = find_array(table, name)
-    if found is None:
-        raise unknown_name("column", name, [*table.names, *table.sides], where="--weights")
-    try:
-        weight = torch.as_tensor(np.asarray(found, dtype=np.float64), dtype=torch.float32, device=device)
-    except (TypeError, ValueError) as error:
-        raise DataError("weights must be numbers", where=f"{table.origin}, column {name!r}") from error
-    if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-        raise DataError(
-            "weights must be finite and not negative",
-            where=f"{table.origin}, column {name!r}",
-            remedy="Mend these rows, or name another column; a row of weight 0 takes no part.",
-        )
-    return weight
-
-
 def _timed(table: Table, request: TrainRequest) -> Timed:
     assert request.time_key is not None
     found = timed(table, request.time_key, request.leave_out)
-    weight = _weights(found.table, request.weights, torch.device("cpu"))
+    weight = weights_of(found.table, request.weights, torch.device("cpu"))
     return found if weight is None else replace(found, weight=weight.double().numpy())
 
 

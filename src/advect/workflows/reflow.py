@@ -14,7 +14,8 @@ from advect.run import RunFolder, read_tensors, write_tensors
 from advect.training import ALONE, TaughtRows, Workers, generator_for
 from advect.transforms import Compose
 from advect.workflows.listen import Listener
-from advect.workflows.prepare import TAUGHT, Prepared
+from advect.workflows.prepare import Prepared
+from advect.workflows.streams import TAUGHT
 from advect.workflows.teacher import WHERE
 
 PAIRS = "pairs.safetensors"

@@ -35,11 +35,11 @@ from advect.workflows.density_map import density_around
 from advect.workflows.generate import generate
 from advect.workflows.pairing import pairing_costs
 from advect.workflows.picture_figures import nearest_pictures
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.probes import FIGURES, Figure
 from advect.workflows.regression_gap import regression_line
 from advect.workflows.shown_motion import pixel_bounds, shown_motion
 from advect.workflows.snapshots import of_last_time, timeline_of
+from advect.workflows.streams import SAMPLE
 
 SHOWN_ROWS, SHOWN_PICTURES = 1000, 64
 

@@ -28,7 +28,7 @@ from advect.flows import EmpiricalBase
 from advect.records import Estimate, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
-from advect.workflows.prepare import SCORE
+from advect.workflows.streams import SCORE
 
 DEFAULT_IMPORTANCE_SAMPLES = 4
 # Where the model itself draws: a pass is cheap there, and the bound is loose without many.

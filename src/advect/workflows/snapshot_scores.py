@@ -16,7 +16,7 @@ from advect.records import Table
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.held_out import flat_latent
-from advect.workflows.prepare import EVALUATE
+from advect.workflows.streams import EVALUATE
 from advect.workflows.weighted import kept, weights_of
 
 _STREAM = 5  # below EVALUATE

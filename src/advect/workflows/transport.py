@@ -16,7 +16,7 @@ from advect.training import generator_for
 from advect.transforms import Compose
 from advect.typing import Bijection
 from advect.workflows.generate import latent_table
-from advect.workflows.prepare import SCORE
+from advect.workflows.streams import SCORE
 
 DIRECTIONS = ("source", "target")
 

@@ -27,8 +27,8 @@ from advect.records import Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.growth import growth_rate
-from advect.workflows.prepare import SCORE
 from advect.workflows.snapshots import needed_timeline
+from advect.workflows.streams import SCORE
 from advect.workflows.transport import preprocessing
 
 LOADINGS = "PCs"

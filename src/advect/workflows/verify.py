@@ -20,7 +20,7 @@ from advect.training import generator_for
 from advect.workflows.again import find_data
 from advect.workflows.held_out import flat_latent
 from advect.workflows.open import blueprint_from, open_run
-from advect.workflows.prepare import EVALUATE
+from advect.workflows.streams import EVALUATE
 
 DATA_ROWS = 20_000
 

@@ -29,7 +29,7 @@ from advect.workflows.comparison.request import CompareRequest
 from advect.workflows.evaluate import MAX_ROWS
 from advect.workflows.held_out import flat_latent
 from advect.workflows.origin import fingerprint
-from advect.workflows.prepare import EVALUATE
+from advect.workflows.streams import EVALUATE
 
 MEASURE = "sliced Wasserstein-2"
 REFERENCE_ROWS = 20_000

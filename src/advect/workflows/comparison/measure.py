@@ -25,8 +25,8 @@ from advect.workflows.comparison.ground import Ground, Yardstick, classes_of, la
 from advect.workflows.evaluate import evaluate_rows, finite
 from advect.workflows.generate import Generated, SolverChoice, generate
 from advect.workflows.held_out import held_out_scores
-from advect.workflows.prepare import EVALUATE
 from advect.workflows.report import write_run_report
+from advect.workflows.streams import EVALUATE
 
 COMPARISON = "comparison.json"
 EVALUATIONS = (2, 4, 8, 16, 32, 64)

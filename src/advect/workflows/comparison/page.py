@@ -21,9 +21,9 @@ from advect.workflows.comparison.request import CompareRequest
 from advect.workflows.comparison.rows import DoneRun
 from advect.workflows.generate import generate
 from advect.workflows.open import open_run
-from advect.workflows.prepare import SAMPLE
 from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS
 from advect.workflows.shown_motion import pixel_bounds, shown_motion
+from advect.workflows.streams import SAMPLE
 
 
 def write_page(
