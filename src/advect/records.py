@@ -5,7 +5,6 @@
 A record never grows with a flag: a field that does not apply is None. Shapes are written as ``(batch, *event)``.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import IntEnum
@@ -391,43 +390,3 @@ class Metric:
     ceiling: float | None = None
     better: str = "lower"
     unit: str = ""
-
-
-@dataclass(frozen=True)
-class Window:
-    """Some rows of a tensor that is held in parts.
-
-    Attributes:
-        first: The first of them.
-        rows: How many; 0 where there are fewer rows than parts.
-        whole: Rows of the whole tensor.
-    """
-
-    first: int
-    rows: int
-    whole: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One line of life from a running training, sent to a `Sink`.
-
-    Attributes:
-        step: Steps done.
-        steps: Steps in all.
-        loss: Mean training loss since the last line.
-        rate: Steps per second.
-        seconds_left: Estimated time left.
-        shares: Where the time went: phase name to fraction.
-        rows_per_second: Rows trained on, by all processes together.
-        processes: The shares of each of several processes.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    rate: float
-    seconds_left: float
-    shares: Mapping[str, float] = field(default_factory=dict)
-    rows_per_second: float = math.nan
-    processes: tuple[Mapping[str, float], ...] = ()

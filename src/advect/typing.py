@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Progress, Regression, Solution, Window
+from advect.progress import Progress, Window
+from advect.records import Batch, Bridge, Drawn, Mapped, Pairs, Regression, Solution
 
 Rows = Float[Tensor, "batch *event"]
 Times = Float[Tensor, " batch"]

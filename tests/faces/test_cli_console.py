@@ -17,7 +17,8 @@ from advect.cli.console import duration, say, say_error, show_json, show_pairs, 
 from advect.cli.listener import TerminalListener, progress_line
 from advect.cli.options import seconds
 from advect.errors import ConfigError
-from advect.records import Progress, Table
+from advect.progress import Progress
+from advect.records import Table
 
 
 @pytest.mark.parametrize(

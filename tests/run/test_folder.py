@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from advect.errors import AdvectError, RunFolderError
 from advect.files import atomic_path, write_text
-from advect.records import Progress
+from advect.progress import Progress
 from advect.run import (
     CHECKPOINT,
     CONFIG,

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 
 from advect.errors import RunFolderError
 from advect.files import WriteError
-from advect.records import Window
+from advect.progress import Window
 from advect.run import LAST_SET, RunFolder, SetWriter, read_checkpoint, remove_sets, standing_of
 from advect.training import ALONE, Workers
 from tests.training.test_workers import environment

@@ -6,7 +6,7 @@ from typing import Any
 
 from advect.api.fitting import OnProgress, with_given
 from advect.data import read_table
-from advect.records import Progress
+from advect.progress import Progress
 from advect.workflows.compare import Comparison
 from advect.workflows.compare import compare as run_comparison
 from advect.workflows.comparison.request import DEFAULT_SEEDS, CompareRequest

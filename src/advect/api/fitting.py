@@ -13,7 +13,8 @@ from advect.api.model import Model, refuse_other_length, several
 from advect.data import read_table
 from advect.errors import ConfigError, RunFolderError
 from advect.methods import Parts
-from advect.records import Progress, Table
+from advect.progress import Progress
+from advect.records import Table
 from advect.workflows.autoencoding import autoencoding, split_off
 from advect.workflows.fit import train
 from advect.workflows.fit_density import DEFAULT_METHOD, DensityRequest, fit_density

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from advect.cli.console import duration, is_terminal, say, width
 
 if TYPE_CHECKING:
-    from advect.records import Finding, Progress
+    from advect.progress import Progress
+    from advect.records import Finding
     from advect.workflows.preflight import Preflight
 
 SHOWN_PROCESSES = 4

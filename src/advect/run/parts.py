@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from advect.errors import RunFolderError
-from advect.records import Window
+from advect.progress import Window
 
 ROWS_KEY = "DCP_SHARDING_INFO"
 """In the header of a file, the name under which torch.distributed.checkpoint keeps where each tensor begins."""

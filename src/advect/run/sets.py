@@ -26,7 +26,7 @@ from torch import Tensor
 
 from advect.errors import RunFolderError
 from advect.files import atomic_path, write_text
-from advect.records import Window
+from advect.progress import Window
 from advect.run.folder import LAST_SET, RunFolder
 from advect.run.parts import ROWS_KEY, Wanted, damaged, read_parts
 from advect.training import Workers

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from advect.errors import RunFolderError
 from advect.files import write_text
-from advect.records import Progress
+from advect.progress import Progress
 from advect.run.folder import CHECKPOINT, LAST_SET, METRICS, RunFolder
 from advect.run.parts import Wanted
 from advect.run.sets import read_last_set

@@ -2,7 +2,7 @@
 
 import time
 
-from advect.records import Progress
+from advect.progress import Progress
 from advect.training.state import TrainingState
 
 

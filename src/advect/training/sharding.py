@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from advect.errors import ConfigError
-from advect.records import Window
+from advect.progress import Window
 from advect.training.config import TrainingConfig
 from advect.training.workers import Workers
 from advect.typing import DrawingObjective, Objective

@@ -20,7 +20,8 @@ from advect.evaluation import importance_diagnostics, importance_draws
 from advect.flows import Flow
 from advect.methods import Blueprint, build, full_flow, get_method, resolve_blueprint
 from advect.objectives import ReverseKL
-from advect.records import Column, Progress, Schema
+from advect.progress import Progress
+from advect.records import Column, Schema
 from advect.run import Artefact, MemorySink, values
 from advect.run.card import Sections, Setting
 from advect.training import Batches, DataRows, Trainer, TrainingConfig, generator_for

@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from advect.records import Progress
+from advect.progress import Progress
 from advect.workflows.preflight import Preflight
 
 

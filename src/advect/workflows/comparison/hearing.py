@@ -1,6 +1,6 @@
 """What a comparison passes on from its many trainings: each note once, no preflight of every single one."""
 
-from advect.records import Progress
+from advect.progress import Progress
 from advect.workflows.listen import Listener
 from advect.workflows.preflight import Preflight
 
