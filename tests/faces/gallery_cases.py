@@ -97,7 +97,7 @@ FILES = [
     Case("empty file", "train empty.csv", "empty.csv", "with rows in it", text("empty.csv", "")),
     Case("header only", "train head.csv", "head.csv", "with rows in it", text("head.csv", "a,b\n")),
     Case("one row", "train one.csv", "one.csv", "at least 2 rows", text("one.csv", "a,b\n1.5,2.5\n")),
-    Case("two rows", "train two.csv", "two.csv", "at least 3 rows", text("two.csv", "a,b\n1.5,2.5\n2.5,1\n")),
+    Case("two rows", "train two.csv", "two.csv", "at least 4 rows", text("two.csv", "a,b\n1.5,2.5\n2.5,1\n")),
     Case("infinity in an array", "train a.npy", "row 17", "column 'x2'", array("a.npy", with_value(np.inf))),
     Case("minus infinity", "train a.npy", "row 17", "column 'x2'", array("a.npy", with_value(-np.inf))),
     Case("NaN in an array", "train a.npy", "row 17", "column 'x2'", array("a.npy", with_value(np.nan))),

@@ -18,9 +18,9 @@ def runs(tmp_path_factory) -> Path:
     for name, data, more in (
         ("run", folder / "houses.csv", {}),
         ("conditional", folder / "houses.csv", {"condition": ("place",)}),
-        ("strong", "moons", {}),
+        ("strong", "moons", {"steps": 300}),
         ("weak", "moons", {"network": "mlp-1x4", "steps": 10}),
-        ("vp", "moons", {"method": "vp"}),
+        ("vp", "moons", {"method": "vp", "steps": 300}),
         ("paired", "moons", {"method": "ot-cfm"}),
     ):
         settings = {"method": "i-cfm", "network": "mlp-1x8", "steps": 30} | more
@@ -42,7 +42,7 @@ def test_a_missing_column_is_filled_and_the_given_one_stays(name, here, capsys):
     head, rows = table(here / "new.csv")
     assert head == ["x0", "x1"]
     assert [float(row[0]) for row in rows] == [0.5] * 4 + [-1.25] * 4 + [2.0] * 4
-    assert len({row[1] for row in rows}) == 12
+    assert len({row[1] for row in rows}) >= 10  # what lies beyond the bounds of the data ends on them
 
 
 def test_every_kind_of_column_is_completed_and_comes_back_without_gaps(here, capsys):
@@ -134,7 +134,8 @@ def test_guidance_by_a_weaker_run_and_by_the_condition_only_in_an_interval(here,
         none, _ = drawn(f"{guided} --guidance 0{tail}", here, capsys)
         whole, twice = drawn(f"{guided} --guidance 2{tail}", here, capsys)
         part, _ = drawn(f"{guided} --guidance 2 --guidance-interval 0.85 1{tail}", here, capsys)
-        assert (none == alone).all()
+        # The plain network is asked by a pass without a graph, which rounds otherwise.
+        np.testing.assert_allclose(none, alone, atol=1e-4)
         assert (spent, twice) == (10, 20)
         moved = [np.abs(values - alone).mean() for values in (part, whole)]
         assert 0 < moved[0] < moved[1]

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from advect.cli.interrupt import stop_on_signals
 from tests.faces.made_runs import advect, houses
 
-STEPS = 700
+STEPS = 2000
 TRAIN = f"train houses.csv --steps {STEPS} --network mlp-1x8 --set checkpoint_seconds=0.2 --set validation_every=50"
 PATIENCE = 90.0
 

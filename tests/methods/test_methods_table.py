@@ -447,7 +447,7 @@ def test_every_prediction_starts_at_the_gaussian_fit_and_trains(name, predict):
 def test_predictions_that_a_path_cannot_have_are_refused():
     with pytest.raises(ConfigError, match="adds noise of its own"):
         build(blueprint("i-cfm", options={"sigma": 0.1, "predict": "x1"}))
-    with pytest.raises(ConfigError, match="score of other rows is not known"):
+    with pytest.raises(ConfigError, match="no other score is known"):
         build(blueprint("i-cfm", options={"predict": "score"}), source=EmpiricalBase(gaussian_rows(40, (2,))))
     with pytest.raises(UnknownNameError, match="Did you mean 'noise'"):
         blueprint("vp", options={"predict": "noize"})

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.training.test_workers import assert_near, environment
 from tests.workflows.tiny import moons
 
 TOLERANCE = 1e-5  # of losses near 1: 1e-7 for each of 60 steps; one block gathered too early costs 1e-4 and more
-STEPS, LAUNCHER = 60, ["torchrun", "--standalone", "--nproc-per-node", "2"]
+STEPS, LAUNCHER = 60, [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SCRIPT = """
 import sys
 from pathlib import Path

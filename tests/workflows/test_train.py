@@ -400,8 +400,8 @@ def test_history_and_progress_reach_their_listeners(tmp_path):
     assert ear.plans[0].steps == 40
 
 
-def test_two_rows_are_enough():
-    result = run(np.array([[0.0, 1.0], [2.0, -1.0]]), steps=3)
+def test_four_rows_are_enough():
+    result = run(np.array([[0.0, 1.0], [2.0, -1.0], [1.0, 0.5], [0.5, 0.0]]), steps=3)
     assert generate(result.artefact, 4).failed == 0
 
 

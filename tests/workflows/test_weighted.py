@@ -34,7 +34,7 @@ def share(rows):
 
 @pytest.fixture(scope="module")
 def weighted():
-    return run(table(), weights="w", steps=400, training={"learning_rate": 3e-3}, evaluate=True)
+    return run(table(), weights="w", steps=1000, training={"learning_rate": 3e-3}, evaluate=True)
 
 
 def test_rows_are_kept_as_they_weigh(weighted):

@@ -228,7 +228,7 @@ def _refuse_single(split: Split, table: Table) -> None:
         raise DataError(
             f"of {table.num_rows} rows {held} {'is' if held == 1 else 'are'} held out, which leaves one to train on",
             where=table.origin,
-            remedy="Give at least 3 rows, and far more for a model that says anything.",
+            remedy="Give at least 4 rows, and far more for a model that says anything.",
         )
 
 

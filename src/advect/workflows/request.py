@@ -233,14 +233,15 @@ _KINDS: dict[type, tuple[tuple[type, ...], str]] = {
 
 
 def _of_kind(name: str, value: Any, default: Any) -> Any:
-    """The value if it is of the kind of the default; a list counts as a tuple, a number as a list of one
-    where a list is wanted, a whole number as a number.
+    """The value if it is of the kind of the default; a list counts as a tuple, a number as a list of one where a list
+    of any length is wanted, a whole number as a number.
 
     Raises:
         ConfigError: It is of another kind.
     """
     if isinstance(default, tuple):
-        value = (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        if not default and isinstance(value, int | float) and not isinstance(value, bool):
+            value = (value,)
         if not isinstance(value, tuple | list) or not all(isinstance(v, int | float) for v in value):
             raise ConfigError(f"{name} must be a list of numbers, not {value!r}", where=name)
         return tuple(value)
