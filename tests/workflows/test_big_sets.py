@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from advect.data import mapped, read_table
+from advect.data import infer_schema, mapped, read_table, split_rows, take_rows
 from advect.errors import ConfigError, DataError
 from advect.run import MODEL, read_tensors
 from advect.training.ahead import BatchesAhead
 from advect.training.blocks import Blocks
 from advect.workflows.again import evaluate_run, report_run
 from advect.workflows.open import open_run
+from advect.workflows.picture_features import pixels, run_features
 from advect.workflows.prepare import prepare
 from advect.workflows.score import score
 from advect.workflows.trainer import MemorySink, make_trainer
@@ -115,6 +116,21 @@ def test_pictures_decoded_while_training_are_those_in_memory(tmp_path, monkeypat
         weights.append(run(path, **more).artefact.flow.state_dict())
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
+
+
+def test_features_are_of_as_many_pictures_as_can_be_held(tmp_path, monkeypatch):
+    """All 48 pictures for training hold 48 × 108 numbers, and 30 × 108 may be in memory at once."""
+    on_disk(monkeypatch)
+    monkeypatch.setattr("advect.data.stored.HELD_VALUES", 30 * 108)
+    monkeypatch.setattr("advect.data.stored.SAMPLE_VALUES", 25 * 108)
+    table = read_table(save_pictures(tmp_path), key=None)
+    split = split_rows(table.num_rows, seed=0)
+    with pytest.raises(DataError, match="in memory at once"):
+        pixels(take_rows(table, split.train))
+    schema = infer_schema(table, condition=("label",))
+    found = run_features(table, split, schema, seed=0)
+    assert found.card["classes"] == ["0", "1"]
+    assert found(take_rows(table, split.test)).shape == (len(split.test), 64)
 
 
 def test_a_damaged_picture_ends_no_run_and_the_run_goes_on_as_it_would_have(tmp_path, monkeypatch):

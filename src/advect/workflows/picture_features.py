@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advect.data import Split, find_array, take_rows
+from advect.data import Split, find_array, sample_rows, take_rows
 from advect.data.kinds import stack_numbers
 from advect.errors import ConfigError, DataError, RunFolderError
 from advect.networks import PictureClassifier
@@ -195,7 +195,7 @@ def trained_features(table: Table, split: Split, label: str, *, seed: int = 0, s
         seed: Of the weights and of the order of the rows.
         steps: Optimiser steps of `BATCH` pictures.
     """
-    parts = {name: take_rows(table, getattr(split, name)) for name in ("train", "validation", "test")}
+    parts = {name: _held(table, getattr(split, name), seed) for name in ("train", "validation", "test")}
     classes = _classes(_labels(parts["train"], label))
     network = _Scaled(tuple(table.event_shape), len(classes), seed).fit(pixels(parts["train"]))
 
@@ -222,6 +222,11 @@ def trained_features(table: Table, split: Split, label: str, *, seed: int = 0, s
     if held is not None:
         card |= {"accuracy": _accuracy(network, held), "held_out_rows": held.num_rows}
     return _features(network, card)
+
+
+def _held(table: Table, rows: np.ndarray, seed: int) -> Table:
+    """These rows; of a set on disk no more than can be looked at together."""
+    return sample_rows(take_rows(table, rows), generator_for(seed, _CLASSIFIER, 1))
 
 
 def _labels(table: Table, label: str) -> np.ndarray:
@@ -309,7 +314,7 @@ def run_features(
     """
     if folder is not None and folder.file(FEATURES_FILE).exists():
         return kept_features(folder.file(FEATURES_FILE), table.event_shape)
-    train = take_rows(table, split.train)
+    train = _held(table, split.train, seed)
     label = label_of(train, schema) if len(split.train) >= FEWEST_ROWS else None
     found = random_features(train) if label is None else trained_features(table, split, label, seed=seed)
     if folder is not None and os.access(folder.path, os.W_OK):  # of a run that is only read they are made every time
