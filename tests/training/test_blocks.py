@@ -144,6 +144,22 @@ def test_pairings_are_made_by_the_worker_and_ahead_where_a_processor_is_free(mon
     assert blocks.step_seconds(1.0) == (1.0 if free else 1.0 + slow)
 
 
+@pytest.mark.parametrize("coupling", [Independent(), Assignment()])
+def test_paths_are_drawn_from_by_the_thread_of_the_loop(coupling):
+    """Forward derivatives, which a path may take, have one level for all threads."""
+    threads = set()
+
+    def draw(batch, generator):
+        threads.add(threading.current_thread())
+        return Drawn(Bridge(t=torch.rand(len(batch.x1), generator=generator), x=batch.x1, velocity=batch.x1))
+
+    blocks = in_blocks(batches(coupling), 0, 1000, draw)
+    assert isinstance(blocks, Blocks)
+    for step in range(3 * MOST_PAIRED):
+        assert drawn(blocks, step).drawn is not None
+    assert threads == {threading.current_thread()}
+
+
 def test_rows_that_cannot_be_paired_are_told_at_their_step():
     x1 = X1.clone()
     x1[9, 1] = torch.nan

@@ -5,8 +5,10 @@ its order, its times, its points. `Blocks` makes these calls once for many steps
 on the seed and its number alone, so a run continued in its middle draws it again.
 
 Couplings that look at rows see those of one batch, as ever; one that does not look pairs the block in one go. Looking
-takes time and leaves Python's lock to the loop, so such blocks are made by a worker thread (always by it, as a library
-may round differently under another number of threads), and ahead where a processor is free for it.
+takes time and leaves Python's lock to the loop, so the rows of such blocks are paired by a worker thread (always by it,
+as a library may round differently under another number of threads), and ahead where a processor is free for it. Paths
+are always drawn from by the loop's own thread: one of a user's own may take forward derivatives, of which torch has one
+level for all threads.
 """
 
 import math
@@ -36,7 +38,7 @@ Draw = Callable[[Batch, Generator], Drawn | Regression | None]
 
 @dataclass(frozen=True)
 class _Block:
-    """The batches of a block, what the coupling said of each, and the seconds that they took.
+    """The batches of a block, what the coupling said of each, the seconds that they took, and the generator after them.
 
     Where the rows of a step could not be paired, there are batches for the steps before it, and the error.
     """
@@ -46,6 +48,7 @@ class _Block:
     reports: list[dict[str, float]]
     error: AdvectError | None
     seconds: float
+    generator: Generator
 
 
 class Blocks:
@@ -93,13 +96,13 @@ class Blocks:
 
     def _found(self, number: int) -> _Block:
         if self._worker is None:
-            return self._made(number)
+            return self._with_draws(self._made(number))
         found = self._coming.pop(number, None) or self._worker.submit(self._made, number)
         self._coming.clear()
         block = found.result()
         if (number + 1) * self.size < self.steps and _processor_is_free():
             self._coming[number + 1] = self._worker.submit(self._made, number + 1)
-        return block
+        return self._with_draws(block)
 
     @torch.no_grad()
     def _made(self, number: int) -> _Block:
@@ -110,11 +113,18 @@ class Blocks:
         generator = drawn.generator
         batch = self.batches.around(drawn.index, drawn.x1, generator)
         parts, reports, error = self._paired(batch, generator)
-        if self._draw is not None and parts:
-            whole = joined(parts)
-            whole = replace(whole, drawn=self._draw(whole, generator))
-            parts = parts_of(whole, [len(part.x1) for part in parts])
-        return _Block(number, parts, reports, error, time.perf_counter() - started)
+        return _Block(number, parts, reports, error, time.perf_counter() - started, generator)
+
+    @torch.no_grad()
+    def _with_draws(self, block: _Block) -> _Block:
+        """The block with all that is random about its losses."""
+        if self._draw is None or not block.batches:
+            return block
+        started = time.perf_counter()
+        whole = joined(block.batches)
+        whole = replace(whole, drawn=self._draw(whole, block.generator))
+        parts = parts_of(whole, [len(part.x1) for part in block.batches])
+        return replace(block, batches=parts, seconds=block.seconds + time.perf_counter() - started)
 
     def _paired(
         self, batch: Batch, generator: Generator
