@@ -156,3 +156,15 @@ def test_a_decoder_that_dies_over_one_picture_leaves_it_out(tmp_path, low, monke
     fresh = read_table(tmp_path)
     np.testing.assert_array_equal(rows_of(take_rows(fresh, np.array([4]))), expected)
     assert "its decoder failed" in on_disk(fresh).rows.notes()[0]
+
+
+def test_a_tar_header_that_claims_a_name_of_exabytes_takes_no_memory(tmp_path):
+    """The length of a long name is a number in the header, and room for it would be taken before it is read."""
+    for number, size in enumerate((1 << 40, 1 << 62, (1 << 63) + 512)):
+        header = tarfile.TarInfo("././@LongLink")
+        header.type, header.size = tarfile.GNUTYPE_LONGNAME, size
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "a.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+        with pytest.raises(DataError, match=r"a\.tar"):
+            read_table(str(place / "a.tar"))

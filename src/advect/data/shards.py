@@ -5,6 +5,7 @@ The convention is that of WebDataset: members of one key (the name up to the fir
 of it, and is read from there; nothing is extracted.
 """
 
+import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,11 +60,24 @@ def read_members(shards: Sequence[Path], endings: Sequence[str]) -> tuple[list[M
     return pictures, classes
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which no read asks for more than it holds: headers may claim names of any length, and room for them
+    would be taken before the file turns out to be shorter."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._length = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._length - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 def _members(shard: Path, endings: tuple[str, ...]) -> Iterator[tuple[Member, bytes | None]]:
     """Pictures and the text of classes; whatever else is in the file is passed over."""
     size = shard.stat().st_size
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with _Bounded(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else all of them are kept until the end
                 base = info.name.rpartition("/")[2].lower()
@@ -74,7 +88,7 @@ def _members(shard: Path, endings: tuple[str, ...]) -> Iterator[tuple[Member, by
                 stream = archive.extractfile(info) if base.endswith(_CLASS) else None
                 text = None if stream is None else stream.read(_LONGEST_CLASS + 1)
                 yield Member(str(shard), info.offset_data, info.size, info.name), text
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
