@@ -64,7 +64,8 @@ class SolverChoice:
         """
         flow: Any = artefact.flow
         if self.weak is not None:
-            flow = autoguided(artefact, self.weak, self.guidance, self.guidance_interval)
+            guided = autoguided(artefact, self.weak, self.guidance, self.guidance_interval)
+            flow = guided if self.guidance else flow  # of weight 0 it is the model itself, to the bit
         elif self.guidance:
             if artefact.condition is None:
                 raise ConfigError(
