@@ -22,9 +22,6 @@ EXPECTED = "expected.json"
 DRAWN = 4
 # Weights are float32, solvers adaptive at 1e-5, and another version of torch may sum in another order.
 RTOL, ATOL = 1e-3, 1e-3
-# What a run draws after it is continued may change with a version (the changelog tells it): of 30 steps of which the
-# last are drawn anew, samples end within 0.002 of before. Without the checkpoint they are 0.025 off.
-CONTINUED = 5.0
 
 
 def folders() -> list[Path]:
@@ -61,20 +58,19 @@ def differences(folder: Path) -> list[str]:
         if "continue" in then:
             jobs.inside(lambda: jobs.train_again(then["continue"]), copy)
         now = said(copy, then["rows"], then["at"])
-    slack = CONTINUED if "continue" in then else 1.0
-    return [f"{name} differs" for name, old in then["said"].items() if not _close(old, now.get(name), slack)]
+    return [f"{name} differs" for name, old in then["said"].items() if not _close(old, now.get(name))]
 
 
-def _close(then: Any, now: Any, slack: float) -> bool:
+def _close(then: Any, now: Any) -> bool:
     """Equal, numbers up to rounding; a draw in float32 is as exact as the numbers of its column are large."""
     if isinstance(then, dict) and isinstance(now, dict):
-        return then.keys() == now.keys() and all(_close(then[name], now[name], slack) for name in then)
+        return then.keys() == now.keys() and all(_close(then[name], now[name]) for name in then)
     if isinstance(then, list) and isinstance(now, list):
         numbers = all(isinstance(value, int | float) for value in [*then, *now])
         if numbers and len(then) == len(now):
             size = max((abs(value) for value in then), default=0.0)
-            return bool(np.allclose(then, now, rtol=slack * RTOL, atol=slack * ATOL * max(size, 1.0), equal_nan=True))
-        return len(then) == len(now) and all(_close(*pair, slack) for pair in zip(then, now, strict=True))
+            return bool(np.allclose(then, now, rtol=RTOL, atol=ATOL * max(size, 1.0), equal_nan=True))
+        return len(then) == len(now) and all(_close(*pair) for pair in zip(then, now, strict=True))
     return then == now
 
 

@@ -60,19 +60,25 @@ class Blocks:
         seed: Of the rows and of what is drawn beside them.
         steps: Steps of the training: no block is begun for those after the last.
         draw: What is drawn besides, row by row, for all rows of a block.
+        ahead: Whether couplings that look at rows pair all steps of a block when it is made, and not each at its step.
     """
 
-    def __init__(self, batches: Batches, size: int, seed: int, steps: int, draw: Draw | None = None) -> None:
+    def __init__(
+        self, batches: Batches, size: int, seed: int, steps: int, draw: Draw | None = None, *, ahead: bool = True
+    ) -> None:
         self.batches, self.size, self.seed, self.steps, self._draw = batches, size, seed, steps, draw
         self._rows = Draws(batches, self._plan, math.ceil(steps / size), size * batches.batch_size)
         self._blind = batches.coupling is None or getattr(batches.coupling, "blind", False)
+        self._paired_late = not ahead and not self._blind
         self._held: _Block | None = None
-        self._worker = None if self._blind else ThreadPoolExecutor(1, thread_name_prefix="advect-blocks")
+        self._worker = (
+            None if self._blind or self._paired_late else ThreadPoolExecutor(1, thread_name_prefix="advect-blocks")
+        )
         self._coming: dict[int, Future[_Block]] = {}
         self.report: dict[str, float] = {}
 
     def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
-        """The paired rows of a step; ``generator`` is not used, as a block has its own."""
+        """The paired rows of a step; ``generator`` pairs where that is done late, else a block has its own."""
         number, place = divmod(step, self.size)
         if self._held is None or self._held.number != number:
             with phase("coupling" if not self._blind else WAITING if self._rows.ahead else "data"):
@@ -81,8 +87,11 @@ class Blocks:
             if place >= len(self._held.reports):
                 assert self._held.error is not None
                 raise self._held.error
-            self.report = self._held.reports[place]
-            return self._held.batches[place]
+            batch, self.report = self._held.batches[place], self._held.reports[place]
+        if self._paired_late:
+            batch = self.batches.pair(batch, generator, phase)
+            self.report = self.batches.report
+        return batch
 
     def step_seconds(self, seconds: float) -> float:
         """Seconds per step of a loop whose own part takes ``seconds``."""
@@ -131,6 +140,8 @@ class Blocks:
     ) -> tuple[list[Batch], list[dict[str, float]], AdvectError | None]:
         """The batch of each step, what the coupling said of it, and why there are no more of them."""
         sizes = [self.batches.batch_size] * self.size
+        if self._paired_late:
+            return parts_of(batch, sizes), [{}] * self.size, None
         if self._blind:
             parts = parts_of(self.batches.pair(batch, generator), sizes)
             return parts, [self.batches.report] * self.size, None
@@ -145,14 +156,18 @@ class Blocks:
         return parts, reports, None
 
 
-def in_blocks(batches: BatchSource, seed: int, steps: int, draw: Draw | None = None) -> BatchSource:
+def in_blocks(
+    batches: BatchSource, seed: int, steps: int, draw: Draw | None = None, *, ahead: bool = True
+) -> BatchSource:
     """``batches`` drawn many at a time where they are small and nothing about them is learned or chosen."""
     if not isinstance(batches, Batches) or batches.chooser is not None or _is_learned(batches.source):
         return batches
     numbers = batches.batch_size * max(1, batches.data.draw(torch.zeros(1, dtype=torch.long), Generator()).numel())
     blind = batches.coupling is None or getattr(batches.coupling, "blind", False)
-    size = min(MOST_STEPS if blind else min(MOST_PAIRED, PAIRS // batches.batch_size**2), NUMBERS // numbers)
-    return Blocks(batches, size, seed, steps, draw) if size > 1 else batches
+    size = min(
+        MOST_STEPS if blind or not ahead else min(MOST_PAIRED, PAIRS // batches.batch_size**2), NUMBERS // numbers
+    )
+    return Blocks(batches, size, seed, steps, draw if ahead else None, ahead=ahead) if size > 1 else batches
 
 
 def _is_learned(source: object) -> bool:

@@ -38,6 +38,9 @@ class TrainingConfig:
         channels_last: Weights of convolutions lie pixel by pixel in memory (`switches`).
         compile: The networks are compiled before the first step, which takes up to minutes and pays in long trainings.
         checkpoint: The insides of blocks are computed again on the way back and not kept, where memory is scarce.
+        draws_ahead: Small batches that a coupling looks at are paired, and all that is random about losses is drawn,
+            for many steps at once. Runs begun before this setting go on without it, with the draws they would have
+            had.
         probe_share: The share of the training time that figures of the weights on the way may take, see `probes`; 0
             measures none.
         seed: Of every draw the loop makes.
@@ -63,6 +66,7 @@ class TrainingConfig:
     channels_last: bool = False
     compile: bool = False
     checkpoint: bool = False
+    draws_ahead: bool = True
     probe_share: float = 0.03
     seed: int = 0
 

@@ -93,7 +93,8 @@ class Trainer:
         pool = pooled(batches, config.pool, config.pool_uses, config.seed, config.steps)
         # All that is random about many steps at once, where each row is drawn by itself.
         draw = partial(drawn_for, objective, self.flow) if getattr(objective, "rowwise", False) else None
-        self.batches = drawn_ahead(in_blocks(pool, config.seed, config.steps, draw), config.seed, config.steps)
+        blocks = in_blocks(pool, config.seed, config.steps, draw, ahead=config.draws_ahead)
+        self.batches = drawn_ahead(blocks, config.seed, config.steps)
         trained = flow if self.shards is None else self.shards.held
         # Probes look at the model as a whole, and where the weights are spread out there is none.
         self.probes = Probes(probes if self.shards is None else (), config.probe_share)

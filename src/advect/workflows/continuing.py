@@ -1,6 +1,7 @@
 """Whether a run that is there may be continued by what is asked for now."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from advect.errors import RunFolderError
 from advect.methods.table import get_method, stored_options
@@ -20,6 +21,7 @@ def continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
     if "options" in stored and stored.get("method") == prepared.request.method:
         options = stored_options(get_method(prepared.request.method), stored["options"])
         stored = {**stored, "options": options}
+    prepared = with_draws_of(stored, prepared)
     sections = prepared.sections
     if prepared.request.budget_seconds is not None and "training" in stored:
         steps = int(stored["training"].get("steps", prepared.training.steps))
@@ -35,6 +37,13 @@ def continue_settings(folder: RunFolder, prepared: Prepared) -> Prepared:
             remedy="Give the old settings to continue it, another --out to keep both, or --restart to move it aside.",
         )
     return prepared
+
+
+def with_draws_of(stored: Mapping, prepared: Prepared) -> Prepared:
+    """The training with the draws of the version that began the run of this configuration."""
+    if "draws_ahead" in stored.get("training", {}):
+        return prepared
+    return replace(prepared, training=replace(prepared.training, draws_ahead=False))
 
 
 def _known(stored: Mapping, sections: Sections) -> Sections:

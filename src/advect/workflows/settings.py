@@ -37,6 +37,7 @@ _TRAINING_WORDS = {
     "channels_last": "weights of convolutions pixel by pixel in memory",
     "compile": "networks are compiled before the first step",
     "checkpoint": "insides of blocks are computed again and not kept",
+    "draws_ahead": "pairs and draws of small batches are made for many steps at once",
     "probe_share": "of the training time, for figures on the way; 0 is none",
 }
 

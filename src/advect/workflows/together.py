@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from advect.run import MemorySink, RunFolder
+from advect.run import MemorySink, RunFolder, read_config
 from advect.run.card import Setting
 from advect.training import LostWorkerError, Outcome, Workers
+from advect.workflows.continuing import with_draws_of
 from advect.workflows.prepare import Prepared
 from advect.workflows.trainer import load_checkpoint, make_trainer, parts_for, with_steps
 
@@ -49,6 +50,8 @@ def follow(prepared: Prepared, workers: Workers, stop: Callable[[], bool], phase
     if steps == NOTHING_TO_DO:
         return Outcome(True, 0, float("nan"), 0, 0.0, "finished")
     prepared = with_steps(prepared, steps)
+    if prepared.request.out is not None:
+        prepared = with_draws_of(read_config(RunFolder(prepared.request.out)), prepared)
     trainer = make_trainer(prepared, MemorySink(), workers=workers, parts=parts_for(prepared, workers))
     # Before the first message of the run is sent, which waits for everyone, the leader writes no other checkpoint.
     if prepared.request.out is not None:
