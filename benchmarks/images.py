@@ -1,6 +1,8 @@
 """Pictures: one row of the table of methods beside another, on equal budgets of processor time.
 
     realnvp     couplings at several scales, by likelihood
+    glow        steps of ActNorm, invertible 1×1 convolution and coupling at several scales, by likelihood
+    notes       six couplings at one resolution with the sizes of the study notes, by likelihood
     i-cfm       flow matching, ends paired at random
     ot-cfm      flow matching, ends paired by optimal transport inside each class
     vp          diffusion, noise prediction
@@ -31,7 +33,7 @@ import torch
 from advect.data import Split, some_rows, take_rows
 from advect.errors import DataError
 from advect.evaluation import bits_per_dimension
-from advect.files import make_folder, write_text
+from advect.files import make_folder
 from advect.records import Table
 from advect.report import picture_grid
 from advect.run import Artefact, MemorySink, RunFolder, read_checkpoint, read_config, values, write_tensors
@@ -48,56 +50,22 @@ from advect.workflows.request import TrainRequest
 from advect.workflows.score import score
 from advect.workflows.shown_motion import pixel_bounds
 from advect.workflows.trainer import make_trainer, with_steps
-from benchmarks.cells import ROOT, Cell, answer, command_line
-from benchmarks.plane_train import made_on
+from benchmarks.cells import Cell, answer, command_line
+from benchmarks.images_plan import (
+    BUDGET,
+    COMMAND,
+    GUIDANCE,
+    METHODS,
+    PROBES,
+    RESULTS,
+    SETS,
+    label_of,
+    plan,
+    settings_of,
+)
+from benchmarks.images_table import write_table
 
-SETS: Mapping[str, Mapping[str, Any]] = {
-    "fashion": {"file": "fashion_mnist/train-images-idx3-ubyte.gz", "label": "label", "drawn": True},
-    "mnist": {"file": "mnist/train-images-idx3-ubyte.gz", "label": "label", "drawn": True},
-    # The lossless part of the training set, 8068 pictures: no figure compares with one of the whole set.
-    "cifar-part": {"file": "cifar10/cifar10_lossless_subset.npz:x_train", "label": "y_train", "drawn": False},
-}
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    "ot-cfm": {"network": "unet-tiny", "precision": "bfloat16"},
-    "i-cfm": {"network": "unet-tiny", "precision": "bfloat16"},
-    "vp": {"network": "unet-tiny", "precision": "bfloat16"},
-    "realnvp": {"network": "auto", "precision": "float32"},
-}
-BUDGET, BATCH, SAMPLES, SCORED, GUIDANCE = 60.0, 16, 200, 8, 1.0
-TOLERANCE, PROBES = 1e-3, 2
-COMMAND = "python -m benchmarks.images"
-RUN, FEATURES = "ADVECT_RUN", "ADVECT_FEATURES"  # name folders to the processes that measure
-RESULTS = ROOT / "benchmarks" / "results" / "images"
-
-
-def settings_of(data: str, method: str, budget: float) -> dict[str, Any]:
-    """Everything that decides a cell's figures."""
-    return {
-        "set": data,
-        **{name: SETS[data][name] for name in ("file", "label", "drawn")},
-        "method": method,
-        **METHODS[method],
-        "seed": 0,
-        "budget": budget,
-        "batch_size": BATCH,
-        "samples": SAMPLES,
-        "scored": SCORED,
-        "tolerance": TOLERANCE,
-    }
-
-
-def plan(sets: Sequence[str], methods: Sequence[str], budget: float) -> list[Cell]:
-    """The cells, set by set."""
-    return [
-        Cell(
-            name=f"{data}-{method}",
-            work="benchmarks.images:run_cell",
-            settings=settings_of(data, method, budget),
-            command=f"{COMMAND} --sets {data} --methods {method} --budget {budget:g}",
-        )
-        for data in sets
-        for method in methods
-    ]
+RUN, FEATURES, GRIDS = "ADVECT_RUN", "ADVECT_FEATURES", "ADVECT_GRIDS"  # name folders to the processes that measure
 
 
 def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +79,8 @@ def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
         batch_size=settings["batch_size"],
         steps=1000,
         seed=settings["seed"],
-        training={"precision": settings["precision"], "probe_share": 0.0},
+        options=settings.get("options", {}),
+        training={"precision": settings["precision"], "probe_share": 0.0, **settings.get("training", {})},
     )
     prepared = prepare(request)
     steps = steps_within(prepared, settings["budget"])
@@ -122,6 +91,8 @@ def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
     held_out, reference = (take_rows(prepared.table, part) for part in (prepared.split.test, prepared.split.train))
     features = features_of(prepared.table, prepared.split, settings)
     figures = measured(result.artefact, held_out, reference, features, settings)
+    if settings["drawn"] and GRIDS in os.environ:
+        draw_samples(result.artefact, Path(os.environ[GRIDS]) / f"{settings['set']}-{label_of(settings)}.png")
     return {"steps": result.step, "training_cpu_seconds": seconds, **figures}
 
 
@@ -188,6 +159,9 @@ def measured(
     }
     if settings["scored"]:
         figures["bits"] = bits(artefact, held_out, settings)
+    if settings.get("also_scored"):  # couplings are scored in one pass: the mean of many costs nothing
+        many = bits(artefact, held_out, {**settings, "scored": settings["also_scored"]})
+        figures["bits_of_many"] = {name: value for name, value in many.items() if name != "each"}
     return figures
 
 
@@ -252,6 +226,14 @@ def artefact_of(run: Path) -> Artefact:
     return Artefact(flow, prepared.schema, prepared.codec, prepared.condition, values(prepared.sections) | outcome)
 
 
+def draw_samples(artefact: Artefact, path: Path) -> Path:
+    """Sixteen samples, the first that were drawn, four a row."""
+    assert artefact.condition is not None
+    drawn = generate(artefact, 16, choice=SolverChoice(), seed=0).table
+    pictures = np.stack(drawn.columns, 1).reshape(-1, *artefact.schema.event_shape)
+    return picture_grid(pictures, path, columns=4, bounds=pixel_bounds(artefact.schema), limit=len(pictures))
+
+
 def draw_grid(run: Path, path: Path, *, guidance: float) -> Path:
     """Ten samples of each class, a class a row; none is chosen."""
     artefact = artefact_of(run)
@@ -267,101 +249,6 @@ def draw_grid(run: Path, path: Path, *, guidance: float) -> Path:
     return picture_grid(shown, path, columns=10, bounds=pixel_bounds(artefact.schema), limit=len(shown))
 
 
-def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """The tables, from the results alone."""
-    lines = [
-        "# Pictures",
-        "",
-        f"Written by `{COMMAND}`; do not edit. Every method has the same budget of processor time, the same pictures "
-        "and classes, and is measured by the same rule; what a budget this small shows is how fast a method learns, "
-        "not how far it goes.",
-        "",
-        "- **bits/dim**: uniform dequantisation, one draw for each picture (K = 1): an upper bound of the code "
-        f"length; ± is the standard error over the pictures, which are the same for all. ODEs: dopri5 at "
-        f"{TOLERANCE:g}, {PROBES} probes of the trace. Lower is better.",
-        "- **Fréchet**: squared, of 64 features (of unit mean square) of a small classifier of the training "
-        "labels; ± by the bootstrap, in brackets real against real pictures at the same number. Biased upward at few "
-        "pictures, value and floor alike.",
-        "- **kernel**: unbiased MMD² of the same features, cubic kernel, in thousandths.",
-        "- **precision, recall, coverage** of the same features with five neighbours, real pictures in brackets.",
-        "- **sampling**: processor milliseconds a picture, and evaluations of the network.",
-        "",
-    ]
-    for name in dict.fromkeys(record["settings"]["set"] for record in records):
-        lines += _set_table(name, [r for r in records if r["settings"]["set"] == name])
-    lines += [made_on(records, len(SETS) * len(METHODS) + 1)] if records else []
-    write_text(path, "\n".join(lines).rstrip() + "\n")
-
-
-def _set_table(name: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    facts = records[0]["figures"]["features"]
-    lines = [
-        f"## {name}",
-        "",
-        f"Features: {facts['features']}. {records[0]['figures']['features']['samples']} samples against "
-        f"{facts['held_out']} held-out pictures in two halves.",
-        "",
-        "| method | steps | training, s | bits/dim | Fréchet | kernel × 1000 | precision | recall | coverage | "
-        "near copies | sampling, ms (evaluations) |",
-        "|" + " --- |" * 11,
-    ]
-    for record in sorted(records, key=lambda r: (r["settings"].get("run") is not None, r["cell"])):
-        figures, settings = record["figures"], record["settings"]
-        seconds = figures.get("training_cpu_seconds", figures.get("training_seconds"))
-        label = settings["method"] + (", a longer run" if "run" in settings else "")
-        planned = figures.get("planned_steps", figures["steps"])
-        steps = str(figures["steps"]) + ("" if planned == figures["steps"] else f" of {planned}, stopped")
-        how = " by the clock" if "training_seconds" in figures else ""
-        lines.append(_line(label, figures, steps, f"{seconds:.0f}{how}"))
-        if "guided" in figures:
-            lines.append(_line(f"{label}, guidance {GUIDANCE:g}", figures["guided"], "", ""))
-    return [*lines, "", *_run_words([r for r in records if "run" in r["settings"]])]
-
-
-def _run_words(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The command behind the longer run, and its picture."""
-    lines = []
-    for record in records:
-        settings, planned = record["settings"], record["figures"]["planned_steps"]
-        lines += [
-            f"The longer run: `{settings['command']} --steps {planned} --batch-size {settings['batch_size']} --set "
-            f"precision={settings['precision']} --seed {settings['seed']}`, on one core of a busy machine. "
-            "Guided samples, a class a row, none chosen: "
-            "[images/fashion_mnist_guided.png](images/fashion_mnist_guided.png).",
-            "",
-        ]
-    return lines
-
-
-def _line(label: str, figures: Mapping[str, Any], steps: str, seconds: str) -> str:
-    found = {metric["name"]: metric for metric in figures["metrics"]}
-
-    def against(name: str, factor: float = 1.0, digits: int = 2) -> str:
-        metric = found[f"{name} of features"]
-        return (
-            f"{factor * metric['value']:.{digits}f} ± {factor * metric['error']:.{digits}f} "
-            f"({factor * metric['floor']:.{digits}f})"
-        )
-
-    bits_text = "" if "bits" not in figures else f"{figures['bits']['mean']:.2f} ± {figures['bits']['error']:.2f}"
-    near = found["near-copy share"]
-    each = 1000 * figures["sampling_cpu_seconds"] / figures["features"]["samples"]
-    cells = (
-        label,
-        steps,
-        seconds,
-        bits_text,
-        against("Fréchet distance"),
-        against("kernel distance", 1000, 0),
-        against("precision"),
-        against("recall"),
-        against("coverage"),
-        f"{near['value']:.3f} ({near['floor']:.3f})",
-        f"{each:.0f} ({figures['network_evaluations']:.0f})",
-    )
-    return "| " + " | ".join(cells) + " |"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
     parser = command_line(COMMAND, __doc__, RESULTS)
@@ -371,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, help="measure a finished run of the command on fashion instead")
     given = parser.parse_args(arguments)
     os.environ.setdefault(FEATURES, str((given.out / "features").resolve()))
+    os.environ.setdefault(GRIDS, str(given.out.resolve()))
     if given.run is None:
         return answer(given, plan(given.sets, given.methods, given.budget), write_table)
     settings = {

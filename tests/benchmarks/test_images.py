@@ -40,7 +40,7 @@ def record(method, bits):
 
 def test_every_cell_has_a_command_of_its_own():
     cells = images.plan(tuple(images.SETS), tuple(images.METHODS), 60.0)
-    assert len({cell.name for cell in cells}) == len(cells) == 12
+    assert len({cell.name for cell in cells}) == len(cells) == len(images.SETS) * len(images.METHODS) == 18
     assert all("--budget 60" in cell.command for cell in cells)
 
 
@@ -75,3 +75,16 @@ def test_the_table_in_the_repository_is_that_of_its_records(tmp_path):
         pytest.skip("nothing was recorded yet")
     images.write_table(tmp_path / "t.md", records)
     assert (tmp_path / "t.md").read_text() == Path(f"{images.RESULTS}.md").read_text()
+
+
+def test_couplings_of_a_longer_budget_are_cells_of_their_own_and_say_what_many_pictures_cost(tmp_path):
+    short, longer = (images.plan(("mnist",), ("notes",), budget)[0] for budget in (60.0, 300.0))
+    assert (short.name, longer.name) == ("mnist-notes", "mnist-notes-300")
+    own = record("realnvp", 2.0)
+    own["settings"] = dict(longer.settings)
+    own["figures"]["bits_of_many"] = {"mean": 2.345678, "error": 0.0123, "rows": 1000}
+    images.write_table(tmp_path / "t.md", [own])
+    text = (tmp_path / "t.md").read_text()
+    assert "| notes-300 | 12 |" in text
+    assert "notes-300: 2.346 ± 0.012 bits/dim on 1000 held-out pictures, 12 steps of 64" in text
+    assert "(images/mnist-notes-300.png)" in text
