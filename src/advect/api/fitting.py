@@ -109,34 +109,27 @@ def fit(
     }
     coding, settings = split_off(settings)
     common |= vars(sort_settings(common["method"], settings, known=signature(fit).parameters))
-    rows: dict[str, Any] = {
-        "source": source,
-        "weights": weights,
-        "budget_seconds": budget,
-        "split_seed": split_seed,
-        "out": None if out is None else Path(out),
-    }
-    rows |= {"flip": True} if flip else {}
-    rows |= {"latent": autoencoding(latent, coding)} if latent or coding else {}
-    rows |= {"time_key": time_key} if time_key is not None else {}
-    rows |= {"leave_out": several(leave_out)} if several(leave_out) else {}
-    rows |= {"spline": True} if spline else {}
-    rows |= {"reflow": getattr(reflow, "artefact", reflow)} if reflow is not None else {}
-    rows |= {"pairs": pairs} if pairs is not None else {}
+    rows = _said(
+        source=source,
+        weights=weights,
+        budget_seconds=budget,
+        split_seed=split_seed,
+        out=None if out is None else Path(out),
+        flip=flip or None,
+        latent=autoencoding(latent, coding) if latent or coding else None,
+        time_key=time_key,
+        leave_out=several(leave_out) or None,
+        spline=spline or None,
+        reflow=getattr(reflow, "artefact", reflow),
+        pairs=pairs,
+    )
     parts = Parts(path, coupling, network if isinstance(network, torch.nn.Module) else None)
     common["network"] = network if isinstance(network, str) else "auto"
     if target is not None:
-        given = rows | vars(parts) | {"rep": rep, "data": data, "condition": condition, "evaluate": evaluate or None}
+        given = rows | _said(**vars(parts), rep=rep, data=data, condition=condition, evaluate=evaluate or None)
         request = _target_request(target, event_shape, given, common)
         return Model(fit_density(request, progress=progress))
-    if data is None or event_shape is not None:
-        raise ConfigError(
-            "there are no rows to learn from"
-            if data is None
-            else "event_shape belongs to a target, rows have their own",
-            where="data" if data is None else "event_shape",
-            remedy="Give rows, or target=log_density with event_shape=(d,).",
-        )
+    _refuse_no_rows(data, event_shape)
     data = data if rep is None else read_table(data, key=rep)
     table, names = with_given(data, condition)
     if time_key is not None and not isinstance(time_key, str):
@@ -160,11 +153,26 @@ def with_times(table: Table, times: Any) -> tuple[Table, str]:
     return replace(table, sides={**table.sides, _TIME: values}), _TIME
 
 
+def _said(**settings: Any) -> dict[str, Any]:
+    """The settings that have a value: of the others a request keeps its own."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _refuse_no_rows(data: Any, event_shape: tuple[int, ...] | None) -> None:
+    if data is None:
+        wrong, where = "there are no rows to learn from", "data"
+    elif event_shape is not None:
+        wrong, where = "event_shape belongs to a target, rows have their own", "event_shape"
+    else:
+        return
+    raise ConfigError(wrong, where=where, remedy="Give rows, or target=log_density with event_shape=(d,).")
+
+
 def _target_request(
     target: Any, event_shape: tuple[int, ...] | None, given: Mapping[str, Any], common: Mapping[str, Any]
 ) -> DensityRequest:
     """What `fit` asks for against a log-density: whatever speaks of rows is refused."""
-    wrong = [name for name, value in given.items() if value is not None]
+    wrong = list(given)
     if wrong:
         raise ConfigError(
             f"{wrong[0]} cannot be used with a target",
