@@ -35,6 +35,7 @@ RECORD_KEYS = frozenset(
     {"cell", "command", "seed", "date", "seconds", "cpu_seconds", "versions", "machine", "settings", "figures"}
 )
 ERROR_LINES = 20
+REFUSED = 2  # the exit code of a request that cannot be met
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def run_and_tabulate(
         tabulate()
     except AdvectError as error:
         print(error, file=sys.stderr)
-        return 2
+        return REFUSED
     say(f"table: {folder.name}.md" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

@@ -7,12 +7,10 @@ units of the data, on at most 5,000 test rows, the same for all, and are kept ro
 Run ``python -m benchmarks.density``; what is finished is not run again.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from advect.errors import AdvectError
 from advect.flows import Flow
 from advect.methods import METHODS, Blueprint, build, get_method, resolve_options
 from advect.records import Estimate
-from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.density_data import SETS, Rows, angles, load
 from benchmarks.density_peers import PEERS, make_peer
 from benchmarks.density_sanity import SANITY
@@ -179,17 +177,13 @@ def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--models", nargs="+", choices=(*MODELS, *OPTIONAL), help="default: all but ot-cfm")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of the training; default: 0")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of training; anything but 180 is no result")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: processor time, on a busy machine")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
     layout = Layout(
         sets={name: (entry.title, entry.units) for name, entry in SETS.items()},
         sanity=tuple(SANITY),
@@ -200,24 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=SECONDS,
     )
 
-    def tabulate() -> None:
-        write_table(table, read_records(given.out), layout)
-
-    try:
-        failed = []
-        if not given.table:
-            cells = plan(given.sets, given.models or available(), given.seeds, given.seconds, given.clock)
-            failed = run_queue(cells, given.out, jobs=given.jobs, say=_say, on_result=tabulate)
-        tabulate()
-    except AdvectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    cells = plan(given.sets, given.models or available(), given.seeds, given.seconds, given.clock)
+    return answer(given, cells, lambda path, records: write_table(path, records, layout))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ grid and, for some discrete flows, points on their way through the layers: the f
 Run ``python -m benchmarks.density_2d``; what is finished is not run again.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,11 @@ import torch
 from torch import Tensor
 
 from advect.data.toys import TOYS
-from advect.errors import AdvectError
 from advect.flows import Flow
 from advect.methods import METHODS, Blueprint, build, full_flow, get_method, resolve_options
 from advect.training import generator_for
 from advect.transforms import Standardise
-from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.cells import REFUSED, ROOT, Cell, answer, command_line, read_records
 from benchmarks.density_2d_table import write_figures, write_table
 from benchmarks.density_train import CLOCKS, Contender, score, train, training_settings
 from benchmarks.packed import pack, unpack
@@ -190,38 +188,23 @@ def through_layers(core: Flow, scale: Standardise, seed: int) -> np.ndarray:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--methods", nargs="+", choices=names(), default=names(), metavar="METHOD", help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of draws and training; default: 0")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of training; the protocol has 60")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: processor time, on a busy machine")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results and figures; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write table and figures from the results")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
 
-    def tabulate() -> None:
-        write_table(table, read_records(given.out), tasks=TASKS, methods=names(), seeds=SEEDS, seconds=SECONDS)
+    def tabulate(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        write_table(path, records, tasks=TASKS, methods=names(), seeds=SEEDS, seconds=SECONDS)
 
-    try:
-        failed = []
-        if not given.table:
-            cells = plan(given.tasks, given.methods, given.seeds, given.seconds, given.clock)
-            failed = run_queue(cells, given.out, jobs=given.jobs, say=_say, on_result=tabulate)
-        tabulate()
+    cells = plan(given.tasks, given.methods, given.seeds, given.seconds, given.clock)
+    code = answer(given, cells, tabulate)
+    if code != REFUSED:
         truths = {task: log_density(task, grid_of(task)).reshape(GRID, GRID).numpy() for task in TASKS}
         write_figures(given.out, read_records(given.out), truths, WINDOW, names())
-    except AdvectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    return code
 
 
 if __name__ == "__main__":

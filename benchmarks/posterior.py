@@ -12,7 +12,6 @@ prior's support are drawn again for every contender, as sbi does. Run ``python -
 finished is not run again.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ import torch
 
 import advect
 from advect.errors import AdvectError, missing_extra
-from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.cells import ROOT, Cell
 from benchmarks.density_data import read_arrays
 from benchmarks.density_train import versions
 from benchmarks.posterior_table import write_table
@@ -230,23 +229,19 @@ def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
     parser.add_argument("--simulations", nargs="+", type=int, choices=SIMULATIONS, default=SIMULATIONS)
     parser.add_argument("--methods", nargs="+", choices=(*METHODS, *OPTIONAL), default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of simulations and training; default: 0")
     parser.add_argument("--observations", type=int, default=OBSERVATIONS, help="the first so many of five")
     parser.add_argument("--c2st-samples", type=int, default=DRAWS, help="fewer are a quick look, and not judged")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
     given = parser.parse_args(arguments)
-    table = given.out.with_name(f"{given.out.name}.md")
 
-    def tabulate() -> None:
+    def tabulate(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         write_table(
-            table,
-            read_records(given.out),
+            path,
+            records,
             published={name: task.published for name, task in TASKS.items()},
             ours=(*OURS, *OPTIONAL),
             methods=METHODS,
@@ -255,23 +250,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             samples=DRAWS,
         )
 
-    try:
-        failed = []
-        if not given.table:
-            cells = plan(
-                given.tasks, given.simulations, given.methods, given.seeds, given.observations, given.c2st_samples
-            )
-            failed = run_queue(cells, given.out, jobs=given.jobs, say=_say, on_result=tabulate)
-        tabulate()
-    except AdvectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    cells = plan(given.tasks, given.simulations, given.methods, given.seeds, given.observations, given.c2st_samples)
+    return answer(given, cells, tabulate)
 
 
 if __name__ == "__main__":

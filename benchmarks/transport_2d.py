@@ -10,7 +10,6 @@ Run ``python -m benchmarks.transport_2d``; what is finished is not run again. Th
 this differs from the published training.
 """
 
-import argparse
 import math
 import statistics
 import sys
@@ -39,7 +38,7 @@ from advect.training import (
     TrainingConfig,
     generator_for,
 )
-from benchmarks.cells import ROOT, Cell, read_records, run_queue
+from benchmarks.cells import ROOT, Cell
 from benchmarks.plane_tasks import START, TARGET
 from benchmarks.transport_2d_table import write_table
 
@@ -294,7 +293,7 @@ def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a cell failed, 2 where the request is refused."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").split("\n")[0])
+    parser = command_line(COMMAND, __doc__, RESULTS, takes="one thread and about 5 GB each")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="targets, from a standard normal")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: 42 to 46")
@@ -302,32 +301,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--average", type=float, default=0.0, help="test averaged weights, with this decay per step (published: none)"
     )
-    parser.add_argument("--out", type=Path, help="folder of the results; the table is OUT.md")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread and about 5 GB each")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table from the results there are")
+    parser.set_defaults(out=None)
     given = parser.parse_args(arguments)
     # Averaged weights are another protocol, so their cells lie in a folder of their own.
-    out = given.out or (RESULTS.with_name(f"{RESULTS.name}_averaged") if given.average else RESULTS)
-    table = out.with_name(f"{out.name}.md")
+    given.out = given.out or (RESULTS.with_name(f"{RESULTS.name}_averaged") if given.average else RESULTS)
 
-    def tabulate() -> None:
-        write_table(table, read_records(out), tasks=TASKS, methods=METHODS, seeds=SEEDS, steps=STEPS)
+    def tabulate(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        write_table(path, records, tasks=TASKS, methods=METHODS, seeds=SEEDS, steps=STEPS)
 
-    try:
-        failed = []
-        if not given.table:
-            cells = plan(given.tasks, given.methods, given.seeds, given.steps, given.average)
-            failed = run_queue(cells, out, jobs=given.jobs, say=_say, on_result=tabulate)
-        tabulate()
-    except AdvectError as error:
-        print(error, file=sys.stderr)
-        return 2
-    _say(f"table: {table.name}" + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    cells = plan(given.tasks, given.methods, given.seeds, given.steps, given.average)
+    return answer(given, cells, tabulate)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,9 @@ from advect.errors import ConfigError, ShapeError, UnknownNameError
 from advect.networks import DiffusionTransformer, DiTSize, make_network, resolve_network
 from advect.networks.names import DITS
 from advect.networks.transformer import EPSILON, grid_positions
+from tests.networks.pictures import draws, rows_stay_apart, woken, zero_at_the_start_and_everything_learns
 
 SMALL = DiTSize(2, 16, 2)
-
-
-def draws(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def woken(network):
-    """Every zero layer drawn away from zero, so that all of the network speaks."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2, generator=draws(5))
-    return network
 
 
 def small(shape=(2, 8, 6), features=0, patch=2, size=SMALL):
@@ -38,28 +26,11 @@ def count(network):
 @pytest.mark.parametrize(("shape", "patch"), [((1, 8, 8), 2), ((3, 9, 6), 4), ((2, 1, 1), 1), ((1, 5, 17), 3)])
 @pytest.mark.parametrize("features", [0, 3])
 def test_any_size_of_picture(shape, patch, features):
-    network = small(shape, features, patch)
-    x = torch.randn(4, *shape, generator=draws(1), dtype=torch.float64)
-    condition = torch.randn(4, features, generator=draws(2), dtype=torch.float64) if features else None
-    t = torch.rand(4, generator=draws(3), dtype=torch.float64)
-    found = network(t, x, condition)
-    assert found.shape == x.shape
-    # Rows are independent: alone, in another order, and at one time for all.
-    alone = torch.cat(
-        [network(t[i : i + 1], x[i : i + 1], None if condition is None else condition[i : i + 1]) for i in range(4)]
-    )
-    torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(network(0.3, x, condition), network(0.3 * torch.ones_like(t), x, condition))
+    rows_stay_apart(small(shape, features, patch), shape, features)
 
 
 def test_zero_at_the_start_and_everything_learns():
-    network = DiffusionTransformer((1, 8, 8), 2, size=SMALL, patch=2, generator=draws())
-    x, condition = torch.randn(3, 1, 8, 8, generator=draws(1)), torch.randn(3, 2, generator=draws(2))
-    assert not network(0.5, x, condition).any()
-    woken(network)(torch.rand(3, generator=draws(3)), x, condition).square().sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
-    network.start_at_zero()
-    assert not network(0.5, x, condition).any()
+    zero_at_the_start_and_everything_learns(DiffusionTransformer((1, 8, 8), 2, size=SMALL, patch=2, generator=draws()))
 
 
 def test_every_block_begins_as_the_identity():

@@ -10,21 +10,9 @@ from advect.errors import ConfigError, ShapeError
 from advect.networks import UNet, UNetSize, make_network, resolve_network
 from advect.networks.names import UNETS
 from advect.networks.unet import _ResidualBlock, _SelfAttention
+from tests.networks.pictures import draws, rows_stay_apart, woken, zero_at_the_start_and_everything_learns
 
 SMALL = UNetSize(8, (1, 2, 2), 1, attention=(1,), head_channels=4)
-
-
-def draws(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def woken(network):
-    """Every zero layer drawn away from zero, so that all of the network speaks."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2, generator=draws(5))
-    return network
 
 
 def small(shape=(2, 9, 6), features=0, **more):
@@ -34,28 +22,11 @@ def small(shape=(2, 9, 6), features=0, **more):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 6), (2, 1, 1), (1, 5, 17)])
 @pytest.mark.parametrize("features", [0, 3])
 def test_any_size_of_picture(shape, features):
-    network = small(shape, features)
-    x = torch.randn(4, *shape, generator=draws(1), dtype=torch.float64)
-    condition = torch.randn(4, features, generator=draws(2), dtype=torch.float64) if features else None
-    t = torch.rand(4, generator=draws(3), dtype=torch.float64)
-    found = network(t, x, condition)
-    assert found.shape == x.shape
-    # Rows are independent: alone, in another order, and at one time for all.
-    alone = torch.cat(
-        [network(t[i : i + 1], x[i : i + 1], None if condition is None else condition[i : i + 1]) for i in range(4)]
-    )
-    torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(network(0.3, x, condition), network(0.3 * torch.ones_like(t), x, condition))
+    rows_stay_apart(small(shape, features), shape, features)
 
 
 def test_zero_at_the_start_and_everything_learns():
-    network = UNet((1, 8, 8), 2, size=SMALL, generator=draws())
-    x, condition = torch.randn(3, 1, 8, 8, generator=draws(1)), torch.randn(3, 2, generator=draws(2))
-    assert not network(0.5, x, condition).any()
-    woken(network)(torch.rand(3), x, condition).square().sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
-    network.start_at_zero()
-    assert not network(0.5, x, condition).any()
+    zero_at_the_start_and_everything_learns(UNet((1, 8, 8), 2, size=SMALL, generator=draws()))
 
 
 def test_a_condition_of_zeros_adds_nothing_and_others_do():

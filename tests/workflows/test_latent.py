@@ -6,10 +6,8 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from advect.cli.app import run as command_of
 from advect.data import read_table, take_rows
@@ -23,7 +21,7 @@ from advect.workflows.open import open_run
 from advect.workflows.report import command_line
 from advect.workflows.score import score
 from advect.workflows.transport import to_latent
-from tests.workflows.tiny import Ear, moons, run
+from tests.workflows.tiny import Ear, bright_pictures, moons, run
 
 CODING = Autoencoding(channels=2, halvings=1, width=4, steps=20, batch_size=16)
 TINY = {"condition": ("label",), "steps": 6, "batch_size": 16, "network": "residual-1x8", "latent": CODING}
@@ -31,16 +29,8 @@ TINY = {"condition": ("label",), "steps": 6, "batch_size": 16, "network": "resid
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of 9 × 9 pictures: bright on the left, bright above. Sides that do not halve."""
-    path = tmp_path_factory.mktemp("pictures") / "all"
-    random = np.random.default_rng(0)
-    for label in ("left", "top"):
-        (path / label).mkdir(parents=True)
-        for i in range(60):
-            values = random.integers(0, 60, (9, 9), dtype=np.uint8)
-            values[(slice(None), slice(5)) if label == "left" else (slice(5),)] += 180
-            Image.fromarray(values).save(path / label / f"{i}.png")
-    return path
+    """Sides that do not halve."""
+    return bright_pictures(tmp_path_factory.mktemp("pictures") / "all", side=9, each=60)
 
 
 @pytest.fixture(scope="module")

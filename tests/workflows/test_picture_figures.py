@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from advect.api.model import Model
 from advect.data import infer_schema, read_table, split_rows, take_rows
@@ -28,7 +27,7 @@ from advect.workflows.picture_features import (
     trained_features,
 )
 from advect.workflows.picture_figures import feature_metrics, picture_figures
-from tests.workflows.tiny import run
+from tests.workflows.tiny import bright_pictures, run
 
 
 def evaluated(path, **how):
@@ -42,16 +41,7 @@ def by_name(metrics):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of 10 × 10 pictures: bright on the left, bright above."""
-    path = tmp_path_factory.mktemp("pictures") / "all"
-    random = np.random.default_rng(0)
-    for label in ("left", "top"):
-        (path / label).mkdir(parents=True)
-        for i in range(110):
-            values = random.integers(0, 60, (10, 10), dtype=np.uint8)
-            values[(slice(None), slice(5)) if label == "left" else (slice(5),)] += 180
-            Image.fromarray(values).save(path / label / f"{i}.png")
-    return path
+    return bright_pictures(tmp_path_factory.mktemp("pictures") / "all", side=10, each=110)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from advect.data import read_table
 from advect.errors import ConfigError, RunFolderError
@@ -15,21 +14,12 @@ from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.loop_rows import mirrored
 from advect.workflows.open import open_run
 from advect.workflows.report import _history, check_destination, command_line, write_samples
-from tests.workflows.tiny import moons, run
+from tests.workflows.tiny import bright_pictures, moons, run
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of 6 × 6 pictures: bright on the left, bright above."""
-    path = tmp_path_factory.mktemp("pictures") / "all"
-    random = np.random.default_rng(0)
-    for label in ("left", "top"):
-        (path / label).mkdir(parents=True)
-        for i in range(40):
-            pixels = random.integers(0, 60, (12, 12), dtype=np.uint8)
-            pixels[(slice(None), slice(6)) if label == "left" else (slice(6),)] += 180
-            Image.fromarray(pixels).save(path / label / f"{i}.png")
-    return path
+    return bright_pictures(tmp_path_factory.mktemp("pictures") / "all", side=12, each=40)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """Trainings of a second or less, for the tests of the workflows."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from advect.records import Table
 from advect.workflows.fit import TrainResult, train
@@ -30,6 +32,19 @@ def moons(rows: int = 300, seed: int = 0) -> np.ndarray:
     x = np.where(side, 1 - np.cos(angle), np.cos(angle))
     y = np.where(side, 0.5 - np.sin(angle), np.sin(angle))
     return np.stack([x, y], 1) + 0.1 * random.standard_normal((rows, 2))
+
+
+def bright_pictures(path: Path, *, side: int, each: int) -> Path:
+    """A folder of two classes of square pictures, ``each`` of either: bright on the left, bright above."""
+    random = np.random.default_rng(0)
+    half = slice((side + 1) // 2)
+    for label, place in (("left", (slice(None), half)), ("top", (half,))):
+        (path / label).mkdir(parents=True)
+        for i in range(each):
+            values = random.integers(0, 60, (side, side), dtype=np.uint8)
+            values[place] += 180
+            Image.fromarray(values).save(path / label / f"{i}.png")
+    return path
 
 
 def mixed(rows: int = 300, seed: int = 0) -> Table:

@@ -23,10 +23,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from advect.errors import ConfigError, ShapeError
-from advect.networks.embed import FourierTime
+from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
-from advect.networks.layers import linear, zero_linear
-from advect.networks.timed import TimedNetwork
+from advect.networks.layers import zero_linear
 
 TIME_FEATURES = 256
 MLP_RATIO = 4
@@ -49,7 +48,7 @@ class DiTSize:
     heads: int
 
 
-class DiffusionTransformer(TimedNetwork):
+class DiffusionTransformer(EmbeddedNetwork):
     """See the module's docstring.
 
     Args:
@@ -76,19 +75,12 @@ class DiffusionTransformer(TimedNetwork):
         patch: int,
         generator: Generator | None = None,
     ) -> None:
-        super().__init__(event_shape, condition_features)
         _check(event_shape, size, patch)
-        self.size, self.patch = size, patch
         width = size.width
+        super().__init__(event_shape, condition_features, time_features=TIME_FEATURES, width=width, generator=generator)
+        self.size, self.patch = size, patch
         colours, height, across = event_shape
         self.grid = (-(-height // patch), -(-across // patch))
-        self.time = FourierTime(TIME_FEATURES)
-        self.time_layers = nn.Sequential(
-            linear(TIME_FEATURES, width, generator=generator), nn.SiLU(), linear(width, width, generator=generator)
-        )
-        self.condition_layer = (
-            linear(condition_features, width, bias=False, generator=generator) if condition_features else None
-        )
         self.input = _xavier(colours * patch**2, width, generator)
         self.register_buffer("positions", grid_positions(*self.grid, width).float(), persistent=False)
         self.blocks = nn.ModuleList(_Block(size, generator) for _ in range(size.layers))
@@ -99,10 +91,7 @@ class DiffusionTransformer(TimedNetwork):
     def forward(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity at time ``t`` (a number or ``(batch,)``) and pictures ``x`` ``(batch, channels, h, w)``."""
         t, condition = self._checked(t, x, condition)
-        embedding = self.time_layers(self.time(t))
-        if self.condition_layer is not None and condition is not None:
-            embedding = embedding + self.condition_layer(condition)
-        embedding = F.silu(embedding)
+        embedding = self._embedded(t, condition)
         h = self.input(self._tokens(x)) + self.positions.to(x.dtype)
         for block in self.blocks.children():
             h = block(h, embedding)

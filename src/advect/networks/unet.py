@@ -18,10 +18,9 @@ from torch import Generator, Tensor, nn
 
 from advect.errors import ConfigError, ShapeError
 from advect.networks.conv import convolution, zero_convolution
-from advect.networks.embed import FourierTime
+from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
-from advect.networks.timed import TimedNetwork
 
 GROUPS = 32
 TIME_FEATURES = 64
@@ -53,7 +52,7 @@ class UNetSize:
     time_features: int = TIME_FEATURES
 
 
-class UNet(TimedNetwork):
+class UNet(EmbeddedNetwork):
     """See the module's docstring.
 
     Args:
@@ -75,7 +74,6 @@ class UNet(TimedNetwork):
         size: UNetSize,
         generator: Generator | None = None,
     ) -> None:
-        super().__init__(event_shape, condition_features)
         if len(event_shape) != 3:
             raise ShapeError(
                 f"Rows have the shape {tuple(event_shape)}, expected (channels, height, width)",
@@ -85,15 +83,11 @@ class UNet(TimedNetwork):
         check_sizes("UNet", channels=size.channels, blocks=size.blocks, levels=len(size.multipliers))
         if not 0 <= size.dropout < 1:
             raise ConfigError(f"The dropout is {size.dropout}", where="UNet", remedy="Choose a share in [0, 1).")
-        self.size = size
         width = 4 * size.channels
-        self.time = FourierTime(size.time_features)
-        self.time_layers = nn.Sequential(
-            linear(size.time_features, width, generator=generator), nn.SiLU(), linear(width, width, generator=generator)
+        super().__init__(
+            event_shape, condition_features, time_features=size.time_features, width=width, generator=generator
         )
-        self.condition_layer = (
-            linear(condition_features, width, bias=False, generator=generator) if condition_features else None
-        )
+        self.size = size
         colours, channels = event_shape[0], size.channels
         self.input = convolution(colours, channels, 3, generator=generator)
 
@@ -128,10 +122,7 @@ class UNet(TimedNetwork):
     def forward(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity at time ``t`` (a number or ``(batch,)``) and pictures ``x`` ``(batch, channels, h, w)``."""
         t, condition = self._checked(t, x, condition)
-        embedding = self.time_layers(self.time(t))
-        if self.condition_layer is not None and condition is not None:
-            embedding = embedding + self.condition_layer(condition)
-        embedding = F.silu(embedding)
+        embedding = self._embedded(t, condition)
         h = self.input(x)
         kept = [h]
         for level, blocks in enumerate(self.down):
