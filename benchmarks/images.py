@@ -50,7 +50,7 @@ from advect.workflows.request import TrainRequest
 from advect.workflows.score import score
 from advect.workflows.shown_motion import pixel_bounds
 from advect.workflows.trainer import make_trainer, with_steps
-from benchmarks.cells import Cell, answer, command_line
+from benchmarks.cells import answer, command_line
 from benchmarks.images_plan import (
     BUDGET,
     COMMAND,
@@ -61,7 +61,6 @@ from benchmarks.images_plan import (
     SETS,
     label_of,
     plan,
-    settings_of,
 )
 from benchmarks.images_table import write_table
 
@@ -255,22 +254,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--budget", type=float, default=BUDGET, help="processor seconds of training")
-    parser.add_argument("--run", type=Path, help="measure a finished run of the command on fashion instead")
+    parser.add_argument("--run", type=Path, help="measure a run of the command on the (first) set instead")
     given = parser.parse_args(arguments)
     os.environ.setdefault(FEATURES, str((given.out / "features").resolve()))
     os.environ.setdefault(GRIDS, str(given.out.resolve()))
     if given.run is None:
         return answer(given, plan(given.sets, given.methods, given.budget), write_table)
-    settings = {
-        **settings_of("fashion", "ot-cfm", 0.0),
-        "run": given.run.name,
-        "command": "advect train train-images-idx3-ubyte.gz --method ot-cfm --network unet-tiny --condition label",
-    }
-    cell = Cell("fashion-run", "benchmarks.images:measure_run", settings, f"{COMMAND} --run RUN")
+    data = given.sets[0]
     os.environ[RUN] = str(given.run)
     if not given.table:
-        draw_grid(given.run, given.out / "fashion_mnist_guided.png", guidance=GUIDANCE)
-    return answer(given, [cell], write_table)
+        draw_grid(given.run, given.out / guided_name(data), guidance=GUIDANCE)
+    return answer(given, [run_cell_of(data, given.run.name)], write_table)
 
 
 if __name__ == "__main__":

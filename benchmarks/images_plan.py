@@ -11,6 +11,10 @@ SETS: Mapping[str, Mapping[str, Any]] = {
     # The lossless part of the training set, 8068 pictures: no figure compares with one of the whole set.
     "cifar-part": {"file": "cifar10/cifar10_lossless_subset.npz:x_train", "label": "y_train", "drawn": False},
 }
+COMMANDS = {  # of a longer run
+    **dict.fromkeys(("fashion", "mnist"), "advect train train-images-idx3-ubyte.gz"),
+    "cifar-part": "advect train cifar10_lossless_subset.npz:x_train",
+}
 OVER_TIME = {"network": "unet-tiny", "precision": "bfloat16"}
 COUPLINGS = {"network": "auto", "precision": "float32"}
 METHODS: Mapping[str, Mapping[str, Any]] = {
@@ -71,6 +75,19 @@ def plan(sets: Sequence[str], methods: Sequence[str], budget: float) -> list[Cel
     ]
 
 
+def run_cell_of(data: str, run: str) -> Cell:
+    """The cell of a run of the command, of the name ``run``: how it was trained is in its folder."""
+    words = f"{COMMANDS[data]} --method ot-cfm --network unet-tiny --condition {SETS[data]['label']}"
+    own = {"batch_size": BATCH, "run": run, "command": words}
+    settings = settings_of(data, "ot-cfm", 0.0) | own
+    return Cell(f"{data}-run", "benchmarks.images:measure_run", settings, f"{COMMAND} --sets {data} --run RUN")
+
+
+def guided_name(data: str) -> str:
+    """The picture of a run's guided samples."""
+    return f"{data}_guided.png"
+
+
 def whole() -> int:
-    """How many cells a whole table has: all methods alike, longer ones of couplings, one run of the command."""
-    return len(SETS) * len(METHODS) + 2 * 2 + 1
+    """Cells of a whole table: all methods alike, longer ones of couplings, a run of the command for each set."""
+    return len(SETS) * len(METHODS) + 2 * 2 + len(SETS)

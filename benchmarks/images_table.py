@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from advect.files import write_text
-from benchmarks.images_plan import BUDGET, COMMAND, GUIDANCE, PROBES, TOLERANCE, label_of, whole
+from benchmarks.images_plan import BUDGET, COMMAND, GUIDANCE, PROBES, TOLERANCE, guided_name, label_of, whole
 from benchmarks.plane_train import made_on
 
 
@@ -82,11 +82,12 @@ def _run_words(records: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for record in records:
         settings, planned = record["settings"], record["figures"]["planned_steps"]
+        name = guided_name(settings["set"])
         lines += [
             f"The longer run: `{settings['command']} --steps {planned} --batch-size {settings['batch_size']} --set "
             f"precision={settings['precision']} --seed {settings['seed']}`, on one core of a busy machine. "
             "Guided samples, a class a row, none chosen: "
-            "[images/fashion_mnist_guided.png](images/fashion_mnist_guided.png).",
+            f"[images/{name}](images/{name}).",
             "",
         ]
     return lines

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from advect.errors import DataError
-from benchmarks import images
+from benchmarks import images, images_plan
 from benchmarks.cells import read_records
 
 
@@ -25,7 +25,7 @@ def record(method, bits):
         "features": {"features": "64 features of a classifier", "samples": 200, "held_out": 400},
         "bits": {"mean": bits, "error": 0.1},
     }
-    settings = images.settings_of("fashion", method, 60.0)
+    settings = images_plan.settings_of("fashion", method, 60.0)
     machine = {"processor": "a processor"}
     versions = {"torch": "2.13"}
     return {
@@ -61,6 +61,15 @@ def test_a_longer_run_says_how_far_it_came(tmp_path):
     text = (tmp_path / "t.md").read_text()
     assert "| ot-cfm, a longer run | 12 of 20, stopped | 99 by the clock |" in text
     assert "`advect train pictures --steps 20 --batch-size 16" in text
+    assert "(images/fashion_guided.png)" in text
+
+
+def test_the_recorded_run_is_a_cell_of_the_plan():
+    records = {record["cell"]: record for record in read_records(images.RESULTS)}
+    for data in images.SETS:
+        if f"{data}-run" in records:
+            record = records[f"{data}-run"]
+            assert record["settings"] == images_plan.run_cell_of(data, record["settings"]["run"]).settings
 
 
 def test_without_the_folder_of_data_it_says_so(monkeypatch):
