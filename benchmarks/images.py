@@ -59,8 +59,10 @@ from benchmarks.images_plan import (
     PROBES,
     RESULTS,
     SETS,
+    guided_name,
     label_of,
     plan,
+    run_cell_of,
 )
 from benchmarks.images_table import write_table
 
