@@ -25,7 +25,7 @@ import torch
 
 import advect
 from advect.errors import AdvectError, missing_extra
-from benchmarks.cells import ROOT, Cell
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.density_data import read_arrays
 from benchmarks.density_train import versions
 from benchmarks.posterior_table import write_table

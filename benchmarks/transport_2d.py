@@ -38,7 +38,7 @@ from advect.training import (
     TrainingConfig,
     generator_for,
 )
-from benchmarks.cells import ROOT, Cell
+from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_tasks import START, TARGET
 from benchmarks.transport_2d_table import write_table
 
