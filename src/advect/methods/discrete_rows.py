@@ -142,7 +142,7 @@ COUPLING = (
         paper="Kingma & Dhariwal 2018, Glow: Generative Flow with Invertible 1×1 Convolutions (1807.03039), table 1",
         cost="one small convolutional network per step, both ways",
         avoid="the rows are no pictures (use realnvp or nsf)",
-        recipe=DiscreteLikelihood(None, PictureAssembly(_glow, ("scales", "steps_per_scale"))),
+        recipe=DiscreteLikelihood(None, PictureAssembly(_glow, ("scales", "steps_per_scale")), training=_BRISK),
         options={
             "scales": Option(3, "Resolutions of a picture, at most.", minimum=1),
             "steps_per_scale": Option(4, "Steps at each resolution.", minimum=1),
