@@ -21,6 +21,7 @@ EVENT_OF_ANY = (3,)  # for maps that take rows of any shape
 
 everything = pytest.mark.parametrize("name", REGISTRY)
 both_directions = pytest.mark.parametrize("direction", ["encode", "decode"])
+both_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 
 
 def built(name: str, dtype: torch.dtype = FLOAT64) -> Bijection:
@@ -56,11 +57,13 @@ def call(bijection: Bijection, direction: str, x: Tensor, condition: Tensor | No
 
 @everything
 @both_directions
-def test_log_det_is_autograds(name, direction):
+@both_dtypes
+def test_log_det_is_autograds(name, direction, dtype):
     """Traps T1, T16: each direction against the full Jacobian by itself, not the one against the other."""
-    case, bijection = REGISTRY[name], built(name)
-    x = inputs(bijection, direction, rows=3)
-    condition = condition_for(bijection, len(x))
+    case, bijection = REGISTRY[name], built(name, dtype)
+    tolerance = case.log_det if dtype is FLOAT64 else case.round_trip_float32
+    x = inputs(bijection, direction, rows=3, dtype=dtype)
+    condition = condition_for(bijection, len(x), dtype)
     found = call(bijection, direction, x, condition)
     for row in range(len(x)):
         given = None if condition is None else condition[row : row + 1]
@@ -69,12 +72,13 @@ def test_log_det_is_autograds(name, direction):
             return call(bijection, direction, flat.reshape(1, *shape), given, log_det=False).value.reshape(-1)
 
         jacobian = torch.autograd.functional.jacobian(one, x[row].reshape(-1))
-        truth = torch.linalg.slogdet(jacobian).logabsdet
-        torch.testing.assert_close(found.log_abs_det_jacobian[row], truth, rtol=case.log_det, atol=case.log_det)
+        truth = torch.linalg.slogdet(jacobian.double()).logabsdet
+        log_det = found.log_abs_det_jacobian[row].double()
+        torch.testing.assert_close(log_det, truth, rtol=tolerance, atol=tolerance)
 
 
 @everything
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@both_dtypes
 def test_round_trip_and_opposite_log_dets(name, dtype):
     """Traps T16, T17: both orders, with the condition where there is one; the log-determinants cancel."""
     case, bijection = REGISTRY[name], built(name, dtype)
@@ -94,11 +98,11 @@ def test_round_trip_and_opposite_log_dets(name, dtype):
 
 @everything
 @both_directions
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@both_dtypes
 def test_gradients_are_finite_far_out_and_on_edges(name, direction, dtype):
     """Traps T9, T13, L14: far out, at 0, on edges of cells and boxes, for the value and the log-determinant."""
     bijection, far = built(name, dtype), REGISTRY[name].extreme
-    points = torch.tensor([-far, -1.0, -0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, far], dtype=dtype)
+    points = torch.tensor([-far, -1e3, -30.0, -1.0, -0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 30.0, 1e3, far], dtype=dtype)
     event = event_of(bijection)
     x = points.reshape(-1, *([1] * len(event))).expand(-1, *event).clone().requires_grad_()
     out = call(bijection, direction, x, condition_for(bijection, len(x), dtype))
@@ -122,19 +126,15 @@ def _central(loss, parameter: Tensor, along: Tensor, step: float) -> Tensor:
     return (values[0] - values[1]) / (2 * step)
 
 
-def _learns_smoothly(case: Case) -> bool:
-    """Whether there are parameters, and differences in them do not cross kinks."""
-    return case.smooth and any(p.requires_grad for p in case.build().parameters())
-
-
-@pytest.mark.parametrize("name", [name for name, case in REGISTRY.items() if _learns_smoothly(case)])
+@pytest.mark.parametrize("name", [name for name, case in REGISTRY.items() if case.smooth])
 @both_directions
-def test_gradients_of_value_and_log_det_reach_every_parameter(name, direction):
-    """Trap T2: against central differences along a random direction of each parameter tensor, in float64."""
+def test_gradients_of_value_and_log_det_reach_rows_condition_and_every_parameter(name, direction):
+    """Trap T2: against central differences along a random direction of each tensor, in float64."""
     bijection = built(name)
-    parameters = {key: p for key, p in bijection.named_parameters() if p.requires_grad}
     x = inputs(bijection, direction, rows=4)
     condition = condition_for(bijection, len(x))
+    tensors = {key: p for key, p in bijection.named_parameters() if p.requires_grad}
+    tensors |= {"rows": x.requires_grad_()} | ({} if condition is None else {"condition": condition.requires_grad_()})
     weights = torch.randn(x.shape, dtype=FLOAT64, generator=seeded(5))
     row_weights = torch.randn(len(x), dtype=FLOAT64, generator=seeded(6))  # unequal and of both signs: trap T6
 
@@ -142,14 +142,16 @@ def test_gradients_of_value_and_log_det_reach_every_parameter(name, direction):
         out = call(bijection, direction, x, condition)
         return (out.value * weights).sum() + (out.log_abs_det_jacobian * row_weights).sum()
 
-    gradients = torch.autograd.grad(loss(), list(parameters.values()), allow_unused=True)
-    step = 1e-5  # two central differences, combined to a truncation of step⁴; rounding about 1e-16/step = 1e-11
-    for (key, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+    gradients = torch.autograd.grad(loss(), list(tensors.values()), allow_unused=True)
+    # Two central differences, combined to a truncation of step⁴; rounding about 1e-16/step = 1e-11. Where adaptive
+    # steps leave an error in the log-determinant, differences have that over the step, so the step is longer.
+    error = REGISTRY[name].log_det
+    step, limit = (1e-5, 1e-5) if error <= 1e-9 else (1e-3, 100 * error / 1e-3)
+    for (key, tensor), gradient in zip(tensors.items(), gradients, strict=True):
         assert gradient is not None, f"{key} has no gradient"
-        along = torch.randn(parameter.shape, dtype=FLOAT64, generator=seeded(8))
-        wide, narrow = (_central(loss, parameter, along, h) for h in (step, step / 2))
+        along = torch.randn(tensor.shape, dtype=FLOAT64, generator=seeded(8))
+        wide, narrow = (_central(loss, tensor, along, h) for h in (step, step / 2))
         difference = (4 * narrow - wide) / 3  # Richardson
-        limit = max(1e-5, 100 * REGISTRY[name].log_det / step) if REGISTRY[name].log_det > 1e-9 else 1e-5
         torch.testing.assert_close(
             (gradient * along).sum(), difference, rtol=limit, atol=limit, msg=lambda m, key=key: f"{key}: {m}"
         )
@@ -158,7 +160,7 @@ def test_gradients_of_value_and_log_det_reach_every_parameter(name, direction):
 @everything
 @both_directions
 @pytest.mark.parametrize("rows", [0, 1, 3])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@both_dtypes
 def test_shapes_and_dtypes(name, direction, rows, dtype):
     """Traps T20, T10: log-det and status always (batch,), in the dtype of the rows, for batches of 0 and 1 too."""
     bijection = built(name, dtype)
@@ -210,16 +212,17 @@ def test_without_log_det_the_value_is_the_same(name, direction):
 
 
 @everything
-def test_save_and_load_give_the_same_map(name):
+@both_dtypes
+def test_save_and_load_give_the_same_map(name, dtype):
     """Traps T7, T14: everything that decides the map is in its state."""
-    bijection, other = built(name), built(name)
+    bijection, other = built(name, dtype), built(name, dtype)
     for tensor in (*other.parameters(), *other.buffers()):
         if tensor.is_floating_point():
             tensor.data.mul_(1.5).add_(0.1)
     state = bijection.state_dict()
     other.load_state_dict(load(save(state)) if state else state)
-    x = inputs(bijection, "encode")
-    condition = condition_for(bijection, len(x))
+    x = inputs(bijection, "encode", dtype=dtype)
+    condition = condition_for(bijection, len(x), dtype)
     ours, theirs = call(bijection, "encode", x, condition), call(other, "encode", x, condition)
     assert torch.equal(ours.value, theirs.value)
     assert torch.equal(ours.log_abs_det_jacobian, theirs.log_abs_det_jacobian)
@@ -240,16 +243,17 @@ def test_wrong_shapes_and_dtypes_are_refused(name, direction):
 
 @everything
 @both_directions
-def test_a_condition_is_used_or_refused(name, direction):
+@both_dtypes
+def test_a_condition_is_used_or_refused(name, direction, dtype):
     """Trap T19: a condition is never silently ignored."""
-    bijection = built(name)
-    x = inputs(bijection, direction)
+    bijection = built(name, dtype)
+    x = inputs(bijection, direction, dtype=dtype)
     verb = getattr(bijection, direction)
     if bijection.condition_shape is None:
         with pytest.raises(ShapeError, match="expected none"):
-            verb(x, torch.zeros(len(x), 2, dtype=FLOAT64))
+            verb(x, torch.zeros(len(x), 2, dtype=dtype))
         return
-    condition = condition_for(bijection, len(x))
+    condition = condition_for(bijection, len(x), dtype)
     if condition is None:
         return  # a map that leaves the check to its members
     moved = verb(x, condition + 1).value

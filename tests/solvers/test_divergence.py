@@ -178,6 +178,21 @@ def test_no_graph_is_left(divergence):
         assert not any(type(o) is torch.Tensor and o.grad_fn is not None for o in gc.get_objects())
 
 
+@pytest.mark.parametrize("divergence", [ExactDivergence(), HutchinsonDivergence(2)])
+def test_no_graph_is_made_without_need(divergence):
+    """trap L4: one evaluation under no_grad, or with nothing to differentiate, returns numbers without a graph, though
+    the trace itself is taken by one; where weights are learned there is one.
+    """
+    weight, x = (rows(3, 3) / 2).requires_grad_(), rows(5, 3)
+    probes = divergence.probes(x, torch.Generator().manual_seed(0))
+    for parameter, gradients, wanted in ((weight, False, False), (weight.detach(), True, False), (weight, True, True)):
+        field = lambda t, x, c=None, parameter=parameter: torch.tanh(x @ parameter)  # noqa: E731
+        with torch.set_grad_enabled(gradients):
+            plain = divergence(field, 0.3, x, None, probes)
+            normed = divergence.with_jacobian_norm(field, 0.3, x, None, probes)
+        assert [part.grad_fn is not None for part in (*plain, *normed)] == [wanted] * 5
+
+
 def test_linear_images():
     """trap L4: (B, 3, 8, 8) under x' = a x: log|det| = 192 a."""
     result = RK4(4)(lambda t, x, c=None: 0.1 * x, rows(2, 3, 8, 8), divergence=ExactDivergence())

@@ -97,7 +97,7 @@ def test_two_processes_train_as_one_does(tmp_path, straight):
 
 @pytest.mark.slow
 def test_layers_that_start_from_the_first_batch_start_alike(tmp_path):
-    """Residual blocks between ActNorm layers, which take mean and deviation of all rows, not of those of a process.
+    """Trap T14: residual blocks between ActNorm layers; their mean and deviation are of the rows of all processes.
 
     The first look is one more step of the power iterations too, so losses near 2.6 differ by more than roundings.
     """

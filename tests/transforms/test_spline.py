@@ -175,6 +175,27 @@ def test_a_hundred_thousand_wild_inversions(dtype, std):
     assert (back.value - x).abs()[moderate].max() < 1024 * ulp
 
 
+@both_dtypes
+@pytest.mark.parametrize("std", [6.0, 20.0])
+def test_inverses_beside_every_knot_of_wild_splines(dtype, std):
+    """Trap T8, where it bites: a hair below, on and above a knot the discriminant is the square of a slope down to 1e-3
+    beside that of a bin a million times as steep, and in float32 comes out as zero. Its root has no derivative there.
+    """
+    function, rows = RationalQuadraticSpline(), 5_000
+    theta = drawn(rows, function.num_parameters, std=std, dtype=dtype)
+    bins = function.knots.bins
+    knots = function.knots.place(theta[:, : 2 * bins].T.reshape(2, bins, rows).softmax(1))[1]  # (bins + 1, rows)
+    low, high = knots.new_tensor(-math.inf), knots.new_tensor(math.inf)
+    y = torch.cat([torch.nextafter(knots, low), knots, torch.nextafter(knots, high)])
+    given = theta.repeat(len(y), 1).requires_grad_()
+    y = y.reshape(-1).requires_grad_()
+    found = function.inverse(y, given)
+    for part in (found.value, found.log_slope):
+        assert torch.isfinite(part).all()
+        for gradient in torch.autograd.grad(part.sum(), (y, given), retain_graph=True):
+            assert torch.isfinite(gradient).all()
+
+
 def test_float32_agrees_with_float64():
     """Forward: eight roundings of the knots, at slopes up to e⁵."""
     function = RationalQuadraticSpline()

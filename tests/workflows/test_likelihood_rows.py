@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
+from advect.data import read_table
 from advect.errors import AdvectError, ConfigError, UnsupportedError
 from advect.records import Status
 from advect.run import MODEL, read_tensors
@@ -65,6 +67,25 @@ def test_a_mixed_table_goes_all_the_way(method, tmp_path):
     kept, original = back.table.columns[0], np.asarray(drawn.table.columns[0], dtype=np.float64)
     # float32 through a few layers and back, relative; the adaptive solver at 1e-5 for the ODEs.
     np.testing.assert_allclose(np.asarray(kept, dtype=np.float64), original, rtol=5e-3)
+
+
+@pytest.mark.parametrize("method", ["nsf", "nsf-ar"])
+def test_heavy_tails_reach_far_beyond_the_box_of_the_splines(method, tmp_path):
+    """Trap T11: rows are scaled first, the tails are straight, and the box stands in the configuration.
+
+    Student's t with two degrees of freedom has no variance; its entropy is log(2√2) + (3/2)(ψ(3/2) − ψ(1)) = 1.96 nats,
+    so no two such columns can be scored above −3.92 but by chance.
+    """
+    values = np.random.default_rng(0).standard_t(2, size=(2000, 2))
+    done = run(values, out=tmp_path / "run", **settings(method, steps=30))
+    assert "bound = 5.0" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
+    fresh = np.random.default_rng(1).standard_t(2, size=(2000, 2))
+    assert np.abs(fresh).max() > 10 * 5.0
+    log_prob = score(done.artefact, read_table(fresh)).estimate.value
+    assert torch.isfinite(log_prob).all()
+    entropy = 2 * scipy.stats.t(2).entropy()
+    error = float(log_prob.std()) / len(fresh) ** 0.5
+    assert -entropy - 1.0 < float(log_prob.mean()) < -entropy + 4 * error
 
 
 @rows

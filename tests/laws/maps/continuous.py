@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from advect.flows import ContinuousMap, VelocityField
-from advect.flows.architectures.continuous import cnf, ot_flow
+from advect.flows.architectures.continuous import cnf, ot_flow, rnode
 from advect.networks import MLP
 from advect.solvers import RK4, Adaptive
 from advect.solvers.checkpointed import Checkpointed
@@ -62,6 +62,7 @@ MAPS: dict[str, Case] = {
     "cnf-1": _fixed(lambda: cnf(1, width=5)),
     "cnf-2-conditional": _fixed(lambda: cnf(2, 3, width=5)),
     "cnf-3-deep": _adaptive(lambda: cnf(3, width=5, depth=3)),
+    "rnode-2": _fixed(lambda: rnode(2, width=5), 0.3),
     "ot-flow-1-conditional": _fixed(lambda: ot_flow(1, 2, width=5)),
     "ot-flow-2": _adaptive(lambda: ot_flow(2, width=5)),
     "continuous-pictures": _fixed(_pictures, 0.3, solver=Checkpointed(RK4(STEPS))),

@@ -5,15 +5,18 @@ Pictures are small, so that full Jacobians are affordable; weights are moved off
 
 import torch
 
+from advect.flows.architectures.coupling import nsf
 from advect.flows.architectures.image import dequantisation_noise, glow, notes_realnvp, realnvp_image
 from advect.transforms.bijection import Bijection
 from advect.transforms.dequantise import Logit
+from advect.transforms.flatten import Flattened
 from advect.transforms.image import ImageCoupling
 from advect.transforms.multiscale import MultiScale
 from advect.transforms.squeeze import Squeezed
 from tests.laws.maps.case import Case
 
 SMALL = {"width": 3, "kernels": (3, 1, 3)}
+VECTOR = {"depth": 1, "width": 6}
 
 
 def seeded() -> torch.Generator:
@@ -45,6 +48,7 @@ MAPS: dict[str, Case] = {
     "image-picture-condition": Case(lambda: coupling((1, 2, 2), (2, 2, 2))),
     "image-picture-condition-channel": Case(lambda: coupling((2, 1, 2), (1, 1, 2), mask="channel")),
     "image-squeezed": Case(lambda: Squeezed(coupling((4, 1, 1), (2,), mask="channel"), (1, 2, 2))),
+    "flattened": Case(lambda: perturbed(Flattened(nsf(4, 2, layers=2, **VECTOR, generator=seeded()), (1, 2, 2)))),
     "image-multiscale": Case(
         lambda: perturbed(MultiScale(coupling((2, 1, 2), mask="channel"), (3, 1, 2), **SMALL, generator=seeded()))
     ),
