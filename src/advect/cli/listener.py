@@ -86,6 +86,7 @@ def progress_line(progress: "Progress") -> str:
     left = "done" if progress.step == progress.steps else f"{_coarse(progress.seconds_left)} left"
     rate = f"{_short(progress.rate)} steps/s"
     rate += f" ({_short(progress.rows_per_second)} rows/s)" if progress.rows_per_second > 0 else ""
+    left += f"  {progress.skipped} skipped" if progress.skipped else ""
     return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate}  {left}  {where}"
 
 

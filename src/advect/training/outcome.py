@@ -16,6 +16,7 @@ class Outcome:
         seconds: Training time over all continuations.
         reason: ``finished``, ``stopped`` or ``deadline``.
         shares: Where the time of this call went: phase name to fraction.
+        skipped: Steps that were not taken, as their gradients did not fit float16.
         half_life: Of the average that the best weights are of, in steps; None where half-lives were not asked for.
     """
 
@@ -27,3 +28,4 @@ class Outcome:
     reason: str
     shares: Mapping[str, float] = field(default_factory=dict)
     half_life: float | None = None
+    skipped: int = 0

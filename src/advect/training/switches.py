@@ -40,7 +40,7 @@ _GRAPHS = 8  # torch's own limit, for one module: other shapes, with and without
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager:
     """The arithmetic of the training loss."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 def networks_of(flow: nn.Module) -> list[nn.Module]:

@@ -213,9 +213,9 @@ def _train(
             f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
             "timed steps."
         )
-    told = average_words(lowest_losses(sink.history))
-    if told:
-        listener.note(told)
+    for told in (average_words(lowest_losses(sink.history)), trainer.state.scale.sentence(outcome.step)):
+        if told:
+            listener.note(told)
     end = figures_deadline(outcome.seconds) if end is None else end
     return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate, end)
 
@@ -251,6 +251,7 @@ def _finish(
 def _outcome_card(outcome: Outcome) -> dict:
     best = outcome.best_value
     chosen = {} if outcome.half_life is None else {"best_half_life": outcome.half_life}
+    chosen |= {"skipped_steps": outcome.skipped} if outcome.skipped else {}
     return {
         "step": outcome.step,
         "seconds": round(outcome.seconds, 3),
