@@ -8,7 +8,7 @@ two, so that scaling rounds nothing that float16 can hold.
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class LossScale:
         return loss * self.value if self.dynamic else loss
 
     @torch.no_grad()
-    def unscale(self, gradients: Sequence[Tensor], norm: float, most: float) -> None:
+    def unscale(self, gradients: list[Tensor], norm: float, most: float) -> None:
         """After a step's backward passes, where all is finite: the gradients as they are, and clipped.
 
         Args:
@@ -108,7 +108,7 @@ def check_float16(device: torch.device, note: Callable[[str], None]) -> None:
                 weight = torch.ones(8, 8, device=device, requires_grad=True)
                 kernel = torch.ones(8, 8, 3, 3, device=device, requires_grad=True)
                 answers = torch.ones(8, 8, device=device) @ weight, torch.conv2d(weight.new_ones(1, 8, 4, 4), kernel)
-            sum(answer.float().sum() for answer in answers).backward()
+            torch.stack([answer.float().sum() for answer in answers]).sum().backward()
         if all(answer.dtype == torch.float16 for answer in answers):
             if device.type == "cpu":
                 note("Few processors multiply in float16 itself; elsewhere bfloat16 and float32 are many times faster.")

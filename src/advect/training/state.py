@@ -101,7 +101,7 @@ class TrainingState:
 
     def numbers(self) -> dict[str, object]:
         """All plain numbers."""
-        return {
+        result: dict[str, object] = {
             "step": self.step,
             "best_value": self.best_value if self.best else None,
             "best_step": self.best_step,
@@ -111,7 +111,8 @@ class TrainingState:
             "report": dict(self.report),
             "validated": self.validated,
             "best_average": self.best_average,
-        } | ({"scale": self.scale.numbers()} if self.scale.dynamic else {})
+        }
+        return result | {"scale": self.scale.numbers()} if self.scale.dynamic else result
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, object]) -> None:
         """Restore what `tensors` and `numbers` gave.
