@@ -34,6 +34,8 @@ class Progress:
         rows_per_second: Rows trained on, by all processes together.
         processes: The shares of each of several processes.
         skipped: Steps that were not taken so far, as their gradients did not fit float16.
+        product_share: What the products of the steps since the last line are of the device's best, see `training.work`;
+            NaN where it was not measured.
     """
 
     step: int
@@ -45,3 +47,4 @@ class Progress:
     rows_per_second: float = math.nan
     processes: tuple[Mapping[str, float], ...] = ()
     skipped: int = 0
+    product_share: float = math.nan

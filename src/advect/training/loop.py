@@ -27,7 +27,7 @@ from advect.training.divergence import DivergenceWatch, not_finite
 from advect.training.flat import Flat, can_be_flat
 from advect.training.half_lives import averages_of, check_averages, loss_columns
 from advect.training.optimiser import FusedAdamW, gradient_norm
-from advect.training.outcome import Outcome
+from advect.training.outcome import Outcome, outcome_of
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
 from advect.training.scaling import LossScale, check_float16
@@ -38,6 +38,7 @@ from advect.training.shares import mean_loss, pieces_of, share_losses
 from advect.training.state import TrainingState
 from advect.training.switches import arithmetic, check_switches, switched
 from advect.training.validation import Validation
+from advect.training.work import Work
 from advect.training.workers import ALONE, LostWorkerError, Workers
 from advect.typing import Objective, PartSink, Sink
 
@@ -124,6 +125,7 @@ class Trainer:
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
+        self.work = Work(parameters[0].device, config.precision)
         self._watch = DivergenceWatch()
         self.validation: Validation | None = None
         if validation is not None:
@@ -156,7 +158,8 @@ class Trainer:
                 reason = agreed.reason
                 if reason != "finished":
                     break
-                self._guarded_step()
+                with self.work.counted():
+                    self._guarded_step()
                 self._after_step(agreed)
             self.flow.eval()
             self._clock.settle(self.state)
@@ -167,18 +170,8 @@ class Trainer:
             self.state.use_best()
             if self.shards is not None:
                 self.shards.restore()
-        state = self.state
-        return Outcome(
-            finished=reason != "stopped",
-            step=state.step,
-            best_value=state.best_value if state.best else float("nan"),
-            best_step=state.best_step,
-            seconds=state.seconds,
-            reason=reason,
-            shares=self._clock.shares(),
-            half_life=self.config.ema[state.best_average] if self.config.ema else None,
-            skipped=state.scale.skipped,
-        )
+        of_peak = self.work.share(self._clock.rate(self.state.step))
+        return outcome_of(self.state, self.config.ema, reason, self._clock.shares(), of_peak)
 
     def time_steps(self, num_steps: int = 2) -> float:
         """Seconds per step, measured on ``num_steps`` steps whose effects are undone.
@@ -339,7 +332,10 @@ class Trainer:
         if agreed.line or state.step == config.steps:
             progress = self._clock.line(state.step, config.steps, config.batch_size)
             processes = shares_of_all(self.workers, progress.shares)
-            self.sink.progress(replace(progress, processes=processes, skipped=state.scale.skipped))
+            of_peak = self.work.share(progress.rate)
+            self.sink.progress(
+                replace(progress, processes=processes, skipped=state.scale.skipped, product_share=of_peak)
+            )
         if self.parts is not None:
             self.parts.settle()
         if agreed.checkpoint:

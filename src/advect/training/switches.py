@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
 from advect.errors import ConfigError
@@ -221,6 +222,8 @@ class _Compiled:
     def __call__(self, *arguments: Any) -> Any:
         """What the module answers."""
         if self.compiled is None or not (self.module.training and torch.is_grad_enabled()):
+            return self.plain(*arguments)
+        if is_in_torch_dispatch_mode():  # who counts operations sees none of a graph
             return self.plain(*arguments)
         try:
             return self.compiled(*arguments)

@@ -251,6 +251,8 @@ def _finish(
 def _outcome_card(outcome: Outcome) -> dict:
     best = outcome.best_value
     chosen = {} if outcome.half_life is None else {"best_half_life": outcome.half_life}
+    if outcome.product_share == outcome.product_share:
+        chosen |= {"product_share": round(outcome.product_share, 4)}
     chosen |= {"skipped_steps": outcome.skipped} if outcome.skipped else {}
     return {
         "step": outcome.step,
