@@ -33,6 +33,9 @@ class Progress:
         shares: Where the time went: phase name to fraction.
         rows_per_second: Rows trained on, by all processes together.
         processes: The shares of each of several processes.
+        skipped: Steps that were not taken so far, as their gradients did not fit float16.
+        product_share: What the products of the steps since the last line are of the device's best, see `training.work`;
+            NaN where it was not measured.
     """
 
     step: int
@@ -43,3 +46,5 @@ class Progress:
     shares: Mapping[str, float] = field(default_factory=dict)
     rows_per_second: float = math.nan
     processes: tuple[Mapping[str, float], ...] = ()
+    skipped: int = 0
+    product_share: float = math.nan

@@ -6,22 +6,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from advect.errors import ConfigError
+from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
+from advect.networks import make_network
 from advect.objectives import MaximumLikelihood, VelocityMatching
-from advect.paths import AffinePath, Linear
+from advect.paths import AffinePath, Linear, linear
 from advect.run import LAST_SET, METRICS, MODEL, RunFolder, read_checkpoint, read_tensors
 from advect.training import ALONE, TrainingConfig, Workers
 from advect.training.sharding import _blocks, spread_over
 from advect.workflows.fit import train
 from advect.workflows.open import open_run
 from advect.workflows.request import TrainRequest
+from tests.training.test_switches import RATE, flow_of, trainer, wake
 from tests.training.test_workers import assert_near, environment
 from tests.workflows.tiny import moons
 
@@ -124,6 +130,89 @@ def test_both_killed_the_run_goes_on_from_the_last_whole_set(place):
     assert_near(curve(place / "straight"), curve(run), TOLERANCE, curves=("validation_loss",))
 
 
+SWITCHED = """
+import json, sys
+from functools import partial
+from pathlib import Path
+import torch
+from advect.training import joined
+from tests.training.test_sharding import CASES, switched_training
+torch.set_num_threads(1)
+torch.compile = partial(torch.compile, backend="aot_eager")  # graphs as ever, without a C++ compiler
+with joined() as workers:
+    told = {case: switched_training(case, workers) for case in CASES}
+    if workers.leads:
+        Path(sys.argv[1]).write_text(json.dumps(told))
+"""
+CASES = ("unet", "unet checkpoint", "unet channels_last", "dit checkpoint compile")
+
+
+def switched_training(case: str, workers: Workers = ALONE) -> dict[str, object]:
+    """Four steps of a network on pictures, weights spread out and these switches on: what comes out, what was seen."""
+    kind, *names = case.split()
+    said: list[str] = []
+    given = wake(flow_of(kind))
+    made = trainer(flow=given, workers=workers, said=said, shard=True, **dict.fromkeys(names, True))
+    kept, pixels = [0], set()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[0] += tensor.numel()
+        return tensor
+
+    def look(_: nn.Module, __: object, answer: torch.Tensor) -> None:
+        pixels.add(answer.is_contiguous(memory_format=torch.channels_last))
+
+    seen: AbstractContextManager[object] = nullcontext()
+    if not made.config.compile:  # whose graphs are made of what is there when it begins
+        seen = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        for module in made.flow.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(look)
+    before = Counter(counters["stats"])
+    with seen:
+        made.run()
+    return {
+        "losses": [line[key] for line in made.sink.history for key in ("train_loss", "validation_loss")],
+        "weights": torch.cat([p.detach().flatten() for p in given.parameters()]).tolist() if workers.leads else [],
+        "kept": kept[0],
+        "pixels": sorted(pixels),
+        "graphs": (counters["stats"] - before)["unique_graphs"],
+        "left": sum("forward" in vars(module) for module in made.flow.modules()) + len(said),
+    }
+
+
+@pytest.fixture(scope="module")
+def switched(tmp_path_factory) -> dict[str, dict]:
+    """What two processes made of every case."""
+    folder = tmp_path_factory.mktemp("switched")
+    (folder / "script.py").write_text(SWITCHED)
+    line = [*LAUNCHER, str(folder / "script.py"), str(folder / "told.json")]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "told.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_with_switches_too_it_is_the_training_of_one_process_without_them(switched, case):
+    """Rounding is as for each switch by itself, see `test_switches`: a weight whose gradient is zero but for rounding
+    may go either way by the rate in each of four steps."""
+    plain, found = switched_training(case.split()[0]), switched[case]
+    assert found["losses"] == pytest.approx(plain["losses"], rel=1e-4)
+    np.testing.assert_allclose(found["weights"], plain["weights"], rtol=1e-3, atol=4 * RATE)
+    assert np.median(np.abs(np.subtract(found["weights"], plain["weights"]))) < 1e-5
+    assert found["left"] == 0
+
+
+@pytest.mark.slow
+def test_switches_are_on_where_weights_are_spread(switched):
+    assert switched["unet checkpoint"]["kept"] < 0.5 * switched["unet"]["kept"]
+    assert switched["unet"]["pixels"] == [False]
+    assert switched["unet channels_last"]["pixels"] == [True]
+    assert switched["unet"]["graphs"] == 0
+    assert switched["dit checkpoint compile"]["graphs"] >= 1  # its two blocks are alike
+
+
 class Listed(nn.Module):
     """A network that lists blocks, and blocks of blocks."""
 
@@ -154,3 +243,10 @@ def test_processes_that_pass_through_the_network_unequally_often_are_refused():
     even = TrainingConfig(shard=True, batch_size=32, microbatch=8)
     with pytest.raises(ConfigError, match="no network of a velocity"):
         spread_over(nn.Linear(2, 2), VelocityMatching(AffinePath(Linear())), even, Workers(0, 2))
+
+
+def test_a_network_of_single_layers_has_nothing_to_compile_between_two_gatherings():
+    network = make_network("residual-2x8", event_shape=(2,))
+    flow = Flow(StandardNormal((2,)), ContinuousMap(VelocityField(network), event_shape=(2,)))
+    with pytest.raises(ConfigError, match="single layers"):
+        spread_over(flow, VelocityMatching(linear()), TrainingConfig(shard=True, compile=True), Workers(0, 2))

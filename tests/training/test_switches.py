@@ -10,7 +10,7 @@ from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
 from advect.networks import DiffusionTransformer, DiTSize, UNet, UNetSize, make_network
 from advect.objectives import VelocityMatching
 from advect.paths import linear
-from advect.training import Batches, Trainer, TrainingConfig
+from advect.training import ALONE, Batches, Trainer, TrainingConfig
 from advect.training.switches import blocks_of, networks_of
 from tests.training.small import Recorder, matching_trainer, rows_of, same
 
@@ -28,8 +28,12 @@ def network(kind="unet", dropout=0.0):
     return UNet(SHAPE, size=size, generator=torch.Generator().manual_seed(0))
 
 
-def trainer(kind="unet", *, dropout=0.0, sink=None, said=None, **settings):
-    flow = Flow(StandardNormal(SHAPE), ContinuousMap(VelocityField(network(kind, dropout)), event_shape=SHAPE))
+def flow_of(kind="unet", dropout=0.0):
+    return Flow(StandardNormal(SHAPE), ContinuousMap(VelocityField(network(kind, dropout)), event_shape=SHAPE))
+
+
+def trainer(kind="unet", *, dropout=0.0, flow=None, sink=None, said=None, workers=ALONE, **settings):
+    flow = flow_of(kind, dropout) if flow is None else flow
     data = torch.rand(32, *SHAPE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     batches, held = (Batches(rows_of(data), 8, seed, flow.base, Independent()) for seed in (0, 1))
     config = TrainingConfig(steps=4, batch_size=8, learning_rate=RATE, warmup_steps=0, validation_every=2, **settings)
@@ -41,6 +45,7 @@ def trainer(kind="unet", *, dropout=0.0, sink=None, said=None, **settings):
         Recorder() if sink is None else sink,
         validation=held,
         note=(lambda text: None) if said is None else said.append,
+        workers=workers,
     )
 
 
@@ -55,12 +60,17 @@ def first_gradients(made):
         return float(loss), [g.clone() for g in gradients]
 
 
-def woken(made):
+def wake(flow):
     """No layer at zero, so that every gradient says something."""
     with torch.no_grad():
-        for parameter in made.flow.parameters():
+        for parameter in flow.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(7))
+    return flow
+
+
+def woken(made):
+    wake(made.flow)
     return made
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from advect.data import infer_schema, mapped, read_table, split_rows, take_rows
+from advect.data import infer_schema, mapped, read_table, split_rows, stored, take_rows
 from advect.errors import ConfigError, DataError
 from advect.run import MODEL, read_tensors
 from advect.training.ahead import BatchesAhead
 from advect.training.blocks import Blocks
+from advect.transforms import Standardise
 from advect.workflows.again import evaluate_run, report_run
 from advect.workflows.open import open_run
 from advect.workflows.picture_features import pixels, run_features
@@ -81,6 +82,37 @@ def test_a_run_goes_on_in_the_middle_and_has_figures_a_page_and_scores(tmp_path,
     scored = score(artefact, read_table(str(path), min_rows=1))
     on_disk(monkeypatch, far=False)
     assert torch.equal(scored.estimate.value, score(artefact, read_table(str(path))).estimate.value)
+
+
+@pytest.mark.parametrize("kind", ["plain", "far", "heavy", "empty column", "levels"])
+def test_scales_of_rows_on_disk_are_those_of_all_rows_in_as_few_passes_as_can_be(tmp_path, monkeypatch, kind):
+    """Besides the two passes that find bounds and rules, a third only where those do not tell."""
+    x = np.random.default_rng(0).standard_normal((3000, 4)) * [1, 1e3, 1e-4, 1] + [0, 5, 0, 2]
+    x[:, 1] += {"far": 1e9}.get(kind, 0.0)
+    x[:, 2] = np.exp(2 * x[:, 0]) if kind == "heavy" else x[:, 2]
+    x[:, 3] = {"empty column": 0.0, "levels": np.arange(3000) % 5}.get(kind, x[:, 3])
+    np.save(tmp_path / "x.npy", x)
+    on_disk(monkeypatch)
+    for name in ("SAMPLE_VALUES", "BLOCK_VALUES"):
+        monkeypatch.setattr(stored, name, 2000)
+    read, take = [0], mapped.MappedRows.take
+
+    def counted(self, index):
+        read[0] += len(index)
+        return take(self, index)
+
+    monkeypatch.setattr(mapped.MappedRows, "take", counted)
+    made = prepare(request(str(tmp_path / "x.npy")))
+    train = made.split.train
+    passes = (read[0] - 3000 - len(train)) / len(train)  # what is left also has samples of 500 rows
+    assert (passes > 1) == (kind in ("far", "heavy", "levels")), passes
+    parts = [part for part in made.flow.map.modules() if isinstance(part, Standardise)]
+    plain = next(part for part in parts if part.shift.numel() > 1 or kind == "heavy")
+    # Means and spreads in float64 by blocks, against NumPy's of the whole: some roundings of 3000 sums.
+    if kind in ("plain", "empty column"):
+        wanted = x[train][:, : 3 if kind == "empty column" else 4]
+        np.testing.assert_allclose(plain.shift, wanted.mean(0), rtol=1e-12, atol=1e-12 * wanted.std(0).max())
+        np.testing.assert_allclose(plain.scale, wanted.std(0), rtol=1e-12)
 
 
 def test_what_looks_at_all_rows_at_once_is_refused(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """``--latent``: an autoencoder first, the flow on its codes; stopped, killed, continued and reopened."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from advect.cli.app import run as command_of
 from advect.data import read_table, take_rows
 from advect.errors import ConfigError, UnknownNameError, UnsupportedError
-from advect.run import RunFolder, read_config
+from advect.run import RunFolder, read_config, read_tensors
 from advect.training import generator_for
 from advect.workflows.again import evaluate_run, find_data
 from advect.workflows.autoencoding import Autoencoding, autoencoding
@@ -21,6 +22,7 @@ from advect.workflows.open import open_run
 from advect.workflows.report import command_line
 from advect.workflows.score import score
 from advect.workflows.transport import to_latent
+from tests.training.test_workers import environment
 from tests.workflows.tiny import Ear, bright_pictures, moons, run
 
 CODING = Autoencoding(channels=2, halvings=1, width=4, steps=20, batch_size=16)
@@ -158,3 +160,60 @@ def test_what_cannot_be_coded_is_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="no whole number"):
         autoencoding(True, {"channels": 3.5})
     assert command_of(["train", "moons", "--latent", "--out", str(tmp_path / "run")]) == 2
+
+
+TOGETHER = """
+import json, sys
+from pathlib import Path
+import torch
+from advect.run import RunFolder
+from advect.training import joined
+from advect.workflows.first_stage import with_first_stage
+from advect.workflows.fit import train
+from advect.workflows.listen import Silence
+from advect.workflows.prepare import prepare
+from advect.workflows.request import TrainRequest
+from tests.workflows.test_latent import TINY
+torch.set_num_threads(1)
+data, out = sys.argv[1], Path(sys.argv[2])
+request, told = TrainRequest(data, out=out, **TINY), {}
+with joined() as workers:
+    steps = iter(range(100))
+    # The second process alone is asked to stop, in the middle of the first stage.
+    stop = lambda: not workers.leads and next(steps) >= 7
+    told["stopped"] = train(request, evaluate=False, workers=workers, stop=stop).state
+    told["finished"] = train(request, evaluate=False, workers=workers).state
+    prepared, _ = with_first_stage(prepare(request), RunFolder(out), Silence(), lambda: False, workers=workers)
+    told["weights"] = [value.double().sum().item() for value in prepared.stage.state_dict().values()]
+    told["again"] = train(request, evaluate=False, workers=workers).state
+    # Without a folder nothing is read back: what is equal has gone over the wire.
+    fresh, _ = with_first_stage(prepare(TrainRequest(data, **TINY)), None, Silence(), lambda: False, workers=workers)
+    codes = fresh.train.draw(torch.arange(fresh.train.num_rows), torch.Generator())
+    told["fresh"] = [value.double().sum().item() for value in (*fresh.stage.state_dict().values(), codes)]
+    Path(f"{out}.{workers.rank}").write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_it_together_stop_together_and_have_the_same(folder, tmp_path):
+    (tmp_path / "script.py").write_text(TOGETHER)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line = [*launcher, str(tmp_path / "script.py"), str(folder), str(tmp_path / "run")]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"run.{rank}").read_text()) for rank in (0, 1))
+    assert (first.pop("again"), second.pop("again")) == ("already finished", "finished")  # who follows is sent home
+    assert first == second
+    assert (first["stopped"], first["finished"]) == ("interrupted", "finished")
+    stage, card = read_tensors(tmp_path / "run" / "autoencoder" / "model.safetensors")
+    assert card["step"] == CODING.steps
+    assert sorted(first["weights"]) == sorted(value.double().sum().item() for value in stage.values())
+    # Its noise is drawn for each share anew, so the codes are not those of one process; the curve is near all the same.
+    losses = [last_loss(path) for path in (tmp_path / "run", run(str(folder), out=tmp_path / "alone", **TINY).folder)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+    assert generate(open_run(tmp_path / "run"), 3, seed=1).table.event_shape == (1, 9, 9)
+
+
+def last_loss(path) -> float:
+    """Of the first stage, on validation pictures."""
+    return json.loads((path / "autoencoder" / "metrics.jsonl").read_text().splitlines()[-1])["validation_loss"]

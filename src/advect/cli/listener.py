@@ -86,6 +86,9 @@ def progress_line(progress: "Progress") -> str:
     left = "done" if progress.step == progress.steps else f"{_coarse(progress.seconds_left)} left"
     rate = f"{_short(progress.rate)} steps/s"
     rate += f" ({_short(progress.rows_per_second)} rows/s)" if progress.rows_per_second > 0 else ""
+    left += f"  {progress.skipped} skipped" if progress.skipped else ""
+    if progress.product_share == progress.product_share:
+        where = f"{progress.product_share:.0%} of the device's products  {where}"
     return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate}  {left}  {where}"
 
 

@@ -119,6 +119,24 @@ class Codec:
                 result[i] = torch.tensor(cells, dtype=torch.float64)
         return result
 
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Means and variances of the coordinates in the rows that were fitted to, ``(coordinates,)``.
+
+        None where the rules do not tell: draws stand in coordinates, tails are bent, values lie far from zero (whose
+        means are rounded), or a column's spread was taken from its bounds.
+        """
+        if self.schema.image or not self.exact:
+            return None
+        found = []
+        for code, column in zip(self.codes, self.schema.columns, strict=True):
+            low, high = bounds(column)
+            if code.scaling == "asinh" or code.offset or (code.scaling and code.std == (high - low) / 4):
+                return None
+            found += [(code.mean, code.std**2)] if code.scaling else []
+        means, variances = np.array(found).reshape(-1, 2).T
+        return means, variances
+
     def check(self, table: Table) -> tuple[Finding, ...]:
         """Refuse a table that does not fit; report columns that will be ignored.
 

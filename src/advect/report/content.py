@@ -110,6 +110,8 @@ class History:
         best_step: The step whose weights were kept, or None.
         seconds: Training time, or None.
         shares: Where the loop's time went: phase name to fraction.
+        product_share: What the products of the steps were of the device's best, or None.
+        skipped: Steps that were not taken, as their gradients did not fit float16.
         figures: Curves of what else was measured on the way.
         averages: In a sentence how the averages of the weights did that were kept side by side; empty for one.
     """
@@ -121,6 +123,8 @@ class History:
     best_step: int | None = None
     seconds: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    product_share: float | None = None
+    skipped: int = 0
     figures: Sequence[FigureCurve] = ()
     averages: str = ""
 

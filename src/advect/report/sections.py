@@ -1,13 +1,13 @@
 """The sections of the page, each from the content to parts and sentences; None where there is nothing to say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from advect.errors import ShapeError
 from advect.records import Table
-from advect.report.content import DataSummary, ReportContent
+from advect.report.content import DataSummary, History, ReportContent
 from advect.report.curves import (
     error_figure,
     figures_figure,
@@ -277,15 +277,18 @@ def training(content: ReportContent) -> Card | None:
     averages = f" {history.averages}" if history.averages else ""
     caption = (
         "A loss does not go to zero: part of it is noise that no network can predict. What counts is that the "
-        f"validation loss does not rise again.{kept}{averages}{_time_spent(history.shares)}"
+        f"validation loss does not rise again.{kept}{averages}{_time_spent(history)}"
     )
     return figure_card(history_figure(history), (alt + kept).strip(), caption=caption)
 
 
-def _time_spent(shares: Mapping[str, float]) -> str:
+def _time_spent(history: History) -> str:
     """Where the loop's time went, largest share first; what is below half a hundredth is not named."""
-    told = sorted(((share, name) for name, share in shares.items() if share >= 0.005), reverse=True)
-    return f" Where the time went: {', '.join(f'{name} {percent(share)}' for share, name in told)}." if told else ""
+    told = sorted(((share, name) for name, share in history.shares.items() if share >= 0.005), reverse=True)
+    text = f" Where the time went: {', '.join(f'{name} {percent(share)}' for share, name in told)}." if told else ""
+    if history.product_share is not None:
+        text += f" The device multiplied at {percent(history.product_share)} of its rate in one large product."
+    return text + (f" {history.skipped} steps did not fit float16 and were skipped." if history.skipped else "")
 
 
 def _fall(name: str, values: Iterable[float]) -> str:

@@ -71,7 +71,7 @@ class Clock:
         """The state of the run since the last line."""
         now = time.perf_counter()
         rate = (step - self._line_step) / max(now - self._line, 1e-9)
-        overall = (step - self._first_step) / max(now - self._started, 1e-9)
+        overall = self.rate(step)
         shares = self.shares()
         losses, self._line_losses = self._line_losses, []
         self._line, self._line_step = now, step
@@ -84,6 +84,10 @@ class Clock:
             seconds_left=(steps - step) / overall if overall else float("nan"),
             shares=shares,
         )
+
+    def rate(self, step: int) -> float:
+        """Steps per second since the start."""
+        return (step - self._first_step) / max(time.perf_counter() - self._started, 1e-9)
 
     def shares(self) -> dict[str, float]:
         """Where the time since the start went: each phase's share of it, and what belongs to none as ``other``."""

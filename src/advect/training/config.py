@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from advect.errors import ConfigError, unknown_name
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class TrainingConfig:
         pool_uses: Times that the pairs of a pool are gone through before the next; 0 pairs once for the whole training.
         microbatch: Rows that pass through the network at once, where memory is scarce; the gradients of a batch are
             those of its parts added up. 0 takes all rows of a batch together.
-        precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` where torch's autocast finds it
-            safe, which halves the time of convolutions on many machines. Weights, gradients and validation are float32.
+        precision: Of the arithmetic of the training loss: ``float32``, or ``bfloat16`` or ``float16`` where torch's
+            autocast finds it safe, which halves the time of convolutions on many machines. Weights, gradients and
+            validation are float32. With float16 the loss is scaled, and steps may be skipped (see `scaling`).
         shard: Spread weights, averages and moments over the processes that share a training, so that a larger network
             fits (see `sharding`); one process alone holds all. Checkpoints are then written in parts, one a process.
         channels_last: Weights of convolutions lie pixel by pixel in memory (`switches`).

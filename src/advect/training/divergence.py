@@ -5,11 +5,28 @@ for divergence is a loss that in each of many steps in a row lies a thousand tim
 these are from zero.
 """
 
+import math
 import statistics
 
 from advect.errors import TrainingError
 
 FIRST, IN_A_ROW, TIMES = 10, 20, 1000.0
+
+
+def not_finite(loss: float, where: str, precision: str) -> TrainingError:
+    """What to tell of a step whose loss, or else gradient, is not finite."""
+    what = (
+        f"gradient is not finite, at a loss of {loss:.3g}"
+        if math.isfinite(loss)
+        else f"loss is not finite ({loss:.3g})"
+    )
+    finer = "Take precision=bfloat16, lower" if precision == "float16" else "Lower"
+    return TrainingError(
+        f"the {what}; the step was not taken and the state before it is kept",
+        where=where,
+        remedy=f"{finer} the learning rate, look for extreme values in the data, or continue from the checkpoint "
+        "with another seed.",
+    )
 
 
 class DivergenceWatch:

@@ -23,13 +23,14 @@ from advect.training.blocks import in_blocks
 from advect.training.clock import Clock
 from advect.training.config import TrainingConfig
 from advect.training.direct import Direct, drawn_for, may_go_without
-from advect.training.divergence import DivergenceWatch
+from advect.training.divergence import DivergenceWatch, not_finite
 from advect.training.flat import Flat, can_be_flat
 from advect.training.half_lives import averages_of, check_averages, loss_columns
 from advect.training.optimiser import FusedAdamW, gradient_norm
-from advect.training.outcome import Outcome
+from advect.training.outcome import Outcome, outcome_of
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
+from advect.training.scaling import LossScale, check_float16
 from advect.training.schedule import learning_rate
 from advect.training.seeding import TRAINING, generator_for, seed_layers
 from advect.training.sharding import spread_over
@@ -37,6 +38,7 @@ from advect.training.shares import mean_loss, pieces_of, share_losses
 from advect.training.state import TrainingState
 from advect.training.switches import arithmetic, check_switches, switched
 from advect.training.validation import Validation
+from advect.training.work import Work
 from advect.training.workers import ALONE, LostWorkerError, Workers
 from advect.typing import Objective, PartSink, Sink
 
@@ -110,15 +112,20 @@ class Trainer:
         self.values = None if apart else Flat(parameters)
         self._lay_flat()
         first, *further = averages_of(trained, config, self.values)
-        self.state = TrainingState(trained, self.optimizer, first, further=further)
+        scale = LossScale(dynamic=config.precision == "float16")
+        if scale.dynamic:
+            check_float16(parameters[0].device, note)
+        self.state = TrainingState(trained, self.optimizer, first, further=further, scale=scale)
         self._graphless = self._direct = (
             None
-            if self.values is None or not self.values.whole.is_cpu  # elsewhere it was never tried
+            # Elsewhere it was never tried, and no scale goes through it.
+            if self.values is None or not self.values.whole.is_cpu or scale.dynamic
             else Direct(objective, flow, parameters, self.values, rounded=config.precision == "bfloat16")
         )
         # Their global generators are seeded and put back as the processor's is.
         self._accelerators = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
         self._clock = Clock()
+        self.work = Work(parameters[0].device, config.precision)
         self._watch = DivergenceWatch()
         self.validation: Validation | None = None
         if validation is not None:
@@ -151,7 +158,8 @@ class Trainer:
                 reason = agreed.reason
                 if reason != "finished":
                     break
-                self._guarded_step()
+                with self.work.counted():
+                    self._guarded_step()
                 self._after_step(agreed)
             self.flow.eval()
             self._clock.settle(self.state)
@@ -162,17 +170,8 @@ class Trainer:
             self.state.use_best()
             if self.shards is not None:
                 self.shards.restore()
-        state = self.state
-        return Outcome(
-            finished=reason != "stopped",
-            step=state.step,
-            best_value=state.best_value if state.best else float("nan"),
-            best_step=state.best_step,
-            seconds=state.seconds,
-            reason=reason,
-            shares=self._clock.shares(),
-            half_life=self.config.ema[state.best_average] if self.config.ema else None,
-        )
+        of_peak = self.work.share(self._clock.rate(self.state.step))
+        return outcome_of(self.state, self.config.ema, reason, self._clock.shares(), of_peak)
 
     def time_steps(self, num_steps: int = 2) -> float:
         """Seconds per step, measured on ``num_steps`` steps whose effects are undone.
@@ -246,16 +245,18 @@ class Trainer:
                 self.workers.add([*(gradients if self.shards is None else self.shards.apart()), loss])
         with self._clock.phase("optimiser"):
             value = self._clipped(gradients, loss)
+            self.state.step += 1
+            self.state.report = self.batches.report
+            if value is None:  # skipped
+                return
             rate = learning_rate(step, self.config)
             if flat is None:
                 self.optimizer.advance(rate)
             else:
                 self.optimizer.advance_flat(rate, flat.values, flat.gradients)
-            self.state.step += 1
             for average in self.state.averages:
                 average.update(self.state.step)
         self.state.take_loss(value)
-        self.state.report = self.batches.report
         self._clock.loss(value)
         self._watch.see(value, step=self.state.step, learning_rate=self.config.learning_rate)
 
@@ -299,34 +300,27 @@ class Trainer:
             parameter.grad = None
         shares = []
         for loss in self._losses(batch, generator, arithmetic(self.config.precision, batch.x1.device)):
-            loss.backward()
+            self.state.scale.scaled(loss).backward()
             shares.append(loss.detach())
         loss = shares[0] if len(shares) == 1 else torch.stack(shares).sum()
         if self.shards is not None:
             return self.shards.collect(), loss, None
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None], loss, None
 
-    def _clipped(self, gradients: list[Tensor], loss: Tensor) -> float:
-        """The loss, once gradients are clipped; anything non-finite stops the run before the weights change."""
+    def _clipped(self, gradients: list[Tensor], loss: Tensor) -> float | None:
+        """The loss, once gradients are clipped; anything non-finite stops the run before the weights change, or, where
+        the loss is scaled, has the step skipped: None."""
         norm = gradient_norm(gradients) if self.shards is None else self.shards.norm()
         # The one place where the loop waits for an accelerator.
         value, size = torch.stack([loss.to(norm.dtype), norm]).tolist()
         if math.isfinite(value) and math.isfinite(size):
-            share = self.config.gradient_clip / (size + 1e-6)  # as in `torch.nn.utils.clip_grad_norm_`
-            if self.config.gradient_clip and share < 1:
-                torch._foreach_mul_(gradients, share)
+            self.state.scale.unscale(gradients, size, self.config.gradient_clip)
             return value
+        if self.state.scale.skip():
+            return None
         self.state.optimizer.zero_grad(set_to_none=True)
         self._checkpoint(last=True)
-        what = f"loss is not finite ({value:.3g})"
-        if math.isfinite(value):
-            what = f"gradient is not finite, at a loss of {value:.3g}"
-        raise TrainingError(
-            f"the {what}; the step was not taken and the state before it is kept",
-            where=self._place(),
-            remedy="Lower the learning rate, look for extreme values in the data, or continue from the checkpoint "
-            "with another seed.",
-        )
+        raise not_finite(value, self._place(), self.config.precision)
 
     # Between steps
 
@@ -337,7 +331,11 @@ class Trainer:
                 self._validate()
         if agreed.line or state.step == config.steps:
             progress = self._clock.line(state.step, config.steps, config.batch_size)
-            self.sink.progress(replace(progress, processes=shares_of_all(self.workers, progress.shares)))
+            processes = shares_of_all(self.workers, progress.shares)
+            of_peak = self.work.share(progress.rate)
+            self.sink.progress(
+                replace(progress, processes=processes, skipped=state.scale.skipped, product_share=of_peak)
+            )
         if self.parts is not None:
             self.parts.settle()
         if agreed.checkpoint:
@@ -349,7 +347,7 @@ class Trainer:
         """Loss and figures of the averaged weights, with fixed draws, so that two validations compare."""
         training, seconds = self.state.mean_loss(), self.state.seconds + self._clock.running()
         values = {"train_loss": training, "learning_rate": learning_rate(self.state.step, self.config)}
-        values |= {f"coupling_{k}": v for k, v in self.state.report.items()}
+        values |= {f"coupling_{k}": v for k, v in self.state.report.items()} | self.state.scale.columns()
         interval = self.config.validation_interval
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from advect.errors import ConfigError
 from advect.progress import Window
 from advect.training.config import TrainingConfig
+from advect.training.switches import blocks_of, networks_of
 from advect.training.workers import Workers
 from advect.typing import DrawingObjective, Objective
 
@@ -165,13 +166,12 @@ def spread_over(flow: nn.Module, objective: Objective, config: TrainingConfig, w
             where="shard",
             remedy="Leave shard out; every process then holds all the weights.",
         )
-    for name in ("channels_last", "compile", "checkpoint"):
-        if getattr(config, name):
-            raise ConfigError(
-                f"{name} was not tried on weights that are spread over processes",
-                where=name,
-                remedy="Leave out one of the two.",
-            )
+    if config.compile and not any(blocks_of(network) for network in networks_of(flow)):
+        raise ConfigError(
+            "the blocks of this network are single layers, each gathered by itself: nothing is left to compile",
+            where="compile",
+            remedy="Leave out compile or shard, or use a U-Net or a diffusion transformer.",
+        )
     if config.microbatch and config.batch_size % workers.count:
         # Processes must pass through the network equally often.
         raise ConfigError(

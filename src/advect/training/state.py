@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from advect.errors import TrainingError
 from advect.training.average import WeightAverage
+from advect.training.scaling import LossScale
 
 
 @dataclass
@@ -27,6 +28,7 @@ class TrainingState:
         best_step: Where it was.
         best: The averaged weights there.
         best_average: Of which average, counted from 0.
+        scale: Of the loss.
         seconds: Training time so far, over all continuations.
         loss_total: Sum of the losses of the steps since the last validation.
         loss_steps: How many they are.
@@ -48,6 +50,7 @@ class TrainingState:
     validated: int = -1
     further: list[WeightAverage] = field(default_factory=list)
     best_average: int = 0
+    scale: LossScale = field(default_factory=lambda: LossScale(dynamic=False))
 
     @property
     def averages(self) -> list[WeightAverage]:
@@ -98,7 +101,7 @@ class TrainingState:
 
     def numbers(self) -> dict[str, object]:
         """All plain numbers."""
-        return {
+        result: dict[str, object] = {
             "step": self.step,
             "best_value": self.best_value if self.best else None,
             "best_step": self.best_step,
@@ -109,6 +112,7 @@ class TrainingState:
             "validated": self.validated,
             "best_average": self.best_average,
         }
+        return result | {"scale": self.scale.numbers()} if self.scale.dynamic else result
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, object]) -> None:
         """Restore what `tensors` and `numbers` gave.
@@ -137,6 +141,8 @@ class TrainingState:
             self.report = {k: float(v) for k, v in report.items()} if isinstance(report, dict) else {}
             self.validated = int(str(numbers.get("validated", -1)))
             self.best_average = int(str(numbers.get("best_average", 0)))
+            scale = numbers.get("scale")
+            self.scale.load(scale if isinstance(scale, dict) else {})
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise TrainingError(
                 f"the checkpoint does not fit the model ({error})", remedy="Start afresh with --restart."

@@ -8,15 +8,23 @@ other masks); weights keep their names, so a run opens with any of them on or of
   compiler perhaps, the training goes on without it and says so.
 - ``checkpoint``: of every block of a network only its input is kept; the rest is computed again on the way back (Chen
   et al. 2016, arXiv 1604.06174). Memory is that of one block and the inputs, a step takes about a third longer.
+
+Where weights are spread over processes (`sharding`), torch gathers those of a block before its ``forward`` and before
+its way back, and these switches act on the ``forward`` in between: a block is recomputed while its weights are there,
+and blocks are compiled one by one, since a graph cannot reach across a gathering. What is gathered lies in its plain
+order, so ``channels_last`` lays out what convolutions are given in place of their weights; the kernels are the same.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
 from advect.errors import ConfigError
@@ -28,10 +36,12 @@ from advect.typing import DrawingObjective, Objective
 _NAMES = ("network", "score_network")
 """What fields call the modules that they ask."""
 
+_GRAPHS = 8  # torch's own limit, for one module: other shapes, with and without a condition
+
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager:
     """The arithmetic of the training loss."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, getattr(torch, precision))
 
 
 def networks_of(flow: nn.Module) -> list[nn.Module]:
@@ -108,21 +118,31 @@ def switched(
         averages: Likewise.
         note: Told in a sentence where compiling failed.
     """
-    networks, changed = networks_of(flow), []
+    networks, spread = networks_of(flow), any(isinstance(module, FSDPModule) for module in flow.modules())
+    blocks = [block for network in networks for block in blocks_of(network)]
+    changed: dict[nn.Module, None] = {}
+
+    def change(module: nn.Module, way: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        module.forward = way(module.forward)
+        changed[module] = None
+
+    if config.channels_last and spread:
+        for module in flow.modules():
+            if isinstance(module, nn.Conv2d):
+                change(module, lambda forward: partial(_pixel_by_pixel, forward))
     if config.checkpoint:
-        for block in (block for network in networks for block in blocks_of(network)):
-            block.forward = partial(_again, block.forward)
-            changed.append(block)
+        for block in blocks:
+            change(block, lambda forward: partial(_again, forward))
     if config.compile:
-        for network in networks:
-            network.forward = _Compiled(network, note)
-            changed.append(network)
-    if config.channels_last:
+        graphs, once = blocks if spread else networks, _OnceSaid(note)
+        for module in graphs:
+            change(module, partial(_Compiled, module, once, len(graphs)))
+    if config.channels_last and not spread:
         lay_out(flow, optimizer, averages, torch.channels_last)
     try:
         yield
     finally:
-        if config.channels_last:
+        if config.channels_last and not spread:
             lay_out(flow, optimizer, averages, torch.contiguous_format)
         for module in changed:
             del module.forward  # that of its class again
@@ -151,6 +171,11 @@ def lay_out(
         average.shadow = [laid(shadow) for shadow in average.shadow]
 
 
+def _pixel_by_pixel(forward: Callable[..., Any], pictures: Tensor) -> Any:
+    """A convolution's ``forward`` of pictures that lie pixel by pixel; what it gives then does too."""
+    return forward(pictures.contiguous(memory_format=torch.channels_last))
+
+
 def _again(forward: Callable[..., Any], *arguments: Any) -> Any:
     """``forward``, of which only the arguments are kept where a gradient is wanted; dropout is the same twice."""
     if not torch.is_grad_enabled():
@@ -158,27 +183,52 @@ def _again(forward: Callable[..., Any], *arguments: Any) -> Any:
     return checkpoint(forward, *arguments, use_reentrant=False)
 
 
-class _Compiled:
-    """A network's ``forward``, compiled for training; validation and figures are too few to pay for it.
+class _OnceSaid:
+    """Passes on the first of many notes that say the same.
 
     Args:
-        network: Whose.
-        note: Told where it failed.
+        note: Where to.
     """
 
-    def __init__(self, network: nn.Module, note: Callable[[str], None]) -> None:
-        self.network, self.note = network, note
-        self.plain: Callable[..., Any] = network.forward
-        self.compiled: Callable[..., Any] | None = torch.compile(self.plain)
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note, self._said = note, False
+
+    def __call__(self, text: str) -> None:
+        if not self._said:
+            self._said = True
+            self._note(text)
+
+
+class _Compiled:
+    """A module's ``forward``, compiled for training; validation and figures are too few to pay for it.
+
+    Args:
+        module: A network, or a block of one.
+        note: Told where it failed.
+        graphs: How many modules are compiled. Those of one class share a list of graphs, in which torch keeps eight if
+            it is not told (torch 2.13 can be), and leaves the rest as they are.
+        forward: Of the module, as it is so far.
+    """
+
+    def __init__(
+        self, module: nn.Module, note: Callable[[str], None], graphs: int, forward: Callable[..., Any]
+    ) -> None:
+        self.module, self.note, self.plain = module, note, forward
+        told: dict[str, Any] = {}
+        if graphs > 1 and "recompile_limit" in inspect.signature(torch.compile).parameters:
+            told = {"recompile_limit": _GRAPHS + graphs}
+        self.compiled: Callable[..., Any] | None = torch.compile(forward, **told)
 
     def __call__(self, *arguments: Any) -> Any:
-        """The network's answer."""
-        if self.compiled is None or not (self.network.training and torch.is_grad_enabled()):
+        """What the module answers."""
+        if self.compiled is None or not (self.module.training and torch.is_grad_enabled()):
+            return self.plain(*arguments)
+        if is_in_torch_dispatch_mode():  # who counts operations sees none of a graph
             return self.plain(*arguments)
         try:
             return self.compiled(*arguments)
         except Exception as error:
-            # An error of the network's own is raised again here, by the network itself.
+            # An error of the module's own is raised again here, by the module itself.
             answer = self.plain(*arguments)
             self.compiled = None
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -133,6 +133,7 @@ def fit_preprocess(
     probabilities: Mapping[int, Float[Tensor, " _"]],
     *,
     blocks: Iterable[Float[Tensor, "_ *event"]] | None = None,
+    known: "Moments | None" = None,
 ) -> Bijection:
     """Fit the scaling that ``coordinates`` ask for.
 
@@ -142,6 +143,8 @@ def fit_preprocess(
         probabilities: For each ``cumulative`` coordinate its index and ``(cells,)`` frequencies, strictly positive.
         blocks: All training rows, block by block, where ``values`` are some of them: means and standard deviations are
             then those of all rows, while the medians behind ``asinh`` are those of ``values``.
+        known: Moments of all rows, ``(coordinates,)``, where the rows need not be looked at for them; not for ``asinh``
+            and ``pixel``.
 
     Statistics are taken in float64 and kept in the dtype of ``values``. A coordinate that is constant up to rounding
     gets scale 1.
@@ -153,6 +156,9 @@ def fit_preprocess(
     members = {name: [i for i, other in enumerate(scalings) if other == name] for name in _SCALES}
     bends = {name: _bend(flat[:, indices]) for name, indices in members.items() if name == "asinh" and indices}
     moments: dict[str, Moments] = {}
+    if known is not None:
+        moments = {name: known.shared(indices, name) for name, indices in members.items() if indices}
+        blocks = ()
     for block in (flat,) if blocks is None else map(_finite_rows, blocks):
         for name, indices in members.items():
             if indices:
@@ -255,6 +261,11 @@ class Moments:
         mean = wide.mean() if scaling == "pixel" else wide.mean(0)
         squares = (wide - mean).square()
         return Moments(len(columns), mean, squares.mean(0) if scaling in ("standardise", "asinh") else squares.mean())
+
+    def shared(self, places: list[int], scaling: str) -> "Moments":
+        """Of some of the columns, as the scaling shares them."""
+        variance = self.variance[places]
+        return Moments(self.count, self.mean[places], variance.mean() if scaling == "common" else variance)
 
     def and_of(self, other: "Moments") -> "Moments":
         """Of these rows and others together (Chan, Golub & LeVeque 1983, eq. 2.1)."""

@@ -3,6 +3,9 @@
 The stage lies in the run folder as ``autoencoder/``: its checkpoint and history while it trains, its weights and its
 figures when it is done. The same command continues whichever stage it finds unfinished. A trained stage is the map in
 front of the flow's own, and nothing behind it knows.
+
+Several processes train it together as they train the flow; the leader has the folder and says whether the stage is
+there. What codes are standardised by, each computes, and all take the leader's weights at the end.
 """
 
 from collections.abc import Callable
@@ -16,7 +19,7 @@ from advect.methods import build, full_flow
 from advect.objectives import Reconstruction
 from advect.run import FolderSink, MemorySink, RunFolder, load_weights, read_checkpoint, read_tensors, write_tensors
 from advect.run.folder import MODEL
-from advect.training import Batches, DataRows, Outcome, Trainer, TrainingConfig, generator_for
+from advect.training import ALONE, Batches, DataRows, Outcome, Trainer, TrainingConfig, Workers, generator_for
 from advect.transforms import Autoencoder
 from advect.workflows.listen import Listener
 from advect.workflows.prepare import Prepared
@@ -26,6 +29,9 @@ from advect.workflows.transport import scaling_of
 STAGE = "autoencoder"
 BUDGET_SHARE = 0.3  # of a time budget, at most
 VALIDATION_BATCHES, _ROWS_AT_ONCE = 4, 512
+
+NOTHING_TO_DO = 0  # what a leader says that gives up, or has nothing to train
+_THERE, _MISSING = 1, 2
 
 
 @dataclass(frozen=True)
@@ -51,37 +57,45 @@ def with_first_stage(
     stop: Callable[[], bool],
     *,
     deadline: float | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[Prepared, Outcome | None]:
     """The training behind its trained stage; where there is none, as it is.
 
     Args:
         prepared: A training, whose stage is trained in place.
-        folder: Of the run, locked; None keeps nothing.
+        folder: Of the run, locked by the leader; None keeps nothing.
         listener: Hears how it goes.
         stop: Asked before every step.
         deadline: ``time.monotonic()`` at which the stage ends as it is.
+        workers: The processes, all of which call this; those that do not lead write nothing.
 
     Returns:
-        The training; and, if the stage was stopped, how far it came: the training cannot begin then.
+        The training; and, if the stage was stopped, how far it came: the training cannot begin then. What a leader
+        gives up before the stage is finished, with no step.
     """
     stage = prepared.stage
     if stage is None:
         return prepared, None
     place = None if folder is None else RunFolder(folder.path / STAGE)
-    with nullcontext() if place is None else place.locked(listener.note):
-        if place is not None and place.file(MODEL).exists():
-            tensors, _ = read_tensors(place.file(MODEL))
-            load_weights(stage, tensors, str(place.path))
-        else:
+    with nullcontext() if place is None or not workers.leads else place.locked(listener.note):
+        there = place is not None and place.file(MODEL).exists()
+        said = workers.leading(_THERE if there else _MISSING)
+        if said == NOTHING_TO_DO:
+            return prepared, Outcome(True, 0, float("nan"), 0, 0.0, "finished")
+        if said == _MISSING:
             listener.phase("training the autoencoder")
-            outcome = _trained(prepared, stage, place, listener, stop, deadline)
+            outcome = _trained(prepared, stage, place, listener, stop, deadline, workers)
             if not outcome.finished:
                 return prepared, outcome
-            told = _finished(prepared, stage, place, outcome)
+            told = _finished(prepared, stage, place if workers.leads else None, outcome)
             listener.note(
                 f"The autoencoder's pictures are off by {told.error:.2f} standard deviations of a pixel; "
                 f"codes are {' × '.join(map(str, stage.source_shape or ()))}."
             )
+        elif place is not None and workers.leads:
+            tensors, _ = read_tensors(place.file(MODEL))
+            load_weights(stage, tensors, str(place.path))
+        workers.spread(list(stage.state_dict().values()))
     return behind(prepared, stage), None
 
 
@@ -92,6 +106,7 @@ def _trained(
     listener: Listener,
     stop: Callable[[], bool],
     deadline: float | None,
+    workers: Workers,
 ) -> Outcome:
     coding = prepared.request.latent
     assert coding is not None
@@ -112,9 +127,10 @@ def _trained(
         Reconstruction(coding.noise, coding.penalty),
         Batches(rows, coding.batch_size, seed),
         config,
-        MemorySink(listener.progress) if place is None else FolderSink(place, listener.progress),
+        FolderSink(place, listener.progress) if place is not None and workers.leads else MemorySink(listener.progress),
         validation=None if validate is None else Batches(validate, coding.batch_size, seed + 1),
         validation_batches=VALIDATION_BATCHES,
+        workers=workers,
     )
     checkpoint = None if place is None else read_checkpoint(place)
     if checkpoint is not None:

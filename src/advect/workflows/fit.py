@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from advect.data import on_disk
-from advect.errors import AdvectError, ConfigError, RunFolderError
+from advect.errors import AdvectError, RunFolderError
 from advect.files import write_text
 from advect.run import (
     CONFIG,
@@ -43,7 +43,7 @@ from advect.workflows.probes import probes_of
 from advect.workflows.reflow import keep_pairs, with_pairs
 from advect.workflows.request import TrainRequest
 from advect.workflows.snapshots import stored_timeline
-from advect.workflows.together import follow, leading, with_processes
+from advect.workflows.together import Lead, follow, leading, with_processes
 from advect.workflows.trainer import (
     can_time,
     load_checkpoint,
@@ -109,16 +109,12 @@ def train(
         AdvectError: Data or settings that must be mended, a folder that cannot be used, a training that diverged.
     """
     started = time.monotonic() if started is None else started
-    if request.latent is not None and workers.count > 1:
-        raise ConfigError(
-            "several processes cannot train an autoencoder together", where="--latent", remedy="Start one process."
-        )
     if not workers.leads:
         outcome = follow(prepare(request), workers, stop, listener.phase)
         state = "finished" if outcome.finished else "interrupted"
         return TrainResult(None, request.out, state, outcome.step, outcome.step, outcome.seconds)
-    with leading(workers) as begin:
-        return _lead(request, listener, stop, evaluate, started, workers, begin)
+    with leading(workers) as lead:
+        return _lead(request, listener, stop, evaluate, started, workers, lead)
 
 
 def _lead(
@@ -128,7 +124,7 @@ def _lead(
     evaluate: bool,
     started: float,
     workers: Workers,
-    begin: Callable[[int], None],
+    lead: Lead,
 ) -> TrainResult:
     folder = None if request.out is None else RunFolder(request.out)
     if folder is not None and folder.state == "foreign":
@@ -149,7 +145,7 @@ def _lead(
             prepared = continue_settings(folder, prepared)
             if folder.state == "finished":
                 return _finish_again(folder, prepared, listener, evaluate)
-        return _train(prepared, folder, listener, stop, evaluate, started, workers, begin)
+        return _train(prepared, folder, listener, stop, evaluate, started, workers, lead)
 
 
 def _train(
@@ -160,7 +156,7 @@ def _train(
     evaluate: bool,
     started: float,
     workers: Workers,
-    begin: Callable[[int], None],
+    lead: Lead,
 ) -> TrainResult:
     request = prepared.request
     sink = MemorySink(listener.progress) if folder is None else FolderSink(folder, listener.progress)
@@ -182,13 +178,15 @@ def _train(
         write_text(folder.destination(CONFIG), render(prepared.sections, head=_head(request)))
     if folder is not None:
         keep_pairs(prepared, folder)
-    prepared, stopped = with_first_stage(prepared, folder, listener, stop, deadline=stage_deadline(prepared, started))
+    with lead.together() if prepared.stage is not None else nullcontext():
+        ends = stage_deadline(prepared, started)
+        prepared, stopped = with_first_stage(prepared, folder, listener, stop, deadline=ends, workers=workers)
     if stopped is not None:
         steps = prepared.training.steps
         return TrainResult(None, None if folder is None else folder.path, "interrupted", 0, steps, stopped.seconds)
     # What is measured on the way is for the report, which a run in memory does not get.
     probes = () if folder is None or not can_time(prepared, workers) else probes_of(prepared)
-    begin(prepared.training.steps)
+    lead.begin(prepared.training.steps)
     trainer = make_trainer(prepared, sink, probes, workers, parts_for(prepared, workers), listener.note)
     if folder is not None:
         remove_sets(folder)
@@ -213,9 +211,9 @@ def _train(
             f"The budget ended at step {outcome.step} of {prepared.training.steps}: the machine was slower than in the "
             "timed steps."
         )
-    told = average_words(lowest_losses(sink.history))
-    if told:
-        listener.note(told)
+    for told in (average_words(lowest_losses(sink.history)), trainer.state.scale.sentence(outcome.step)):
+        if told:
+            listener.note(told)
     end = figures_deadline(outcome.seconds) if end is None else end
     return _finish(prepared, folder, tuple(sink.history), outcome, listener, evaluate, end)
 
@@ -251,6 +249,9 @@ def _finish(
 def _outcome_card(outcome: Outcome) -> dict:
     best = outcome.best_value
     chosen = {} if outcome.half_life is None else {"best_half_life": outcome.half_life}
+    if outcome.product_share == outcome.product_share:
+        chosen |= {"product_share": round(outcome.product_share, 4)}
+    chosen |= {"skipped_steps": outcome.skipped} if outcome.skipped else {}
     return {
         "step": outcome.step,
         "seconds": round(outcome.seconds, 3),

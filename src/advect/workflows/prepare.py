@@ -39,6 +39,7 @@ from advect.training import (
     generator_for,
 )
 from advect.transforms import Autoencoder, Bijection, Precision, fit_preprocess
+from advect.transforms.preprocess import Moments
 from advect.typing import Base, SetCoupling
 from advect.workflows.loop_rows import data_rows, needs_memory, training_rows, validation_rows, weights_of
 from advect.workflows.request import TrainRequest, choose_device, training_config
@@ -276,16 +277,19 @@ def _for_the_loop(
 def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tensor]:
     """The preprocessing map, and the training rows behind it (to fit the Gaussian baseline).
 
-    Of rows on disk, as many as can be held; means and spreads of columns are those of all, by a pass over them. All
-    pixels share theirs, which a sample knows to a thousandth.
+    Of rows on disk, as many as can be held; means and spreads of columns are those of all: the codec's, which has gone
+    through them, or where its rules do not tell by a pass over them. All pixels share theirs, which a sample knows to a
+    thousandth.
     """
     some = sample_rows(rows, generator_for(seed, FIT, 1))
     values = codec.encode(some, generator=generator_for(seed, FIT), dtype=torch.float64).values
-    blocks = None
-    if some is not rows and not codec.schema.image:
+    blocks = known = None
+    if some is not rows and (told := codec.moments) is not None:
+        known = Moments(rows.num_rows, *map(torch.from_numpy, told))
+    elif some is not rows and not codec.schema.image:
         generator = generator_for(seed, FIT, 2)
         blocks = (codec.encode(block, generator=generator, dtype=torch.float64).values for block in blocks_of(rows))
-    preprocess = fit_preprocess(values, codec.coordinates, codec.probabilities, blocks=blocks)
+    preprocess = fit_preprocess(values, codec.coordinates, codec.probabilities, blocks=blocks, known=known)
     with torch.no_grad():
         latent = preprocess.encode(values, log_det=False).value.float()
     return preprocess, latent

@@ -235,6 +235,8 @@ def _history(artefact: Artefact) -> History:
         best_step=outcome.get("best_step") if validated else None,
         seconds=outcome.get("seconds"),
         shares=outcome.get("time", {}),
+        product_share=outcome.get("product_share"),
+        skipped=outcome.get("skipped_steps", 0),
         figures=tuple(curve for curve in (_figure_curve(lines, figure) for figure in FIGURES) if curve is not None),
         averages=average_words(lowest_losses(lines)),
     )

@@ -32,7 +32,7 @@ _TRAINING_WORDS = {
     "pool": "batches paired together, beside the loop; 0 is the whole set",
     "pool_uses": "times that a pool's pairs are used; 0 is the whole training",
     "microbatch": "rows through the network at once; 0 is all of a batch",
-    "precision": "of the training loss: float32 or bfloat16",
+    "precision": "of the training loss: float32, bfloat16 or float16",
     "shard": "spread weights, averages and moments over several processes",
     "channels_last": "weights of convolutions pixel by pixel in memory",
     "compile": "networks are compiled before the first step",

@@ -12,26 +12,63 @@ from advect.run import MemorySink, RunFolder, read_config
 from advect.run.card import Setting
 from advect.training import LostWorkerError, Outcome, Workers
 from advect.workflows.continuing import with_draws_of
+from advect.workflows.first_stage import NOTHING_TO_DO, with_first_stage
+from advect.workflows.listen import Silence
 from advect.workflows.prepare import Prepared
 from advect.workflows.trainer import load_checkpoint, make_trainer, parts_for, with_steps
 
-NOTHING_TO_DO = 0
+
+class Lead:
+    """What the leader says to the followers.
+
+    Args:
+        workers: The processes.
+
+    Attributes:
+        waiting: Whether the followers wait for a word.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers, self.waiting = workers, True
+
+    def begin(self, steps: int) -> None:
+        """So many steps are to be done."""
+        self.waiting = False
+        self._workers.leading(steps)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside all processes do the same; whoever fails there is missed by the others."""
+        self.waiting = False
+        yield
+        self.waiting = True
 
 
 @contextmanager
-def leading(workers: Workers) -> Iterator[Callable[[int], None]]:
-    """Yield what tells the followers how many steps are to be done; however it ends, they are told something."""
-    said = []
-
-    def begin(steps: int) -> None:
-        said.append(workers.leading(steps))
-
+def leading(workers: Workers) -> Iterator[Lead]:
+    """Yield what speaks to the followers; however it ends, they are told something."""
+    lead = Lead(workers)
     try:
-        yield begin
+        yield lead
     finally:
-        if not said:
+        if lead.waiting:
             with suppress(LostWorkerError):  # who is gone need not be sent home
                 workers.leading(NOTHING_TO_DO)
+
+
+class _Phases(Silence):
+    """Hears of phases alone.
+
+    Args:
+        heard: Told their names.
+    """
+
+    def __init__(self, heard: Callable[[str], None]) -> None:
+        self._heard = heard
+
+    def phase(self, name: str) -> None:
+        """Passed on."""
+        self._heard(name)
 
 
 def follow(prepared: Prepared, workers: Workers, stop: Callable[[], bool], phase: Callable[[str], None]) -> Outcome:
@@ -46,16 +83,22 @@ def follow(prepared: Prepared, workers: Workers, stop: Callable[[], bool], phase
     Raises:
         LostWorkerError: The leader is gone.
     """
+    folder = None if prepared.request.out is None else RunFolder(prepared.request.out)
+    prepared, ended = with_first_stage(prepared, folder, _Phases(phase), stop, workers=workers)
+    if ended is not None:
+        if not ended.finished:  # stopped: the leader has yet to say that nothing follows
+            workers.leading(NOTHING_TO_DO)
+        return ended
     steps = workers.leading(NOTHING_TO_DO)
     if steps == NOTHING_TO_DO:
         return Outcome(True, 0, float("nan"), 0, 0.0, "finished")
     prepared = with_steps(prepared, steps)
-    if prepared.request.out is not None:
-        prepared = with_draws_of(read_config(RunFolder(prepared.request.out)), prepared)
+    if folder is not None:
+        prepared = with_draws_of(read_config(folder), prepared)
     trainer = make_trainer(prepared, MemorySink(), workers=workers, parts=parts_for(prepared, workers))
     # Before the first message of the run is sent, which waits for everyone, the leader writes no other checkpoint.
-    if prepared.request.out is not None:
-        load_checkpoint(trainer, RunFolder(prepared.request.out))
+    if folder is not None:
+        load_checkpoint(trainer, folder)
     phase("training")
     return trainer.run(stop=stop)
 
