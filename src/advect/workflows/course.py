@@ -8,6 +8,7 @@ from advect.report.times import COLUMNS, Course, Snapshot
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.generate import generate
+from advect.workflows.grown import SPARE, by_mass
 from advect.workflows.snapshots import timeline_of
 from advect.workflows.streams import SAMPLE
 
@@ -28,7 +29,8 @@ def course(artefact: Artefact, table: Table, split: Split) -> Course | None:
     seed = int(artefact.config["seed"])
     pair = (names[0], names[1])
     # Under conditions each time has samples of its own, drawn under those of its rows.
-    drawn = generate(artefact, ROWS, seed=seed + 3, at=timeline.times).table if artefact.condition is None else None
+    many = SPARE * ROWS if artefact.growth else ROWS
+    drawn = generate(artefact, many, seed=seed + 3, at=timeline.times).table if artefact.condition is None else None
     facts = {one["word"]: one for one in artefact.evaluation.get("snapshots", ())}
     snapshots = []
     for place, time in enumerate(timeline.times):
@@ -40,7 +42,8 @@ def course(artefact: Artefact, table: Table, split: Split) -> Course | None:
             given = take_rows(real, np.arange(ROWS) % real.num_rows)
             samples = generate(artefact, ROWS, condition=given, seed=seed + 3, at=(time,)).table
         else:
-            samples = take_rows(drawn, np.arange(place * ROWS, (place + 1) * ROWS))
+            samples = take_rows(drawn, np.arange(place * many, (place + 1) * many))
+            samples = take_rows(samples, by_mass(artefact, samples, seed=seed)[:ROWS])
         word = timeline.word(time)
         snapshots.append(
             Snapshot(
