@@ -10,6 +10,10 @@ Györfi, Lugosi and Walk 2018), up to what the mean itself changes between neigh
                 forbids to rise with the batch (Pooladian et al. 2304.14772), and the time that pairs take.
     bandwidth   eight Gaussians to moons given the x-coordinate: loss given x_t and the condition, and how far the
                 source of a twentieth of the conditions is from the whole source, by the bandwidth of `ot-cfm`.
+    time        training on the checkerboard for so many processor seconds, the time of preparing the plan and of
+                pairing included: batches of 256, the whole set in a pool whose pairs serve twenty epochs, the
+                semidiscrete plan, independent pairs. W2 of samples beside its floor, by an adaptive solver and by one
+                Euler step.
 
 Run ``python -m benchmarks.coupling_study``; what is finished is not run again.
 """
@@ -31,7 +35,11 @@ from advect.couplings.cost import COSTS
 from advect.data.toys import TOYS
 from advect.evaluation import wasserstein
 from advect.files import write_text
-from advect.training import generator_for
+from advect.flows import Flow
+from advect.methods import Blueprint, build, get_method, resolve_options
+from advect.run import MemorySink
+from advect.solvers import Euler, make_solver
+from advect.training import Batches, DataRows, Trainer, TrainingConfig, generator_for
 from benchmarks.cells import ROOT, Cell, answer, command_line
 from benchmarks.plane_tasks import conditional_ends
 from benchmarks.plane_train import made_on, mean_and_sd
@@ -40,10 +48,36 @@ BATCHES = (16, 64, 256, 1024)
 LOSS = ("independent", *(f"batch {k}" for k in BATCHES), "entropic 256", "whole", "semidiscrete")
 WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 BANDWIDTH = ("independent", *(f"bandwidth {width}" for width in WIDTHS), "unconditional")
+_PLAIN = {"method": "ot-cfm", "options": {}, "pool": 1, "pool_uses": 1}
+TIMED: Mapping[str, Mapping[str, Any]] = {
+    "independent": _PLAIN | {"method": "i-cfm"},
+    "batch 256": _PLAIN,
+    "whole": _PLAIN | {"pool": 0, "pool_uses": 20},
+    "semidiscrete": _PLAIN | {"options": {"plan": "semidiscrete"}},
+}
+KINDS = ("loss", "bandwidth", "time")
+BUDGET, MOST_STEPS = 60.0, 1_000_000
 SEEDS = (0, 1, 2)
 COMMAND = "python -m benchmarks.coupling_study"
 RESULTS = ROOT / "benchmarks" / "results" / "coupling_study"
 STREAM, BINS = 2314, 20
+
+
+def time_settings(coupling: str, seed: int, budget: float) -> dict[str, Any]:
+    """Everything that decides a cell of equal time."""
+    return {
+        "kind": "time",
+        "coupling": coupling,
+        "seed": seed,
+        "budget": budget,
+        "rows": 10_000,
+        "batch_size": 256,
+        "network": "mlp-3x64",
+        "learning_rate": 2e-3,
+        "ema_decay": 0.999,
+        "test_rows": 2_000,
+        **TIMED[coupling],
+    }
 
 
 def settings_of(kind: str, coupling: str, seed: int, pairs: int) -> dict[str, Any]:
@@ -51,8 +85,20 @@ def settings_of(kind: str, coupling: str, seed: int, pairs: int) -> dict[str, An
     return {"kind": kind, "coupling": coupling, "seed": seed, "pairs": pairs, "rows": 10_000, "times": 10, "batch": 256}
 
 
-def plan(seeds: Sequence[int], pairs: int) -> list[Cell]:
-    """The cells, seed by seed."""
+def plan(
+    seeds: Sequence[int], pairs: int, kinds: Sequence[str] = ("loss", "bandwidth"), budget: float = BUDGET
+) -> list[Cell]:
+    """The cells, seed by seed; those of equal time last."""
+    timed = [
+        Cell(
+            name=f"time-{coupling.replace(' ', '-')}-{budget:g}s-{seed}",
+            work="benchmarks.coupling_study:run_cell",
+            settings=time_settings(coupling, seed, budget),
+            command=f"{COMMAND} --kinds time --seeds {seed} --budget {budget:g}",
+        )
+        for seed in seeds
+        for coupling in TIMED
+    ]
     return [
         Cell(
             name=f"{kind}-{coupling.replace(' ', '-')}-{seed}",
@@ -62,8 +108,9 @@ def plan(seeds: Sequence[int], pairs: int) -> list[Cell]:
         )
         for seed in seeds
         for kind, names in (("loss", LOSS), ("bandwidth", BANDWIDTH))
+        if kind in kinds
         for coupling in names
-    ]
+    ] + (timed if "time" in kinds else [])
 
 
 def optimal_loss(x0: Tensor, x1: Tensor, times: int, condition: Tensor | None = None) -> float:
@@ -132,9 +179,50 @@ def conditioned_pairs(settings: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tens
     return x0, x1, x1[:, :1]
 
 
+def train_for(settings: Mapping[str, Any]) -> tuple[Flow, dict[str, float]]:
+    """Train until the processor's clock has run for the budget, from before the plan is prepared."""
+    seed = settings["seed"]
+    rows = TOYS["checkerboard"].sample(settings["rows"], generator_for(seed, STREAM, 4)).float()
+    method = settings["method"]
+    options = resolve_options(get_method(method), settings["options"])
+    built = build(Blueprint(method, options, settings["network"], event_shape=(2,)), seed=seed, latent=rows)
+    assert built.coupling is not None
+    names = ("batch_size", "learning_rate", "ema_decay", "pool", "pool_uses")
+    config = TrainingConfig(
+        **{name: settings[name] for name in names}, steps=MOST_STEPS, decay="constant", validation_every=0, seed=seed
+    )
+    started = time.process_time()
+    coupling = built.coupling.prepare(None, rows, generator=generator_for(seed, STREAM, 5))
+    preparation = time.process_time() - started
+    data = DataRows(lambda index, generator: rows[index], len(rows))
+    batches = Batches(data, config.batch_size, seed, built.core.base, coupling, prepared=True)
+    trainer = Trainer(built.core, built.objective, batches, config, MemorySink())
+    outcome = trainer.run(stop=lambda: time.process_time() - started >= settings["budget"])
+    trainer.state.use_best()
+    spent = time.process_time() - started
+    return built.core, {"preparation": preparation, "seconds": spent, "steps": outcome.step}
+
+
+@torch.no_grad()
+def timed_figures(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell of equal time: train, then compare samples with fresh rows."""
+    flow, took = train_for(settings)
+    count, seed = settings["test_rows"], settings["seed"]
+    real, again = (TOYS["checkerboard"].sample(count, generator_for(seed, STREAM, k)).float() for k in (6, 7))
+    source = flow.base.sample(count, generator=generator_for(seed, STREAM, 8))
+    ends = {
+        "w2": flow.with_options(solver=make_solver("dopri5", tolerance=1e-4)).decode(source).value,
+        "w2_one_step": Euler(steps=1)(flow.velocity, source).state,
+        "w2_floor": again,
+    }
+    return took | {name: wasserstein(rows, real) for name, rows in ends.items()}
+
+
 def run_cell(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """One cell: draw pairs, measure them."""
+    """One cell: draw pairs, measure them; or train with them."""
     torch.set_num_threads(1)
+    if settings["kind"] == "time":
+        return timed_figures(settings)
     if settings["kind"] == "loss":
         x0, x1, took = loss_pairs(settings)
         return took | {"loss": optimal_loss(x0, x1, settings["times"]), "cost": float((x1 - x0).square().sum(1).mean())}
@@ -158,7 +246,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     def mean(figures: Sequence[Mapping[str, Any]], name: str) -> str:
         return mean_and_sd([f[name] for f in figures])
 
-    pairs = max((r["settings"]["pairs"] for r in records), default=0)
+    pairs = max((r["settings"].get("pairs", 0) for r in records), default=0)
     lines = [
         "# What a coupling leaves to learn",
         "",
@@ -193,8 +281,40 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
                 f"| {coupling} | {len(own)} of 3 | {mean(own, 'loss')} | {mean(own, 'cost')} | "
                 f"{mean(own, 'source_shift')} |"
             )
-    lines += ["", made_on(records, (len(LOSS) + len(BANDWIDTH)) * len(SEEDS))] if records else []
+    timed = [r for r in records if r["settings"]["kind"] == "time"]
+    lines += _time_table(timed) if timed else []
+    cells = (len(LOSS) + len(BANDWIDTH) + len(TIMED)) * len(SEEDS)
+    lines += ["", made_on(records, cells)] if records else []
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _time_table(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines on equal time, a budget at a time."""
+    lines = [
+        "",
+        "## The same time for every pairing: a standard normal to the checkerboard (10,000 rows)",
+        "",
+        "Processor seconds from before the plan is prepared, pairing beside the loop included; MLP 3 × 64, batches of "
+        "256. W2 of 2000 samples to 2000 fresh rows; the floor is that of real rows.",
+        "",
+        "| budget | coupling | seeds | preparation, s | steps | W2 (floor) | W2, one Euler step |",
+        "|" + " --- |" * 7,
+    ]
+    for budget in sorted({r["settings"]["budget"] for r in records}):
+        for coupling in TIMED:
+            own = [
+                r["figures"]
+                for r in records
+                if (r["settings"]["budget"], r["settings"]["coupling"]) == (budget, coupling)
+            ]
+            if own:
+                mean = {name: mean_and_sd([f[name] for f in own]) for name in ("w2", "w2_floor", "w2_one_step")}
+                prepared, steps = (statistics.fmean(f[name] for f in own) for name in ("preparation", "steps"))
+                lines.append(
+                    f"| {budget:g} s | {coupling} | {len(own)} of {len(SEEDS)} | {prepared:.1f} | {steps:.0f} "
+                    f"| {mean['w2']} ({mean['w2_floor']}) | {mean['w2_one_step']} |"
+                )
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,8 +322,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line(COMMAND, __doc__, RESULTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--pairs", type=int, default=40_000, help="a multiple of 10,000")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--budget", type=float, default=BUDGET, help="processor seconds of a cell of equal time")
     given = parser.parse_args(arguments)
-    return answer(given, plan(given.seeds, given.pairs), write_table)
+    return answer(given, plan(given.seeds, given.pairs, given.kinds, given.budget), write_table)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ pairing differs:
     i-cfm          independent
     fm             independent, Lipman's path (a Gaussian source only)
     batch          OT-CFM: exact assignment of every batch
+    sb-cfm         the entropic plan of every batch with regulariser 2σ², σ = 1, and the path of a Brownian bridge
     pool           of eight batches at once
     whole          of the whole set, by local repairs; its pairs serve twenty epochs
     semidiscrete   one dual number per training point (a source that can be drawn from for ever only)
@@ -36,6 +37,7 @@ PAIRINGS: Mapping[str, Mapping[str, Any]] = {
     "i-cfm": {"method": "i-cfm", **_PLAIN},
     "fm": {"method": "fm", **_PLAIN},
     "batch": {"method": "ot-cfm", **_PLAIN},
+    "sb-cfm": {"method": "sb-cfm", **_PLAIN},
     "pool": {"method": "ot-cfm", "pool": 8, "pool_uses": 1},
     "whole": {"method": "ot-cfm", "pool": 0, "pool_uses": 20},
     "semidiscrete": {"method": "ot-cfm", "plan": "semidiscrete", **_PLAIN},

@@ -49,8 +49,9 @@ STEPS = 20_000
 COMMAND = "python -m benchmarks.transport_2d"
 RESULTS = ROOT / "benchmarks" / "results" / "transport_2d"
 
-SIGMA = {"rf": {}, "i-cfm": {"sigma": 0.1}, "fm": {"sigma_min": 0.1}, "ot-cfm": {"sigma": 0.1}}
-BATCH = {"rf": 512, "i-cfm": 512, "fm": 512, "ot-cfm": 256}
+_TENTH = {"sigma": 0.1}
+SIGMA = {"rf": {}, "i-cfm": _TENTH, "fm": {"sigma_min": 0.1}, "ot-cfm": _TENTH, "sb-cfm": {"sigma": 1.0}}
+BATCH = {"rf": 512, "i-cfm": 512, "fm": 512, "ot-cfm": 256, "sb-cfm": 256}
 VALIDATION_DRAWS = 4096
 PROTOCOL_STREAM = 2302  # apart from the streams of the training loop
 CHECK_TOLERANCE = 1e-6  # relative; two exact solvers on float64 costs differ by rounding only
@@ -74,7 +75,7 @@ def settings_of(task: str, method: str, seed: int, steps: int, average: float = 
         "baseline": False,
         "options": resolve_options(get_method(method), SIGMA[method]),
         "batch_size": BATCH[method],
-        "coupling_batch": BATCH[method] if method == "ot-cfm" else None,
+        "coupling_batch": BATCH[method] if method in ("ot-cfm", "sb-cfm") else None,
         "optimizer": "AdamW",
         "learning_rate": 1e-3,
         "decay": "constant",

@@ -52,6 +52,26 @@ def test_cells_and_tables(tmp_path):
     assert "| bandwidth 0.1 | 1 of 3 |" in (tmp_path / "t.md").read_text()
 
 
+def test_equal_time_counts_the_preparation(tmp_path):
+    records = []
+    for coupling in ("whole", "semidiscrete"):
+        settings = study.time_settings(coupling, 0, 1.5) | {"rows": 800, "test_rows": 100}
+        figures = study.run_cell(settings)
+        # Nothing ends before its time, and what is under way is ended: a step, or the pool that is being paired.
+        assert 1.5 <= figures["seconds"] < 6
+        assert figures["preparation"] < figures["seconds"]
+        assert figures["steps"] > 0
+        assert math.isfinite(figures["w2"] + figures["w2_one_step"])
+        machine = {"processor": "a processor", "cores": 2, "threads": 1}
+        record = {"settings": settings, "figures": figures, "machine": machine, "date": "2026-01-01", "seed": 0}
+        records.append(record | {"versions": {"torch": "2.13.0"}})
+    assert figures["preparation"] > 0  # of the plan to all rows
+    study.write_table(tmp_path / "t.md", records)
+    assert "| 1.5 s | semidiscrete | 1 of 3 |" in (tmp_path / "t.md").read_text()
+    names = [cell.name for cell in study.plan((0, 1), 10_000, ("time",), 5.0)]
+    assert len(set(names)) == len(names) == 2 * len(study.TIMED)
+
+
 def test_the_ends_are_those_of_the_paper():
     x0, x1, moon = conditional_ends(100_000, torch.Generator().manual_seed(0))
     assert float(x0.square().sum(1).mean()) == pytest.approx(25 + 2 * math.sqrt(0.1), rel=0.01)

@@ -10,12 +10,15 @@ import advect
 from advect.data import Timeline, read_table
 from advect.errors import AdvectError, ConfigError, UnsupportedError
 from advect.records import Table
+from advect.training import SnapshotBatches, generator_for
+from advect.training.pool import pooled
 from advect.workflows.again import evaluate_run, find_data, report_run
 from advect.workflows.between import between, followed, goal, move
 from advect.workflows.evaluate import evaluate_rows, figures
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.open import open_run
 from advect.workflows.preflight import preflight
+from advect.workflows.prepare import prepare
 from advect.workflows.score import score
 from advect.workflows.snapshots import timeline_of
 from tests.workflows.tiny import request, run, stop_after
@@ -292,7 +295,6 @@ def test_the_preflight_names_the_times():
         ({"method": "fm", "time_key": "day"}, "fm starts from Gaussian noise"),
         ({"method": "maf", "time_key": "day"}, "maf starts from Gaussian noise"),
         ({"time_key": "day", "source": "moons"}, "--source cannot be used with times"),
-        ({"time_key": "day", "condition": ("a",)}, "--condition cannot be used with times"),
         ({"leave_out": ("d1",)}, "--leave-out: this is for data with times"),
         ({"spline": True}, "--spline: this is for data with times"),
         ({"time_key": "day", "options": {"predict": "x1"}}, "only the velocity can be predicted"),
@@ -329,17 +331,27 @@ def test_rows_of_their_own_evaluate_at_the_last_time(left_out):
     assert isinstance(timeline_of(left_out.artefact), Timeline)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"training": {"pool": 4}}, "not pooled"),
-        ({"training": {"pool": 0, "pool_uses": 0}}, "not pooled"),
-        ({"options": {"plan": "semidiscrete"}}, "does not pair one snapshot"),
-    ],
-)
-def test_pairings_that_need_one_data_set_are_refused(options, message):
-    with pytest.raises(ConfigError, match=message):
-        run(cells(), method="ot-cfm", time_key="day", steps=4, **options)
+def test_pairings_that_need_one_data_set_are_refused():
+    with pytest.raises(ConfigError, match="does not pair one snapshot"):
+        run(cells(), method="ot-cfm", time_key="day", steps=4, options={"plan": "semidiscrete"})
+
+
+@pytest.mark.parametrize(("size", "uses"), [(4, 1), (0, 0)])
+def test_snapshots_are_pooled(size, uses):
+    """The plan of more rows of either time costs less in the mean, and a training takes it."""
+    how = {"method": "ot-cfm", "time_key": "day", "batch_size": 32, "steps": 24}
+    more = {"pool": size, "pool_uses": uses}
+    train = prepare(request(cells(), **how, training=more)).train
+    one = SnapshotBatches(train, 32, 0)
+    many = pooled(SnapshotBatches(train, 32, 0), size, uses, 0, 24)
+    costs = [
+        np.mean([float((drawn.x0 - drawn.x1).square().sum(1).mean()) for drawn in (
+            source.draw(step, generator_for(0, step)) for step in range(24)
+        )])
+        for source in (one, many)
+    ]  # fmt: skip
+    assert costs[1] < costs[0]
+    assert run(cells(), **how, training=more).artefact.config["training"]["pool"] == size
 
 
 def test_growth_between_snapshots_is_weighed():

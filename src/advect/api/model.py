@@ -215,13 +215,14 @@ class Model(Plotting):
             times: Rising: from 0 (source) to 1 (data) in quarters, or for a model with times in the user's units, all
                 times of the data by default.
             origin: The time of the rows to start from; by default the first.
-            condition: As in `sample`.
+            condition: As in `sample`; of given rows one value per row, where it is not among their columns.
             seed: Of the draw.
         """
         if self.times is not None:
-            rows = start if isinstance(start, int) else self._rows(start, None)
+            rows = start if isinstance(start, int) else self._rows(start, condition)
+            given = self._condition(condition) if isinstance(start, int) else None
             asked = None if times is None else [float(t) if not isinstance(t, str) else t for t in times]
-            return followed(self.artefact, rows, asked, origin=origin, seed=seed)
+            return followed(self.artefact, rows, asked, origin=origin, condition=given, seed=seed)
         generator = generator_for(seed, SAMPLE)
         vectors = condition_vectors(self.artefact, start, self._condition(condition), generator)
         grid = torch.as_tensor((0, 0.25, 0.5, 0.75, 1) if times is None else times, dtype=torch.float32)
@@ -234,14 +235,15 @@ class Model(Plotting):
         states = self.artefact.flow.trajectory(start, grid, vectors, generator=generator)
         return self.artefact.codec.in_units(states.double().cpu().numpy())
 
-    def velocity(self, data: Any, *, at: Any = None) -> np.ndarray:
+    def velocity(self, data: Any, *, at: Any = None, condition: Any = None) -> np.ndarray:
         """Velocity ``(rows, columns)`` of rows at their time, in the units of the data per unit of its times.
 
         Args:
             data: Rows, with their column of times where ``at`` is not given.
             at: The time of all of them.
+            condition: One value per row, where the model has a condition that is not among the columns.
         """
-        return velocities(self.artefact, self._rows(data, None), at=at).values
+        return velocities(self.artefact, self._rows(data, condition), at=at).values
 
     def growth(self, data: Any, *, at: Any = None) -> np.ndarray:
         """Growth rate ``(rows,)`` of rows at their time, relative to all rows, per unit of the data's times.

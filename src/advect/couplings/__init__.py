@@ -4,11 +4,13 @@ Every coupling has one verb, ``draw(x0, x1, condition=…, generator=…) -> Pai
 that the same two index tensors permute every per-row tensor of a batch: data, labels, weights. `Independent` pairs at
 random, `Assignment` by optimal transport (exact, or by local repairs where there are very many rows), `Partial`
 leaves the dearest pairs out, `Entropic` draws from a plan tied to the noise of a Schrödinger bridge, `Classwise` lets
-any of them act inside each class of a condition, `Conditioned` weighs the distance of continuous conditions.
+any of them act inside each class of a condition, `Conditioned` weighs the distance of continuous conditions, `Alike`
+pairs two populations that both have conditions.
 `Unbalanced` makes and loses mass, and `PlanGrowth` says how much.
 `Semidiscrete` is prepared with the data set once and then finds the data row of any source row.
 """
 
+from advect.couplings.alike import Alike, rows_alike
 from advect.couplings.assignment import Assignment
 from advect.couplings.bijection import Bijection, solve_bijection
 from advect.couplings.bounds import dual_bound, gelbrich_bound, line_bound, lower_bound
@@ -33,6 +35,7 @@ from advect.couplings.unbalanced import Unbalanced
 
 __all__ = [
     "CONTINUOUS_NOTICE",
+    "Alike",
     "Assignment",
     "Bijection",
     "Classwise",
@@ -54,6 +57,7 @@ __all__ = [
     "line_bound",
     "lower_bound",
     "periodic_cost",
+    "rows_alike",
     "solve_assignment",
     "solve_bijection",
     "solve_entropic",

@@ -106,11 +106,17 @@ class Classwise:
             self.inner.draw(x0[share.to(x0.device)], x1[rows], generator=generator)
             for share, rows in zip(shares, members, strict=True)
         ]
-        return _gather(drawn, shares, members)
+        return joined_classes(drawn, shares, members)
 
 
-def _gather(drawn: list[Pairs], shares: tuple[Tensor, ...], members: tuple[Tensor, ...]) -> Pairs:
-    """Join the pairs of all classes, in the order of the data rows."""
+def joined_classes(drawn: list[Pairs], shares: tuple[Tensor, ...], members: tuple[Tensor, ...]) -> Pairs:
+    """The pairs of all classes, in the order of the data rows.
+
+    Args:
+        drawn: Of each class.
+        shares: Its source rows.
+        members: Its data rows.
+    """
     index0 = torch.cat([share[pairs.index0] for pairs, share in zip(drawn, shares, strict=True)])
     index1 = torch.cat([rows[pairs.index1] for pairs, rows in zip(drawn, members, strict=True)])
     order = torch.argsort(index1, stable=True)

@@ -28,6 +28,8 @@ _ROUNDS, _RELAXATIONS, _GAIN = 12, 100, 1e-4
 _LEAST_DRAWS, _START_POINTS, _START_TURNS = 16384, 1024, 4
 _CHECK_EVERY = 10
 _STEP = 0.6
+_RECENT = 3  # the average weighs step t by t³ (Shamir and Zhang 2013, 1212.1824)
+_CLEAR, _MOST_FINE = 4.0, 32  # the last draws make the floor of χ² a quarter of the target, in so many rounds at most
 
 Points = Callable[[int], Float[np.ndarray, "points dim"]]
 
@@ -94,11 +96,15 @@ class Duals:
         chi_square: Σ_j (P_j − m_j)²/m_j of the masses P that the rows draw, estimated without bias (so it may be a
             little below zero): 0 is a perfect plan, 1 as uneven as drawing each row a Poisson number of times.
         rounds: Rounds of draws.
+        noise: Standard error of that estimate, from draws that played no part in learning or in choosing g.
+        converged: Whether it lies below the target.
     """
 
     discount: Float[np.ndarray, " rows"]
     chi_square: float
     rounds: int
+    noise: float = 0.0
+    converged: bool = True
 
 
 def learn_duals(
@@ -120,6 +126,9 @@ def learn_duals(
         target: χ² at which learning stops.
         max_rounds: Rounds of as many draws as there are rows (at least 16,384) before it gives up; the χ² says how far
             it came.
+
+    With N draws the average of the steps cannot be expected to leave less than (rows − 1)/N (masses are then as well
+    known as counting would know them), so that a small target needs many rounds.
     """
     num_rows = len(rows)
     if num_rows == 1:
@@ -127,34 +136,69 @@ def learn_duals(
     mass = counts / counts.sum()
     g, scale = _start(points, rows, counts, generator)
     draws = max(num_rows, _LEAST_DRAWS)
+    fine = min(max(2 * draws, math.ceil(_CLEAR * math.sqrt(num_rows) / target)), _MOST_FINE * draws)
 
     def excess(discount: Float[np.ndarray, " rows"], count: int) -> Float[np.ndarray, " rows"]:
         """How much more than its mass each row draws, as a share of it."""
         drawn = np.bincount(PowerCells(rows, discount).nearest(points(count))[1][:, 0], minlength=num_rows)
         return drawn / (count * mass) - 1
 
-    def uneven(discount: Float[np.ndarray, " rows"]) -> float:
-        """χ², without bias: the product of two independent counts."""
-        return float((mass * excess(discount, 2 * draws) * excess(discount, 2 * draws)).sum())
+    def uneven(discount: Float[np.ndarray, " rows"], count: int = 2 * draws) -> _Uneven:
+        return _Uneven.of(mass, excess(discount, count), excess(discount, count), count)
 
     turn, last = 0, uneven(g)
-    best = (last, g)
+    best, final = (last, g), None
     average, weight = np.zeros(num_rows), 0
-    while best[0] > target and turn < max_rounds:
+    while turn < max_rounds and not best[0].below(target):
         turn += 1
         g = g - scale / math.sqrt(1 + turn / 10) * excess(g, draws)
-        average, weight = average + g, weight + 1
+        weight += 1
+        average = average + (_RECENT + 1) / (weight + _RECENT) * (g - average)
         if turn % _CHECK_EVERY and turn < max_rounds:
             continue
-        found = (uneven(average / weight), average / weight)
-        best = min(best, found, key=lambda pair: pair[0])
-        if found[0] > last:  # steps that overshoot; begin anew from the best, more carefully
+        found = uneven(average)
+        if not found.clearly_above(best[0]):  # the later average is the better one, unless the draws say otherwise
+            best = (found, average)
+        if found.clearly_above(last):  # steps that overshoot; begin anew from the best, more carefully
             g, scale = best[1], scale / 2
-            average, weight = np.zeros(num_rows), 0
-        elif (turn // _CHECK_EVERY).bit_count() == 1:  # the average forgets its first half each time the rounds double
-            average, weight = np.zeros(num_rows), 0
-        last = found[0]
-    return Duals(best[1] - best[1].mean(), best[0], turn)
+            average, weight = g, 0
+        last = found
+        final = None
+        if best[0].below(target):  # once more, by draws that did not choose it
+            final = uneven(best[1], fine)
+            best = (final, best[1])
+    final = uneven(best[1], fine) if final is None else final
+    return Duals(best[1] - best[1].mean(), final.value, turn, final.noise, final.below(target))
+
+
+@dataclass(frozen=True)
+class _Uneven:
+    """χ² by the product of two independent counts, and its standard error.
+
+    With N draws in either count, each excess has the error ε_j of variance 1/(N m_j) beside its true value δ_j, and
+    Σ m_j (δ_j + ε_j)(δ_j + ε'_j) has the variance rows/N² + 2 χ²/N: the first is the floor below which nothing is seen.
+    """
+
+    value: float
+    noise: float
+
+    @classmethod
+    def of(
+        cls,
+        mass: Float[np.ndarray, " rows"],
+        one: Float[np.ndarray, " rows"],
+        other: Float[np.ndarray, " rows"],
+        count: int,
+    ) -> "_Uneven":
+        value = float((mass * one * other).sum())
+        return cls(value, math.sqrt(len(mass) / count**2 + 2 * max(value, 0.0) / count))
+
+    def below(self, target: float) -> bool:
+        return self.value <= target
+
+    def clearly_above(self, other: "_Uneven") -> bool:
+        """By two standard errors of the difference."""
+        return self.value - other.value > 2 * math.hypot(self.noise, other.noise)
 
 
 def _start(

@@ -45,6 +45,8 @@ class _Plan:
         first: Where each distinct row's members begin.
         counts: How many there are.
         chi_square: See `duals.Duals`.
+        noise: Likewise.
+        converged: Likewise.
     """
 
     cells: PowerCells
@@ -53,6 +55,8 @@ class _Plan:
     first: Int[np.ndarray, " distinct"]
     counts: Int[np.ndarray, " distinct"]
     chi_square: float
+    noise: float
+    converged: bool
 
     def choose(self, points: Float[np.ndarray, "batch dim"], level: Float[np.ndarray, " batch"]) -> np.ndarray:
         """The data row of each point; among equal rows the uniform numbers ``level`` choose."""
@@ -150,6 +154,8 @@ class Semidiscrete:
             np.cumsum(counts) - counts,
             counts,
             duals.chi_square,
+            duals.noise,
+            duals.converged,
         )
 
     def choose(
@@ -167,7 +173,8 @@ class Semidiscrete:
             generator: Chooses among equal data rows; required.
 
         Returns: ``index0`` counts up; ``index1`` are data-set indices; the report holds ``chi_square``, the mean over
-            classes.
+            classes, its standard error ``chi_square_noise``, and ``converged``, the share of classes whose plan reached
+            the target.
         """
         if not self._plans:
             raise ConfigError("it was not prepared with a data set", where="Semidiscrete.choose")
@@ -178,7 +185,12 @@ class Semidiscrete:
         for place, plan in enumerate(self._plans):
             own = np.arange(len(x0)) if self._labels is None else self._of_class(place, condition)
             index1[own] = plan.choose(points[own], level[own])
-        report = {"chi_square": float(np.mean([plan.chi_square for plan in self._plans]))}
+        count = len(self._plans)
+        report = {
+            "chi_square": sum(plan.chi_square for plan in self._plans) / count,
+            "chi_square_noise": math.sqrt(sum(plan.noise**2 for plan in self._plans)) / count,
+            "converged": sum(plan.converged for plan in self._plans) / count,
+        }
         return Pairs(torch.arange(len(x0), device=x0.device), torch.from_numpy(index1).to(x0.device), report=report)
 
     def _of_class(self, place: int, condition: Tensor | None) -> np.ndarray:

@@ -9,7 +9,7 @@ mean, so a model conditioned on a column with gaps cannot tell the two apart by 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from advect.data.schema import MOST_LABELS, column_from_dict, column_to_dict, fi
 from advect.errors import ConfigError, DataError, ShapeError, nearest, unknown_name
 from advect.records import Column, Schema, Table
 
+LABEL_APART = 10.0  # standard deviations of a scale
 _KEPT = 1000  # rows of conditions remembered for `draw`
 
 
@@ -87,6 +88,20 @@ class ConditionCodec:
     def is_discrete(self) -> bool:
         """Whether every column is a label, so that rows of one condition form a class."""
         return all(_is_label(c) for c in self.columns)
+
+    @property
+    def compared(self) -> tuple[float, ...]:
+        """What the numbers of the vector are multiplied by where distances of conditions are asked for.
+
+        A scale counts in standard deviations, a label that differs as much as `LABEL_APART` of them.
+        """
+        widths = zip(self.columns, self._widths, strict=True)
+        weights = ((LABEL_APART / math.sqrt(2),) * width if _is_label(column) else (1.0,) for column, width in widths)
+        return (1.0, *(weight for block in weights for weight in block))
+
+    def drawn_as(self, other: "ConditionCodec") -> "ConditionCodec":
+        """This codec with the conditions that `draw` gives taken from another of the same columns."""
+        return replace(self, examples=other.examples, weights=other.weights)
 
     def encode(self, table: Table, *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch condition"]:
         """The conditions of a table's rows, from its columns or side arrays of the same names.

@@ -12,6 +12,7 @@ from advect.flows.base import EmpiricalBase, IsotropicNormal, StandardNormal
 from advect.flows.baseline import BridgeBaseline, GaussianBaseline, OptimalGaussianBaseline, fit_gaussian
 from advect.flows.bases import ConditionalNormal, DiagonalNormal, FullNormal, StudentT, Uniform
 from advect.flows.bridge import BridgeField
+from advect.flows.conditioned_base import ConditionedBase
 from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
 from advect.flows.empirical import EmpiricalField
@@ -33,6 +34,7 @@ __all__ = [
     "BridgeBaseline",
     "BridgeField",
     "ConditionalNormal",
+    "ConditionedBase",
     "ContinuousMap",
     "DiagonalNormal",
     "EmpiricalBase",

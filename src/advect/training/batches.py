@@ -132,6 +132,11 @@ class Batches:
         self.epochs = Epochs(data.num_rows, batch_size, seed)
         self.report: dict[str, float] = {}
 
+    @property
+    def num_rows(self) -> int:
+        """How many data rows there are."""
+        return self.data.num_rows
+
     def draw(self, step: int, generator: Generator, phase: Phase = untimed, *, steps: int = 1) -> Batch:
         """The rows of ``steps`` steps from ``step`` on, paired all together.
 

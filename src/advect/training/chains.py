@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from advect.records import Batch
 from advect.training.batches import Epochs, Phase, untimed
 from advect.training.seeding import mix
-from advect.training.snapshots import Snapshots
+from advect.training.snapshots import Picked, Snapshots, drawn_beside, pair
 
 
 def spline_slopes(positions: Sequence[float]) -> np.ndarray:
@@ -40,21 +40,31 @@ class ChainBatches:
         self.snapshots, self.batch_size = snapshots, batch_size
         self.epochs = [Epochs(rows.num_rows, batch_size, mix(seed, k)) for k, rows in enumerate(snapshots.rows)]
         self.slopes = torch.from_numpy(spline_slopes(snapshots.positions))
+        self.coupling = snapshots.couplings[-1]  # that there is one
         self.report: dict[str, float] = {}
 
-    def draw(self, step: int, generator: Generator, phase: Phase = untimed) -> Batch:
-        """Rows of every snapshot, chained by the couplings, and a piece of each chain."""
-        each = zip(self.snapshots.rows, self.epochs, strict=True)
+    @property
+    def num_rows(self) -> int:
+        """Of the last snapshot."""
+        return self.snapshots.rows[-1].num_rows
+
+    def draw(self, step: int, generator: Generator, phase: Phase = untimed, *, steps: int = 1) -> Batch:
+        """Rows of every snapshot, chained by the couplings, and a piece of each chain; of several steps together."""
         with phase("data"):
-            rows = torch.stack([rows.draw(epochs.rows(step), generator) for rows, epochs in each], 1)
+            index = [torch.cat([epochs.rows(step + i) for i in range(steps)]) for epochs in self.epochs]
+            each = zip(self.snapshots.rows, index, strict=True)
+            if self.snapshots.rows[-1].condition is None:
+                drawn = [Picked.of(rows, chosen, generator) for rows, chosen in each]
+            else:  # those before are drawn beside the rows that a chain has
+                drawn = [Picked.of(self.snapshots.rows[-1], index[-1], generator)]
         with phase("coupling"):
-            return self._pieces(*self._chained(rows, generator), generator)
+            return self._pieces(*self._chained(drawn, index, generator), generator)
 
     def step_seconds(self, seconds: float) -> float:
         """Nothing is prepared beside the loop."""
         return seconds
 
-    def _pieces(self, chains: Tensor, weight: Tensor | None, generator: Generator) -> Batch:
+    def _pieces(self, chains: Tensor, weight: Tensor | None, condition: Tensor | None, generator: Generator) -> Batch:
         """One piece of each chain, drawn at random."""
         places = torch.tensor(self.snapshots.positions, dtype=chains.dtype, device=chains.device)
         slopes = torch.einsum("kj,bj...->bk...", self.slopes.to(chains), chains)
@@ -65,22 +75,31 @@ class ChainBatches:
         return Batch(
             x1=chains[row, piece + 1],
             x0=chains[row, piece],
+            condition=condition,
             weight=weight,
             interval=torch.stack([places[piece], places[piece + 1]], 1),
             slopes=torch.stack([length * slopes[row, piece], length * slopes[row, piece + 1]], 1),
         )
 
-    def _chained(self, rows: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
-        """Chains ``(batch, snapshots, *event)`` and their weights, from the last snapshot back to the first."""
-        chain, weight = rows[:, -1:], None
+    def _chained(
+        self, drawn: list[Picked], index: list[Tensor], generator: Generator
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Chains ``(batch, snapshots, *event)``, their weights and conditions, from the last snapshot to the first."""
+        chain, weight, end = drawn[-1].x.unsqueeze(1), None, drawn[-1]
+        condition = end.condition
         reports: list[dict[str, float]] = []
         for k in reversed(range(len(self.snapshots.couplings))):
-            pairs = self.snapshots.couplings[k].draw(rows[:, k], chain[:, 0], generator=generator)
+            coupling, alike = self.snapshots.couplings[k], condition is not None
+            early = drawn_beside(end, self.snapshots.rows[k], index[k], coupling, generator) if alike else drawn[k]
+            pairs = pair(coupling, early, end, generator)
             reports.append(dict(pairs.report))
-            chain = torch.cat([rows[pairs.index0, k].unsqueeze(1), chain[pairs.index1]], 1)
+            early = early.some(pairs.index0)
+            chain = torch.cat([early.x.unsqueeze(1), chain[pairs.index1]], 1)
+            condition = None if condition is None else condition[pairs.index1]
             weight = None if weight is None else weight[pairs.index1]
             if pairs.weight is not None:
                 weight = pairs.weight if weight is None else weight * pairs.weight
+            end = early
         names = {name for report in reports for name in report}
         self.report = {name: float(np.mean([report.get(name, 0.0) for report in reports])) for name in sorted(names)}
-        return chain, weight
+        return chain, weight, condition

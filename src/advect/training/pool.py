@@ -13,17 +13,44 @@ number of threads.
 import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 
 from advect.records import Batch, take
-from advect.training.batches import Batches, BatchSource, Phase, untimed
-from advect.training.seeding import POOL, generator_for
+from advect.training.batches import BatchSource, Phase, untimed
+from advect.training.seeding import POOL, generator_for, mix
+from advect.training.snapshots import SnapshotBatches
+from advect.typing import Coupling
+
+
+@runtime_checkable
+class Poolable(Protocol):
+    """Batches that can be drawn and paired several at a time.
+
+    Attributes:
+        batch_size: Rows per batch.
+        coupling: Pairs them; None where nothing is paired.
+        report: What the coupling said of its last plan.
+    """
+
+    batch_size: int
+    coupling: Coupling | None
+    report: dict[str, float]
+
+    @property
+    def num_rows(self) -> int:
+        """How many data rows there are."""
+        ...
+
+    def draw(self, step: int, generator: Generator, phase: Phase = untimed, *, steps: int = 1) -> Batch:
+        """The paired rows of ``steps`` steps from ``step`` on."""
+        ...
 
 
 class Pool:
-    """`Batches` whose rows are drawn and paired ``size`` batches at a time.
+    """Batches whose rows are drawn and paired ``size`` batches at a time.
 
     Args:
         batches: What is pooled.
@@ -33,7 +60,7 @@ class Pool:
         uses: Times that the pairs of a pool are gone through, each time in another order.
     """
 
-    def __init__(self, batches: Batches, size: int, seed: int, steps: int, uses: int = 1) -> None:
+    def __init__(self, batches: Poolable, size: int, seed: int, steps: int, uses: int = 1) -> None:
         self.batches, self.size, self.seed, self.steps, self.uses = batches, size, seed, steps, uses
         self.report = batches.report
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="advect-pool")
@@ -85,11 +112,17 @@ class Pool:
 def pooled(batches: BatchSource, size: int, uses: int, seed: int, steps: int) -> BatchSource:
     """``batches`` in pools of ``size``, or of the whole set where that is 0; as they are where nothing is paired.
 
+    Of batches from several times each pair of neighbours has pools of its own, of as many of its turns.
+
     ``uses`` 0 pairs once for all steps.
     """
-    if not isinstance(batches, Batches) or batches.coupling is None:
+    if isinstance(batches, SnapshotBatches):
+        turns = math.ceil(steps / len(batches.own))
+        pools = (pooled(one, size, uses, mix(seed, k), turns) for k, one in enumerate(batches.own))
+        return SnapshotBatches(batches.snapshots, batches.batch_size, batches.seed, tuple(pools))
+    if not isinstance(batches, Poolable) or batches.coupling is None:
         return batches
-    size = size or math.ceil(batches.data.num_rows / batches.batch_size)
+    size = size or math.ceil(batches.num_rows / batches.batch_size)
     if size * uses == 1:
         return batches
     return Pool(batches, size, seed, steps, uses or math.ceil(steps / size))

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import Timeline, beside, joined, take_rows
+from advect.data import Timeline, beside, joined, take_rows, with_condition
 from advect.errors import ConfigError
 from advect.records import Mapped, Table
 from advect.run import Artefact
 from advect.training import generator_for
+from advect.workflows.generate import condition_vectors
 from advect.workflows.growth import mass_gain, with_mass
 from advect.workflows.snapshots import needed_timeline, timeline_of
 from advect.workflows.streams import SAMPLE, SCORE
@@ -71,7 +72,13 @@ def between(artefact: Artefact, table: Table, *, start: Any = None, end: Any = "
 
 @torch.no_grad()
 def followed(
-    artefact: Artefact, start: int | Table, times: Sequence[Any] | None = None, *, origin: Any = None, seed: int = 0
+    artefact: Artefact,
+    start: int | Table,
+    times: Sequence[Any] | None = None,
+    *,
+    origin: Any = None,
+    condition: Any = None,
+    seed: int = 0,
 ) -> np.ndarray:
     """Rows on their way: ``(times, rows, *coordinates)`` in the units of the data.
 
@@ -80,6 +87,7 @@ def followed(
         start: How many rows of the first time to draw, or rows to start from.
         times: Rising, in the user's units; all times of the data by default.
         origin: The time of the given rows; by default the first.
+        condition: Of rows that are drawn, as in `generate`; given rows have their own beside them.
         seed: Of the draw.
 
     Raises:
@@ -93,13 +101,17 @@ def followed(
         raise ConfigError("the times must rise, from that of the rows on", where="trajectory")
     places = torch.tensor([timeline.position(one) for one in asked], dtype=torch.float32)
     generator = generator_for(seed, SAMPLE)
-    rows = start if isinstance(start, int) else to_latent(artefact, start, generator)
+    if isinstance(start, int):
+        rows: int | Tensor = start
+        given = condition_vectors(artefact, start, condition, generator)
+    else:
+        rows, given = to_latent(artefact, start, generator), own_conditions(artefact, start)
     assert artefact.flow.ode is not None  # a run with times is trained on an ODE
     # Given rows are followed exactly, not sampled.
     flow = artefact.flow.with_options(
         interval=(timeline.position(first), 1.0), solver=artefact.flow.ode.likelihood_solver
     )
-    states = flow.trajectory(rows, places, generator=generator)
+    states = flow.trajectory(rows, places, given, generator=generator)
     return artefact.codec.in_units(states.double().cpu().numpy())
 
 
@@ -109,19 +121,29 @@ def _moved(artefact: Artefact, table: Table, start: float, end: float, seed: int
     latent: Tensor = coded.values
     for part in preprocessing(artefact):
         latent = part.encode(latent, log_det=False).value
-    flow = artefact.flow
+    flow, given = artefact.flow, own_conditions(artefact, table)
     assert flow.ode is not None  # a run with times is trained on an ODE
     ode = flow.ode.with_options(interval=(min(start, end), max(start, end)), solver=flow.ode.likelihood_solver)
-    pieces = [
-        (ode.decode if end >= start else ode.encode)(latent[first : first + flow.chunk_rows], log_det=False)
-        for first in range(0, len(latent), flow.chunk_rows)
-    ]
+    verb = ode.decode if end >= start else ode.encode
+    chunks = (slice(first, first + flow.chunk_rows) for first in range(0, len(latent), flow.chunk_rows))
+    pieces = [verb(latent[some], None if given is None else given[some], log_det=False) for some in chunks]
     status = torch.cat([piece.status for piece in pieces])
     moved = Mapped(torch.cat([piece.value for piece in pieces]), None, status)
     nfe = torch.cat([piece.nfe for piece in pieces if piece.nfe is not None])
     worst = torch.maximum(coded.status.to(torch.int8), status.cpu().to(torch.int8))
     table = with_mass(from_latent(artefact, moved), mass_gain(artefact, latent, start, end))
+    if artefact.condition is not None and given is not None:  # so that the rows can be moved on
+        table = with_condition(table, artefact.condition, given)
     return Transported(table, worst, float(nfe.double().mean()))
+
+
+def own_conditions(artefact: Artefact, table: Table) -> Tensor | None:
+    """The ``(rows, condition)`` that rows have beside them; None for a model without.
+
+    Raises:
+        DataError: They have none.
+    """
+    return None if artefact.condition is None else artefact.condition.encode(table).float()
 
 
 def _starts(timeline: Timeline, table: Table, start: Any, end: Any) -> np.ndarray:

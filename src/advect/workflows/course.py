@@ -8,6 +8,7 @@ from advect.report.times import COLUMNS, Course, Snapshot
 from advect.run import Artefact
 from advect.training import generator_for
 from advect.workflows.generate import generate
+from advect.workflows.grown import SPARE, by_mass
 from advect.workflows.snapshots import timeline_of
 from advect.workflows.streams import SAMPLE
 
@@ -27,7 +28,9 @@ def course(artefact: Artefact, table: Table, split: Split) -> Course | None:
         return None
     seed = int(artefact.config["seed"])
     pair = (names[0], names[1])
-    drawn = generate(artefact, ROWS, seed=seed + 3, at=timeline.times).table
+    # Under conditions each time has samples of its own, drawn under those of its rows.
+    many = SPARE * ROWS if artefact.growth else ROWS
+    drawn = generate(artefact, many, seed=seed + 3, at=timeline.times).table if artefact.condition is None else None
     facts = {one["word"]: one for one in artefact.evaluation.get("snapshots", ())}
     snapshots = []
     for place, time in enumerate(timeline.times):
@@ -35,14 +38,19 @@ def course(artefact: Artefact, table: Table, split: Split) -> Course | None:
         held_out = np.intersect1d(here, split.test)
         real = take_rows(table, held_out if len(held_out) else here)
         real = some_rows(real, ROWS, generator_for(seed, SAMPLE, _STREAM, place))
-        rows = np.arange(place * ROWS, (place + 1) * ROWS)
+        if drawn is None:
+            given = take_rows(real, np.arange(ROWS) % real.num_rows)
+            samples = generate(artefact, ROWS, condition=given, seed=seed + 3, at=(time,)).table
+        else:
+            samples = take_rows(drawn, np.arange(place * many, (place + 1) * many))
+            samples = take_rows(samples, by_mass(artefact, samples, seed=seed)[:ROWS])
         word = timeline.word(time)
         snapshots.append(
             Snapshot(
                 word=word,
                 left_out=time in timeline.left_out,
                 real=_points(real, pair),
-                samples=_points(take_rows(drawn, rows), pair),
+                samples=_points(samples, pair),
                 distances={
                     name: (facts[word][name], facts[word][f"{name}_error"])
                     for name in COLUMNS

@@ -24,7 +24,7 @@ from advect.solvers import Adams3
 from advect.training import generator_for
 from advect.workflows.calibrate import summary
 from advect.workflows.effort import affordable_rows
-from advect.workflows.generate import SolverChoice, generate
+from advect.workflows.grown import grown
 from advect.workflows.held_out import HeldOutScores, flat_scaled, held_out_scores, likelihood_facts
 from advect.workflows.picture_features import PictureFeatures
 from advect.workflows.picture_figures import FEWEST, picture_figures
@@ -121,13 +121,8 @@ def evaluate_table(
         raise DataError("fewer than two held-out rows have weight", where=held_out.origin)
     count = affordable_rows(artefact, min(max_rows, held_out.num_rows), deadline=deadline, share=DRAWN_SHARE, seed=seed)
     real_table = some_rows(held_out, count, generator)
-    generated = generate(
-        artefact,
-        real_table.num_rows,
-        condition=real_table if artefact.condition is not None else None,
-        choice=SolverChoice(),
-        seed=seed + 1,
-    )
+    condition = real_table if artefact.condition is not None else None
+    generated = grown(artefact, real_table.num_rows, condition=condition, seed=seed + 1)
     real = flat_scaled(artefact, real_table, generator)
     if generated.usable.sum() < 2:
         raise DataError(
@@ -173,6 +168,7 @@ def evaluate_table(
         "seed": seed,
     }
     evaluation |= {"pictures": facts} if facts else {}
+    evaluation |= {"samples_by_mass": True} if artefact.growth else {}
     if held_out.num_rows != all_rows:
         evaluation["held_out_rows_by_weight"] = held_out.num_rows
     return finite(evaluation)
@@ -251,6 +247,8 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
     if "held_out_rows_by_weight" in evaluation:
         kept, rows = evaluation["held_out_rows_by_weight"], evaluation["held_out_rows"]
         lines.append(("weights", f"{kept} of {rows} held-out rows stand for all, drawn by weight"))
+    if evaluation.get("samples_by_mass"):
+        lines.append(("growth", "samples count by the mass that they carry"))
     lines += snapshot_lines(evaluation.get("snapshots", []), evaluation.get("time_key", ""))
     gap = regression_line(evaluation.get("regression", {}))
     if gap is not None:

@@ -181,7 +181,7 @@ def generate(
     vectors = condition_vectors(artefact, num_rows, condition, generator)
     started = time.perf_counter()
     if at:
-        return _at_times(artefact, flow, num_rows, at, generator, choice)
+        return _at_times(artefact, flow, num_rows, vectors, at, generator, choice)
     values, nfe = _draw(flow, num_rows, vectors, generator)
     usable = torch.isfinite(values).reshape(num_rows, -1).all(1).numpy()
     table = artefact.codec.decode(values)
@@ -192,19 +192,27 @@ def generate(
 
 @torch.no_grad()
 def _at_times(
-    artefact: Artefact, flow: Flow, num_rows: int, at: Sequence[Any], generator: Generator, choice: SolverChoice
+    artefact: Artefact,
+    flow: Flow,
+    num_rows: int,
+    vectors: Tensor | None,
+    at: Sequence[Any],
+    generator: Generator,
+    choice: SolverChoice,
 ) -> Generated:
     """The same rows of the first time at each of some times, time after time."""
     timeline = needed_timeline(artefact, "--at")
     asked = [timeline.parse(one, where="--at") for one in at]
     places = [timeline.position(one) for one in asked]
     started = time.perf_counter()
-    start = flow.base.sample(num_rows, generator=generator)
-    drawn = [flow.with_options(interval=(0.0, place)).decode(start, generator=generator) for place in places]
+    start = flow.base.sample(num_rows, vectors, generator=generator)
+    drawn = [flow.with_options(interval=(0.0, place)).decode(start, vectors, generator=generator) for place in places]
     usable = [torch.isfinite(one.value).reshape(num_rows, -1).all(1) for one in drawn]
     column = timeline.column(np.repeat(np.array(asked), num_rows))
     dtype = "str" if column.dtype.kind == "O" else str(column.dtype)
     table = beside(joined([artefact.codec.decode(one.value) for one in drawn]), {timeline.key: column}, (dtype,))
+    if artefact.condition is not None and vectors is not None:
+        table = with_condition(table, artefact.condition, vectors.repeat(len(places), 1))
     gained = [mass_gain(artefact, start, 0.0, place) for place in places]
     known = [one for one in gained if one is not None]
     table = with_mass(table, np.concatenate(known) if known else None)

@@ -9,7 +9,7 @@ from torch import Tensor
 from advect.data import Codec
 from advect.data.arrays import MOST_COLUMNS
 from advect.errors import RunFolderError
-from advect.flows import EmpiricalBase, Flow
+from advect.flows import ConditionedBase, EmpiricalBase, Flow
 from advect.methods import Blueprint, Parts, build_flow, full_flow
 from advect.methods.table import get_method, resolve_options, stored_options
 from advect.run import EVALUATION, Artefact, RunFolder, load_weights, read_card, read_history
@@ -68,8 +68,11 @@ def _rebuilt(codec: Codec, config: Mapping, parts: Parts, where: str) -> Flow:
             where=where,
             remedy="Give it: advect.load(path, network=module). It is never imported from the folder.",
         )
-    source = None
-    if not {"source", "time_key"}.isdisjoint(config.get("data", {})):
+    source, data, width = None, config.get("data", {}), blueprint.condition_features
+    if "time_key" in data and width:
+        row, given = torch.zeros(1, *codec.event_shape), torch.zeros(1, width)
+        source = ConditionedBase(row, given, scale=torch.zeros(width), labels=True)
+    elif not {"source", "time_key"}.isdisjoint(data):
         source = EmpiricalBase(torch.zeros(1, *codec.event_shape))
     core = build_flow(blueprint, source=source, parts=parts)
     preprocess = empty_preprocess(codec.coordinates, codec.event_shape).double()

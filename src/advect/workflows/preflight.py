@@ -134,6 +134,12 @@ def _start_findings(built: Built) -> tuple[Finding, ...]:
 
 def _coupling_findings(prepared: Prepared, report: Mapping[str, float]) -> tuple[Finding, ...]:
     """What the coupling of the timed steps had to say."""
+    if "chi_square" in report and report.get("converged", 1.0) < 1:
+        message = (
+            f"the semidiscrete plan draws the data rows with χ² = {report['chi_square']:.3g} ± "
+            f"{report['chi_square_noise']:.1g}, more than was asked for"
+        )
+        return (Finding("uneven plan", "plan=semidiscrete", message, "trained on: rows are drawn that unevenly"),)
     if "continuous_condition" not in report:
         return ()
     where = ", ".join(column.name for column in prepared.schema.condition)

@@ -25,7 +25,7 @@ from advect.data import (
     take_rows,
 )
 from advect.errors import ConfigError, DataError
-from advect.flows import EmpiricalBase, Flow
+from advect.flows import ConditionedBase, EmpiricalBase, Flow
 from advect.methods import Blueprint, Built, build, full_flow, get_method, resolve_blueprint, resolve_options
 from advect.records import Finding, Schema, Status, Table
 from advect.run.card import Sections
@@ -44,7 +44,7 @@ from advect.typing import Base, SetCoupling
 from advect.workflows.loop_rows import data_rows, needs_memory, training_rows, validation_rows, weights_of
 from advect.workflows.request import TrainRequest, choose_device, training_config
 from advect.workflows.settings import resolved
-from advect.workflows.snapshots import Timed, make_snapshots, timed
+from advect.workflows.snapshots import Timed, condition_through, make_snapshots, timed
 from advect.workflows.streams import FIT, PAIR, SOURCE
 from advect.workflows.teacher import Teacher, open_teacher
 
@@ -129,10 +129,13 @@ def prepare(request: TrainRequest) -> Prepared:
     rows = take_rows(table, split.train)
     codec = Codec.fit(rows, schema)
     condition = ConditionCodec.fit(rows, schema) if schema.condition else None
+    if times is not None and condition is not None:
+        condition = condition_through(times, split.train, condition, schema)
     preprocess, latent = _fit_scaling(codec, rows, request.seed)
     source_table = None if request.source is None else read_table(request.source)
     start = source_table if times is None else take_rows(table, times.standing(split.train, times.timeline.times[0]))
-    source = None if start is None else _source(start, codec, preprocess, request.seed)
+    between = None if times is None else condition
+    source = None if start is None else _source(start, codec, preprocess, request.seed, between)
     teacher = _teacher(request, table, split, codec, condition)
     source = source if teacher is None else teacher.source
 
@@ -147,12 +150,6 @@ def prepare(request: TrainRequest) -> Prepared:
         request.method, request.training, steps=request.steps, batch_size=request.batch_size, seed=request.seed
     )
 
-    if times is not None and (training.pool, training.pool_uses) != (1, 1):
-        raise ConfigError(
-            "batches of snapshots are not pooled",
-            where="--time-key",
-            remedy="Leave out pool and pool_uses, or raise the batch size.",
-        )
     if on_disk(table) is not None and training.pool == 0:
         raise needs_memory("pool", "pairing the whole set")
 
@@ -165,7 +162,7 @@ def prepare(request: TrainRequest) -> Prepared:
     if pictures is not None:
         train, validate = _stand_ins(pictures, coded.to(device))
     else:
-        built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of)
+        built, train, validate = _for_the_loop(request, times, split, built, source, latent, rows_of, condition)
     sections = resolved(request, table, schema, split, source_table, blueprint, training, device, times)
     return Prepared(
         request=request,
@@ -254,10 +251,11 @@ def _for_the_loop(
     source: Base | None,
     latent: Tensor,
     rows_of: Callable[..., DataRows],
+    condition: ConditionCodec | None,
 ) -> tuple[Built, DataRows | Snapshots, DataRows | Snapshots | None]:
     """Training and validation rows, and the couplings prepared for them."""
     if times is not None:
-        how: dict[str, Any] = {"seed": request.seed, "smooth": request.spline}
+        how: dict[str, Any] = {"seed": request.seed, "smooth": request.spline, "condition": condition}
         train = make_snapshots(times, split.train, built, partial(rows_of, flip=request.flip), **how)
         if not len(split.validation):
             return built, train, None
@@ -295,8 +293,11 @@ def _fit_scaling(codec: Codec, rows: Table, seed: int) -> tuple[Bijection, Tenso
     return preprocess, latent
 
 
-def _source(table: Table, codec: Codec, preprocess: Bijection, seed: int) -> Base:
-    """The rows to start from, brought to the target's latent coordinates."""
+def _source(
+    table: Table, codec: Codec, preprocess: Bijection, seed: int, condition: ConditionCodec | None = None
+) -> Base:
+    """The rows to start from, brought to the target's latent coordinates; with a condition of their own where that
+    goes along the flow."""
     coded = codec.encode(table, generator=generator_for(seed, SOURCE), dtype=torch.float64)
     outside = coded.status > Status.IMPUTED
     if bool(outside.any()):
@@ -307,7 +308,11 @@ def _source(table: Table, codec: Codec, preprocess: Bijection, seed: int) -> Bas
             remedy="Leave those rows out, or model both populations with the same categories and constants.",
         )
     with torch.no_grad():
-        return EmpiricalBase(preprocess.encode(coded.values, log_det=False).value.float())
+        points = preprocess.encode(coded.values, log_det=False).value.float()
+    if condition is None:
+        return EmpiricalBase(points)
+    scale = torch.tensor(condition.compared)
+    return ConditionedBase(points, condition.encode(table).float(), scale=scale, labels=condition.is_discrete)
 
 
 def _timed(table: Table, request: TrainRequest) -> Timed:

@@ -32,7 +32,7 @@ from advect.training import TrainingConfig, average_words, generator_for, lowest
 from advect.workflows.autoencoding import latent_options
 from advect.workflows.course import course
 from advect.workflows.density_map import density_around
-from advect.workflows.generate import generate
+from advect.workflows.grown import grown
 from advect.workflows.pairing import pairing_costs
 from advect.workflows.picture_figures import nearest_pictures
 from advect.workflows.probes import FIGURES, Figure
@@ -68,7 +68,7 @@ def write_run_report(
     real = some_rows(real, shown, generator_for(int(artefact.config["seed"]), SAMPLE, 2))
     rows = real.num_rows
     condition = real if artefact.condition is not None else None
-    samples = generate(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
+    samples = grown(artefact, rows, condition=condition, seed=int(artefact.config["seed"]) + 2).table
     nearest = None
     if artefact.schema.image and len(split.train) > 1:
         nearest = nearest_pictures(samples, of_last_time(artefact, table, split.train))

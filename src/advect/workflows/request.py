@@ -136,14 +136,18 @@ class TrainRequest:
                         "this is for data with times", where=option, remedy="Name their column: --time-key COLUMN."
                     )
             return
-        given = {"--source": self.source is not None, "--condition": self.condition}
-        for option in (name for name, value in given.items() if value):
+        if self.source is not None:
             raise ConfigError(
-                f"{option} cannot be used with times yet",
+                "the first time is the source, so --source cannot be used with times",
                 where="--time-key",
-                remedy="The first time is the source."
-                if option == "--source"
-                else f"Leave {option} out, or train on a part of the rows.",
+                remedy="Rows from before the first time are a time of their own: put them into the data with their "
+                "time.",
+            )
+        if self.condition and self.options.get("plan") == "unbalanced":
+            raise ConfigError(
+                "growth between times is not told condition by condition",
+                where="--condition",
+                remedy="Leave out plan=unbalanced, or train on the rows of each condition by themselves.",
             )
         if not get_method(self.method).any_source:
             raise ConfigError(

@@ -9,10 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advect.data import Split, Timeline, read_timeline, set_aside, split_within, take_rows
+from advect.couplings import Alike
+from advect.data import (
+    ConditionCodec,
+    Split,
+    Timeline,
+    find_array,
+    read_timeline,
+    set_aside,
+    split_within,
+    take_rows,
+)
 from advect.errors import ConfigError, DataError
 from advect.methods import Built
-from advect.records import Table
+from advect.records import Schema, Table
 from advect.run import Artefact
 from advect.training import DataRows, Snapshots, generator_for
 from advect.typing import SetCoupling
@@ -75,6 +85,50 @@ def timed(table: Table, key: str, leave_out: Sequence[Any] = ()) -> Timed:
     return Timed(set_aside(table, key), timeline.without(leave_out), snapshot)
 
 
+def condition_through(found: Timed, rows: np.ndarray, codec: ConditionCodec, schema: Schema) -> ConditionCodec:
+    """The condition of a flow through times: drawn as it occurs at the last of them, to which samples belong.
+
+    Raises:
+        DataError: Labels that a time lacks, see `_refuse_lost`.
+    """
+    times = found.timeline.trained
+    if codec.is_discrete:
+        _refuse_lost(found, [take_rows(found.table, found.at(rows, time)) for time in times], codec)
+    last = take_rows(found.table, found.standing(rows, times[-1]))
+    return codec.drawn_as(ConditionCodec.fit(last, schema))
+
+
+def _refuse_lost(found: Timed, tables: Sequence[Table], codec: ConditionCodec) -> None:
+    """Refuse labels under which nothing would be learnt on a part of the way.
+
+    All times after the first must have the same ones. The first may lack some: rows of those start from the nearest
+    that it has. It may have others only where a gap says that nothing is known yet.
+    """
+    kinds = [{tuple(row): i for i, row in enumerate(codec.encode(table).tolist())} for table in tables]
+    words = [found.timeline.word(time) for time in found.timeline.trained]
+    later = set().union(*kinds[1:])
+    lost = [(row, place) for place in range(1, len(kinds)) for row in later - set(kinds[place])]
+    whole = 1 + len(codec.columns)  # the sum of a vector without a gap
+    lost += [(row, 1) for row in set(kinds[0]) - later if sum(row) >= whole]
+    if not lost:
+        return
+    row, place = min(lost, key=lambda one: one[1])
+    seen = next(k for k in range(len(kinds)) if row in kinds[k])
+    values = [find_array(tables[seen], column.name) for column in codec.columns]
+    label = ", ".join(
+        f"{column.name} = {value[kinds[seen][row]]}"
+        for column, value in zip(codec.columns, values, strict=True)
+        if value is not None
+    )
+    raise DataError(
+        f"{found.timeline.phrase(found.timeline.trained[place])} has no training rows of {label}, which "
+        f"{words[seen]} has",
+        where="--condition",
+        remedy="Give rows of every label at every time after the first, or leave that label out. A label that only the "
+        "first time has may be a gap there.",
+    )
+
+
 def make_snapshots(
     found: Timed,
     rows: np.ndarray,
@@ -83,6 +137,7 @@ def make_snapshots(
     *,
     seed: int,
     smooth: bool = False,
+    condition: ConditionCodec | None = None,
 ) -> Snapshots:
     """Some rows as snapshots in latent coordinates.
 
@@ -93,6 +148,7 @@ def make_snapshots(
         rows_of: From indices to rows as the loop wants them.
         seed: Of the noise inside discrete cells, where a coupling looks at whole snapshots.
         smooth: See `Snapshots`.
+        condition: Of the rows; what is paired then is alike.
 
     Raises:
         ConfigError: A method that is not trained between two populations.
@@ -109,10 +165,13 @@ def make_snapshots(
             where="--time-key",
             remedy="Leave out plan=semidiscrete.",
         )
+    coupling = built.coupling
+    if condition is not None:
+        coupling = Alike.of(coupling, labels=condition.is_discrete, scale=torch.tensor(condition.compared))
     times = found.timeline.trained
     each = tuple(rows_of(found.standing(rows, time)) for time in times)
     whole = [_all(part, seed) for part in each]
-    couplings = tuple(built.coupling.prepare(x0, x1, generator=generator_for(seed)) for x0, x1 in pairwise(whole))
+    couplings = tuple(coupling.prepare(x0, x1, generator=generator_for(seed)) for x0, x1 in pairwise(whole))
     return Snapshots(each, tuple(found.timeline.position(time) for time in times), couplings, smooth)
 
 

@@ -26,6 +26,7 @@ from advect.files import atomic_path
 from advect.records import Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
+from advect.workflows.between import own_conditions
 from advect.workflows.growth import growth_rate
 from advect.workflows.snapshots import needed_timeline
 from advect.workflows.streams import SCORE
@@ -95,7 +96,7 @@ def velocities(artefact: Artefact, table: Table, *, at: Any = None, seed: int = 
         )
     places = torch.tensor([timeline.position(time) for time in times.tolist()], dtype=torch.float32)
     coded = artefact.codec.encode(table, generator=generator_for(seed, SCORE), dtype=torch.float64)
-    maps = preprocessing(artefact)
+    maps, given = preprocessing(artefact), own_conditions(artefact, table)
 
     def back(z: Tensor) -> Tensor:
         for part in reversed(maps):
@@ -109,7 +110,8 @@ def velocities(artefact: Artefact, table: Table, *, at: Any = None, seed: int = 
         for part in maps:
             z = part.encode(z, log_det=False).value
         latent.append(z)
-        v = artefact.flow.velocity(places[first : first + step], z)
+        own = None if given is None else given[first : first + step]
+        v = artefact.flow.velocity(places[first : first + step], z, own)
         pieces.append(torch.func.jvp(back, (z,), (v,))[1].double())
     moved = torch.cat(pieces).flatten(1).numpy() / timeline.duration
     moved[(coded.status >= Status.OUTSIDE_SUPPORT).numpy()] = np.nan
