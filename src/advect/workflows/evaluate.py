@@ -24,6 +24,7 @@ from advect.solvers import Adams3
 from advect.training import generator_for
 from advect.workflows.calibrate import summary
 from advect.workflows.effort import affordable_rows
+from advect.workflows.generate import Generated
 from advect.workflows.grown import grown
 from advect.workflows.held_out import HeldOutScores, flat_scaled, held_out_scores, likelihood_facts
 from advect.workflows.picture_features import PictureFeatures
@@ -109,16 +110,8 @@ def evaluate_table(
     Raises:
         DataError: Fewer than two held-out rows.
     """
-    if held_out.num_rows < 2:
-        raise DataError(f"{held_out.num_rows} held-out rows cannot be compared with anything", where=held_out.origin)
-    generator = generator_for(seed, EVALUATE)
-    all_rows = held_out.num_rows
-    held_out, reference = (
-        by_weight(artefact, rows, generator_for(seed, EVALUATE, WEIGHT_STREAM, place))
-        for place, rows in enumerate((held_out, reference))
-    )
-    if held_out.num_rows < 2 or reference.num_rows < 2:
-        raise DataError("fewer than two held-out rows have weight", where=held_out.origin)
+    generator, all_rows = generator_for(seed, EVALUATE), held_out.num_rows
+    held_out, reference = _by_weight(artefact, held_out, reference, seed)
     count = affordable_rows(artefact, min(max_rows, held_out.num_rows), deadline=deadline, share=DRAWN_SHARE, seed=seed)
     real_table = some_rows(held_out, count, generator)
     condition = real_table if artefact.condition is not None else None
@@ -139,14 +132,10 @@ def evaluate_table(
         columns = column_suite(samples, real, train, names, generator=generator)
     paths = affordable_rows(artefact, PATH_ROWS, deadline=deadline, share=PATH_SHARE, seed=seed)
     moved = _transport(artefact, paths, generator)
-    pictured: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {}
+    pictured, facts = [], {}
     if features is not None and artefact.schema.image:
         shown = some_rows(held_out, 2 * count, generator_for(seed, EVALUATE, _PICTURES))
-        if min(drawn.num_rows, shown.num_rows // 2) < FEWEST:
-            facts = {"reason": f"{drawn.num_rows} samples and {shown.num_rows} held-out pictures are too few"}
-        else:
-            pictured, facts = picture_figures(drawn, shown, reference, features, seed=seed)
+        pictured, facts = _in_pictures(drawn, shown, reference, features, seed)
     if scores is None:  # last, as it heeds the deadline
         scores = held_out_scores(artefact, held_out, seed=seed, most_rows=likelihood_rows, deadline=deadline)
     evaluation = {
@@ -155,14 +144,7 @@ def evaluate_table(
         "transport": moved,
         "regression": regression_facts(artefact, real, reference, seed=seed, deadline=deadline),
         "likelihood": likelihood_facts(artefact, scores, reference, seed=seed),
-        "sampling": {
-            **{name: artefact.config.get("sampling", {}).get(name) for name in ("solver", "steps", "tolerance")},
-            "measured": summary(artefact.config),
-            "nfe": generated.nfe,
-            "rows": real_table.num_rows,
-            "rows_per_second": real_table.num_rows / max(generated.seconds, 1e-9),
-            "failed_rows": generated.failed,
-        },
+        "sampling": _sampling(artefact, generated, real_table.num_rows),
         "held_out_rows": all_rows,
         "reference_rows": reference.num_rows,
         "seed": seed,
@@ -172,6 +154,41 @@ def evaluate_table(
     if held_out.num_rows != all_rows:
         evaluation["held_out_rows_by_weight"] = held_out.num_rows
     return finite(evaluation)
+
+
+def _by_weight(artefact: Artefact, held_out: Table, reference: Table, seed: int) -> tuple[Table, Table]:
+    """Both tables with each row as often as its weight says."""
+    if held_out.num_rows < 2:
+        raise DataError(f"{held_out.num_rows} held-out rows cannot be compared with anything", where=held_out.origin)
+    weighed, trained = (
+        by_weight(artefact, rows, generator_for(seed, EVALUATE, WEIGHT_STREAM, place))
+        for place, rows in enumerate((held_out, reference))
+    )
+    if weighed.num_rows < 2 or trained.num_rows < 2:
+        raise DataError("fewer than two held-out rows have weight", where=held_out.origin)
+    return weighed, trained
+
+
+def _in_pictures(
+    drawn: Table, shown: Table, reference: Table, features: PictureFeatures, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Figures on features of pictures, and what they are of; where there are too few, the reason alone."""
+    if min(drawn.num_rows, shown.num_rows // 2) < FEWEST:
+        return [], {"reason": f"{drawn.num_rows} samples and {shown.num_rows} held-out pictures are too few"}
+    return picture_figures(drawn, shown, reference, features, seed=seed)
+
+
+def _sampling(artefact: Artefact, generated: Generated, rows: int) -> dict[str, Any]:
+    """How the samples were drawn, and how fast."""
+    chosen = artefact.config.get("sampling", {})
+    return {
+        **{name: chosen.get(name) for name in ("solver", "steps", "tolerance")},
+        "measured": summary(artefact.config),
+        "nfe": generated.nfe,
+        "rows": rows,
+        "rows_per_second": rows / max(generated.seconds, 1e-9),
+        "failed_rows": generated.failed,
+    }
 
 
 @torch.no_grad()

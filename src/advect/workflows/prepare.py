@@ -111,21 +111,8 @@ def prepare(request: TrainRequest) -> Prepared:
     """
     resolve_options(get_method(request.method), request.options)  # a misspelt option is told before the rows are read
     device = choose_device(request.device)
-    table = set_aside(read_table(request.data, key=request.key), request.weights)
-    if request.time_key is not None and on_disk(table) is not None:
-        raise needs_memory("--time-key", "pairing one time with the next")
-    times = None if request.time_key is None else _timed(table, request)
-    table = table if times is None else times.table
-    schema = infer_schema(table, condition=request.condition)
-    schema = _as_continuous(schema) if request.continuous else schema
-    refuse_unusable(table, schema)
-    if request.flip and not schema.image:
-        raise ConfigError("only pictures can be mirrored", where="--flip", remedy="Leave it out for tables.")
-    shares = {"seed": request.splits_by, "validation": request.validation, "test": request.test}
-    split = split_rows(table.num_rows, **shares) if times is None else times.split(**shares)
-    _refuse_single(split, table)
-    findings = (*check_table(table, schema, split), *_batch_findings(request, len(split.train)))
-
+    read = _read(request)
+    table, times, schema, split = read.table, read.times, read.schema, read.split
     rows = take_rows(table, split.train)
     codec = Codec.fit(rows, schema)
     condition = ConditionCodec.fit(rows, schema) if schema.condition else None
@@ -169,7 +156,7 @@ def prepare(request: TrainRequest) -> Prepared:
         table=table,
         schema=schema,
         split=split,
-        findings=findings,
+        findings=read.findings,
         codec=codec,
         condition=condition,
         built=built,
@@ -184,6 +171,36 @@ def prepare(request: TrainRequest) -> Prepared:
         stage=stage,
         pictures=pictures,
     )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was asked to be learnt from: `Prepared` says what each is; ``times`` is None for rows without."""
+
+    table: Table
+    times: Timed | None
+    schema: Schema
+    split: Split
+    findings: tuple[Finding, ...]
+
+
+def _read(request: TrainRequest) -> _Read:
+    """Read, check and split."""
+    table = set_aside(read_table(request.data, key=request.key), request.weights)
+    if request.time_key is not None and on_disk(table) is not None:
+        raise needs_memory("--time-key", "pairing one time with the next")
+    times = None if request.time_key is None else _timed(table, request)
+    table = table if times is None else times.table
+    schema = infer_schema(table, condition=request.condition)
+    schema = _as_continuous(schema) if request.continuous else schema
+    refuse_unusable(table, schema)
+    if request.flip and not schema.image:
+        raise ConfigError("only pictures can be mirrored", where="--flip", remedy="Leave it out for tables.")
+    shares = {"seed": request.splits_by, "validation": request.validation, "test": request.test}
+    split = split_rows(table.num_rows, **shares) if times is None else times.split(**shares)
+    _refuse_single(split, table)
+    findings = (*check_table(table, schema, split), *_batch_findings(request, len(split.train)))
+    return _Read(table, times, schema, split, findings)
 
 
 def _stage(request: TrainRequest, schema: Schema, codec: Codec, device: torch.device) -> Autoencoder | None:
