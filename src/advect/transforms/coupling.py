@@ -15,6 +15,7 @@ from advect.errors import ConfigError
 from advect.networks.conditioner import Conditioner
 from advect.records import Mapped, Status
 from advect.transforms.bijection import Bijection, mapped
+from advect.transforms.coupling_pass import Layer, Network, passed
 from advect.transforms.monotone import Monotone, Moved
 
 
@@ -56,17 +57,48 @@ class Coupling(Bijection):
         self._back = _Places([places.index(i) for i in range(features)])
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        kept, parameters = self._look(x, condition)
-        return self._join(kept, self.function.forward(self._moved(x), parameters), log_det)
+        found = self._by_pass(x, condition, log_det, inverse=False)
+        return self.plain_encode(x, condition, log_det) if found is None else mapped(*found)
 
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        kept, parameters = self._look(z, condition)
+        found = self._by_pass(z, condition, log_det, inverse=True)
+        return self.plain_decode(z, condition, log_det) if found is None else mapped(*found)
+
+    def plain_encode(
+        self, x: Tensor, condition: Tensor | None = None, log_det: bool = True, network: Network | None = None
+    ) -> Mapped:
+        """`encode` step by step, without the pass of `coupling_pass` that computes the same.
+
+        ``network`` may take the conditioner's place.
+        """
+        kept, parameters = self._look(x, condition, network)
+        return self._join(kept, self.function.forward(self._moved(x), parameters), log_det)
+
+    def plain_decode(
+        self, z: Tensor, condition: Tensor | None = None, log_det: bool = True, network: Network | None = None
+    ) -> Mapped:
+        """`decode` likewise."""
+        kept, parameters = self._look(z, condition, network)
         return self._join(kept, self.function.inverse(self._moved(z), parameters), log_det)
 
-    def _look(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _by_pass(
+        self, x: Tensor, condition: Tensor | None, log_det: bool, *, inverse: bool
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Rows and log-determinants by one pass; None where only the plain way will do."""
+        kernel = getattr(self.function, "kernel", None)
+        if kernel is None or self._kept.start is None or self._moved.start is None:
+            return None
+        if not (self._kept.count or self.condition_shape):  # parameters that are the same for all rows
+            return None
+        kept, moved = (self._kept.start, self._kept.count), (self._moved.start, self._moved.count)
+        plain = self.plain_decode if inverse else self.plain_encode
+        layer = Layer(kernel, kept, moved, inverse, self.conditioner, plain)
+        return passed(layer, x, condition, log_det=log_det)
+
+    def _look(self, x: Tensor, condition: Tensor | None, network: Network | None) -> tuple[Tensor, Tensor]:
         """The kept coordinates, and the parameters ``(batch, moved, parameters)`` they give."""
         kept = self._kept(x)
-        parameters = self.conditioner(kept, condition)
+        parameters = (self.conditioner if network is None else network)(kept, condition)
         return kept, parameters.reshape(x.shape[0], self._moved.count, self.function.num_parameters)
 
     def _join(self, kept: Tensor, found: Moved, log_det: bool) -> Mapped:
@@ -119,6 +151,8 @@ class _Places(nn.Module):
         super().__init__()
         self.count = len(index)
         self._slice = _as_slice(index)
+        # Of columns side by side, where they begin.
+        self.start = self._slice.start if self._slice is not None and self._slice.step in (None, 1) else None
         self.register_buffer("index", torch.tensor(list(index), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
