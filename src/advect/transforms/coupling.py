@@ -15,7 +15,7 @@ from advect.errors import ConfigError
 from advect.networks.conditioner import Conditioner
 from advect.records import Mapped, Status
 from advect.transforms.bijection import Bijection, mapped
-from advect.transforms.coupling_pass import Layer, Network, passed
+from advect.transforms.coupling_pass import Layer, Network, Walk, passed, walk_for
 from advect.transforms.monotone import Monotone, Moved
 
 
@@ -81,19 +81,35 @@ class Coupling(Bijection):
         kept, parameters = self._look(z, condition, network)
         return self._join(kept, self.function.inverse(self._moved(z), parameters), log_det)
 
+    @property
+    def has_pass(self) -> bool:
+        """Whether `coupling_pass` may know this layer: a compiled function, two contiguous parts, something to look at.
+
+        Without a coordinate or a condition to look at, the parameters are the same for all rows.
+        """
+        apart = self._kept.start is not None and self._moved.start is not None
+        known = getattr(self.function, "kernel", None) is not None
+        return known and apart and bool(self._kept.count or self.condition_shape)
+
+    def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> Walk | None:
+        """One pass of these rows, not yet begun; None where only the plain way will do."""
+        layer = self._as_layer(inverse)
+        return None if layer is None else walk_for(layer, x, condition)
+
     def _by_pass(
         self, x: Tensor, condition: Tensor | None, log_det: bool, *, inverse: bool
     ) -> tuple[Tensor, Tensor | None] | None:
         """Rows and log-determinants by one pass; None where only the plain way will do."""
-        kernel = getattr(self.function, "kernel", None)
-        if kernel is None or self._kept.start is None or self._moved.start is None:
-            return None
-        if not (self._kept.count or self.condition_shape):  # parameters that are the same for all rows
+        layer = self._as_layer(inverse)
+        return None if layer is None else passed(layer, x, condition, log_det=log_det)
+
+    def _as_layer(self, inverse: bool) -> Layer | None:
+        """What a pass must know."""
+        if not self.has_pass:
             return None
         kept, moved = (self._kept.start, self._kept.count), (self._moved.start, self._moved.count)
         plain = self.plain_decode if inverse else self.plain_encode
-        layer = Layer(kernel, kept, moved, inverse, self.conditioner, plain)
-        return passed(layer, x, condition, log_det=log_det)
+        return Layer(self.function.kernel, kept, moved, inverse, self.conditioner, plain)
 
     def _look(self, x: Tensor, condition: Tensor | None, network: Network | None) -> tuple[Tensor, Tensor]:
         """The kept coordinates, and the parameters ``(batch, moved, parameters)`` they give."""

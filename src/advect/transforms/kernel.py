@@ -64,9 +64,8 @@ class Layers:
             start = [_NUMBER, _NUMBER, *constants, _NUMBER, *grid, *theta]
             self.forward[name] = function(name, *start, *grid, *grid)
             self.backward[name] = function(f"{name}_back", *start, *grid, *grid, *grid, _POINTER)
-        rows = [_POINTER, _NUMBER]
-        self.squash = function("squash", _NUMBER, _NUMBER, _REAL, *rows, *rows)
-        self.squash_back = function("squash_back", _NUMBER, _NUMBER, _REAL, *rows, *rows, *rows, *rows)
+        self.squash = function("squash", _NUMBER, _NUMBER, _REAL, *grid, *grid)
+        self.squash_back = function("squash_back", _NUMBER, _NUMBER, _REAL, *grid, *grid, *grid, *grid)
         self.silu = function("silu", _NUMBER, _POINTER, _POINTER, _POINTER)
 
 
@@ -157,15 +156,22 @@ class _Moving(torch.autograd.Function):
 
 
 def plain_gradients(
-    outputs: tuple[Tensor, ...], inputs: tuple[Tensor | None, ...], gradients: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...],
+    inputs: tuple[Tensor | None, ...],
+    gradients: tuple[Tensor | None, ...],
+    *,
+    graph: bool = True,
 ) -> list[Tensor | None]:
-    """The gradients of a plain computation by its inputs, with a graph of their own; None for inputs without one."""
+    """The gradients of a plain computation by its inputs; None for inputs that have no part in it.
+
+    ``graph`` says whether they shall have a graph of their own.
+    """
     wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
     asked = [(out, g) for out, g in zip(outputs, gradients, strict=True) if g is not None and out.requires_grad]
     if not asked:
         return [None for _ in inputs]
     values, given = zip(*asked, strict=True)
-    found = iter(torch.autograd.grad(values, wanted, given, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(values, wanted, given, create_graph=graph, allow_unused=True))
     return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs]
 
 

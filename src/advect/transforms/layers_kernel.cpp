@@ -465,23 +465,16 @@ int affine_back(int64_t rows, int64_t columns, R bound, int inverse, Grid<const 
     return 0;
 }
 
-// Rows of contiguous numbers: calls work(row, column, count) for all vectors.
-template <class R, class Work> inline void along_rows(int64_t rows, int64_t columns, Work work) {
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < columns; c += kLanes<R>)
-            work(r, c, int(columns - c < kLanes<R> ? columns - c : kLanes<R>));
-}
-
 // C asinh(x/C) by log(1 + t), t = a + a^2/(1 + sqrt(1 + a^2)) for a = |x|/C, with the rounding of 1 + t put right.
 template <class R> int squash(int64_t rows, int64_t columns, R bulk, Grid<const R> x, Grid<R> out) {
-    along_rows<R>(rows, columns, [&](int64_t r, int64_t c, int count) {
-        Vec<R> given = take<R>(x.at(r, c), 1, count) / bulk, size = size_of<R>(given);
+    everywhere<R>(rows, columns, [&](int64_t r, int64_t c, int count) {
+        Vec<R> given = take<R>(x.at(r, c), x.row, count) / bulk, size = size_of<R>(given);
         Vec<R> near = size > R(1e8) ? all<R>(R(1e8)) : size, square = near * near;
         Vec<R> more = near + square / (1 + root(1 + square)), whole = 1 + more;
         Vec<R> value = log_of<R>(whole) + (more - (whole - 1)) / whole;
         Vec<R> far = log_of<R>(size > R(1e8) ? size : all<R>(1)) + R(0.6931471805599453);
         value = size > R(1e8) ? far : value;
-        put<R>(out.at(r, c), 1, count, bulk * (given < 0 ? -value : value) + (given - given));
+        put<R>(out.at(r, c), out.row, count, bulk * (given < 0 ? -value : value) + (given - given));
     });
     return 0;
 }
@@ -490,11 +483,11 @@ template <class R> int squash(int64_t rows, int64_t columns, R bulk, Grid<const 
 template <class R>
 int squash_back(int64_t rows, int64_t columns, R bulk, Grid<const R> x, Grid<const R> by_out, Grid<const R> base,
                 Grid<R> by_x) {
-    along_rows<R>(rows, columns, [&](int64_t r, int64_t c, int count) {
-        Vec<R> given = take<R>(x.at(r, c), 1, count) / bulk;
-        Vec<R> value = take<R>(by_out.at(r, c), 1, count) / root(1 + given * given);
-        if (base.first) value += take<R>(base.at(r, c), 1, count);
-        put<R>(by_x.at(r, c), 1, count, value);
+    everywhere<R>(rows, columns, [&](int64_t r, int64_t c, int count) {
+        Vec<R> given = take<R>(x.at(r, c), x.row, count) / bulk;
+        Vec<R> value = take<R>(by_out.at(r, c), by_out.row, count) / root(1 + given * given);
+        if (base.first) value += take<R>(base.at(r, c), base.row, count);
+        put<R>(by_x.at(r, c), by_x.row, count, value);
     });
     return 0;
 }
@@ -544,13 +537,13 @@ template <class R> int silu(int64_t numbers, const R *a, R *value, R *derivative
                               {by_slope, sr, sc}, {by_x, gr, gc}, {by_theta, tr, tc, te});                             \
     }                                                                                                                  \
     ADVECT_PUBLIC(advect_squash_##name)                                                                                \
-    (int64_t rows, int64_t columns, double bulk, const R *x, int64_t xr, R *out, int64_t row) {                        \
-        return squash<R>(rows, columns, R(bulk), {x, xr, 1}, {out, row, 1});                                           \
+    (int64_t rows, int64_t columns, double bulk, const R *x, int64_t xr, int64_t xc, R *out, int64_t yr, int64_t yc) { \
+        return squash<R>(rows, columns, R(bulk), {x, xr, xc}, {out, yr, yc});                                          \
     }                                                                                                                  \
     ADVECT_PUBLIC(advect_squash_back_##name)                                                                           \
-    (int64_t rows, int64_t columns, double bulk, const R *x, int64_t xr, const R *by_out, int64_t row, const R *base,  \
-     int64_t br, R *by_x, int64_t gr) {                                                                                \
-        return squash_back<R>(rows, columns, R(bulk), {x, xr, 1}, {by_out, row, 1}, {base, br, 1}, {by_x, gr, 1});     \
+    (int64_t rows, int64_t columns, double bulk, const R *x, int64_t xr, int64_t xc, const R *by_out, int64_t yr,      \
+     int64_t yc, const R *base, int64_t br, int64_t bc, R *by_x, int64_t gr, int64_t gc) {                             \
+        return squash_back<R>(rows, columns, R(bulk), {x, xr, xc}, {by_out, yr, yc}, {base, br, bc}, {by_x, gr, gc});  \
     }                                                                                                                  \
     ADVECT_PUBLIC(advect_silu_##name)(int64_t numbers, const R *a, R *value, R *derivative) {                          \
         return silu<R>(numbers, a, value, derivative);                                                                 \
