@@ -15,10 +15,15 @@ from setuptools.command.build_ext import build_ext
 _ASSIGNMENT, _LAYERS = "src/advect/couplings/assignment_kernel.cpp", "src/advect/transforms/layers_kernel.cpp"
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
-    # Sums keep their order and products are not fused, so that every instruction set computes the same numbers.
-    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 ]
-_FINITE = ["-ffinite-math-only"]  # costs are; rows of a flow may be NaN
+_FLAGS = {
+    # Sums keep their order and products are not fused, so that every instruction set computes the same numbers; costs
+    # are finite.
+    _ASSIGNMENT: ["-ffp-contract=off", "-ffinite-math-only"],
+    # Here they agree to rounding only, and rows may be NaN.
+    _LAYERS: ["-ffp-contract=fast"],
+}
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
@@ -40,7 +45,7 @@ class BuildKernel(build_ext):
         """Leave out the instruction sets that the compiler refuses."""
         (source,) = ext.sources
         msvc = self.compiler.compiler_type == "msvc"
-        common = _COMMON + (_FINITE if source == _ASSIGNMENT else [])
+        common = _COMMON + _FLAGS[source]
         objects = self._objects(source, "plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else common)
         if not msvc and platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin":
             for name, flags in _X86_SETS.items():

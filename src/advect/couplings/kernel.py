@@ -1,7 +1,7 @@
 """The compiled assignment solver, where there is one (`assignment_kernel.cpp` says how it works).
 
-Without it, every caller has another way (`exact`), with the same results and more time; `advect.compiled` says how it comes
-to be there and which instruction set it uses.
+Without it, every caller has another way (`exact`), with the same results and more time; `advect.compiled` says how it
+comes to be there and which instruction set it uses.
 
 The solver holds no lock of the interpreter, so that pairs can be made beside a training step.
 """

@@ -17,7 +17,7 @@ from advect.flows.base import StandardNormal
 from advect.flows.flow import Flow
 from advect.records import Batch
 from advect.transforms import Autoregressive, Bijection, LULinear, Permutation, Standardise
-from advect.transforms.compose import Compose, members
+from advect.transforms.compose import members
 from advect.transforms.coupling import Coupling, Elementwise
 from advect.transforms.coupling_pass import Walk
 from advect.transforms.kernel import plain_gradients
@@ -43,10 +43,11 @@ def likelihood_pass(
     """
     if type(flow) is not Flow or type(flow.base) is not StandardNormal or len(flow.event_shape) != 1:
         return None
-    maps = list(members(flow.map))
-    if not all(type(map) in _CERTAIN and type(getattr(map, "function", Shift())) in _CLOSED for map in maps):
+    whole = list(members(flow.map))
+    maps = [map for map in whole if isinstance(map, Bijection) and type(map) in _CERTAIN]
+    if len(maps) < len(whole) or any(type(getattr(map, "function", Shift())) not in _CLOSED for map in maps):
         return None
-    parameters = [parameter for map in maps for parameter in map.parameters()]  # of every map anew, should two share one
+    parameters = [parameter for map in maps for parameter in map.parameters()]  # twice where two maps share one
     if len(parameters) != len(gradients) or {id(p) for p in parameters} != {id(p) for p in gradients}:
         return None
     if not any(type(map) is Coupling and map.has_pass for map in maps):
@@ -67,15 +68,18 @@ class _Likelihood:
         x, rows = batch.x1, len(batch.x1)
         if not 0 < rows <= self._flow.chunk_rows or tuple(x.shape[1:]) != self._flow.event_shape:
             return None
+        if batch.condition is not None and all(map.condition_shape is None for map in self._maps):
+            return None  # which refuses it
         parts: list[Walk | _Apart] = []
-        total: Tensor | None = None
+        total = x.new_zeros(rows)
         for map in self._maps:
             condition = batch.condition if map.condition_shape is not None else None
             map.check_rows(x, condition)
             part = map.walk(x, condition) if type(map) is Coupling else None
             parts.append(_Apart(map, x, condition) if part is None else part)
             x, log_det = parts[-1].forward(kept=True)
-            total = log_det if total is None else total + log_det
+            assert log_det is not None
+            total += log_det
         return self._back(parts, x, total, batch.weight)
 
     def _back(self, parts: "list[Walk | _Apart]", z: Tensor, total: Tensor, weight: Tensor | None) -> Tensor:
@@ -91,7 +95,8 @@ class _Likelihood:
             by_z = z * share.unsqueeze(1)
         by_total = -share
         for index in range(len(parts) - 1, -1, -1):
-            by_z = parts[index].backward(by_z, by_total, rows=index > 0, into=self._into[index])[0]
+            found = parts[index].backward(by_z, by_total, rows=index > 0, into=self._into[index])[0]
+            by_z = by_z if found is None else found
         return torch.dot(loss, share)
 
 
@@ -107,7 +112,8 @@ class _Apart:
         """The rows and their log-determinants."""
         with torch.enable_grad():
             found = self._map.encode(self._x, self._condition)
-        assert kept and found.log_abs_det_jacobian is not None
+        assert kept
+        assert found.log_abs_det_jacobian is not None
         self._found = found.value, found.log_abs_det_jacobian
         return found.value.detach(), found.log_abs_det_jacobian.detach()
 

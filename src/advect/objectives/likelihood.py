@@ -29,7 +29,7 @@ from advect.flows.likelihood_pass import likelihood_pass
 from advect.records import Batch, Estimate, Metric, Status
 from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
 from advect.transforms import Compose
-from advect.typing import Scalars, sum_event
+from advect.typing import Scalars, sum_event, written_for
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MaximumLikelihood:
         self, flow: torch.nn.Module, gradients: Mapping[torch.nn.Parameter, Tensor]
     ) -> Callable[[Batch], Tensor | None] | None:
         """See `typing.DirectObjective`."""
-        return likelihood_pass(flow, gradients)
+        return likelihood_pass(flow, gradients) if written_for(type(self), "direct", "__call__") else None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Where the loss of a step is the squared error of one network (`typing.RegressionObjective`), all trained numbers are
 that network's, and the network knows the gradient of such an error (`typing.RegressionNetwork`), there is nothing for
-autograd to find out; nor where the objective knows the gradient of the flow as a whole (`typing.DirectObjective`). Everything else takes the plain way, and so does a network with hooks, which hear of a forward
-pass alone.
+autograd to find out; nor where the objective knows the gradient of the flow as a whole (`typing.DirectObjective`).
+Everything else takes the plain way, and so does a network with hooks, which hear of a forward pass alone.
 """
 
 from collections.abc import Callable, Sequence

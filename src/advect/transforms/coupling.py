@@ -7,6 +7,7 @@ masks: no work is done on numbers that would be multiplied by zero.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -55,6 +56,7 @@ class Coupling(Bijection):
         self._moved_first = [*moved, *kept] == list(range(features))
         places = [*moved, *kept] if self._moved_first else [*kept, *moved]
         self._back = _Places([places.index(i) for i in range(features)])
+        self._passes = self._find_passes()
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         found = self._by_pass(x, condition, log_det, inverse=False)
@@ -87,29 +89,31 @@ class Coupling(Bijection):
 
         Without a coordinate or a condition to look at, the parameters are the same for all rows.
         """
-        apart = self._kept.start is not None and self._moved.start is not None
-        known = getattr(self.function, "kernel", None) is not None
-        return known and apart and bool(self._kept.count or self.condition_shape)
+        return self._passes is not None and self._passes[0].kernel is getattr(self.function, "kernel", None)
 
     def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> Walk | None:
         """One pass of these rows, not yet begun; None where only the plain way will do."""
-        layer = self._as_layer(inverse)
-        return None if layer is None else walk_for(layer, x, condition)
+        if self._passes is None or not self.has_pass:
+            return None
+        return walk_for(self._passes[inverse], self.conditioner, x, condition)
 
     def _by_pass(
         self, x: Tensor, condition: Tensor | None, log_det: bool, *, inverse: bool
     ) -> tuple[Tensor, Tensor | None] | None:
         """Rows and log-determinants by one pass; None where only the plain way will do."""
-        layer = self._as_layer(inverse)
-        return None if layer is None else passed(layer, x, condition, log_det=log_det)
-
-    def _as_layer(self, inverse: bool) -> Layer | None:
-        """What a pass must know."""
-        if not self.has_pass:
+        if self._passes is None or not self.has_pass:
             return None
-        kept, moved = (self._kept.start, self._kept.count), (self._moved.start, self._moved.count)
         plain = self.plain_decode if inverse else self.plain_encode
-        return Layer(self.function.kernel, kept, moved, inverse, self.conditioner, plain)
+        return passed(self._passes[inverse], self.conditioner, plain, x, condition, log_det=log_det)
+
+    def _find_passes(self) -> tuple[Layer, Layer] | None:
+        """What a pass must know, there and back."""
+        kernel: Any = getattr(self.function, "kernel", None)
+        start, first = self._kept.start, self._moved.start
+        if kernel is None or start is None or first is None or not (self._kept.count or self.condition_shape):
+            return None
+        kept, moved = (start, self._kept.count), (first, self._moved.count)
+        return Layer(kernel, kept, moved, False), Layer(kernel, kept, moved, True)
 
     def _look(self, x: Tensor, condition: Tensor | None, network: Network | None) -> tuple[Tensor, Tensor]:
         """The kept coordinates, and the parameters ``(batch, moved, parameters)`` they give."""

@@ -37,17 +37,17 @@ class Layer:
         kept: The first of the coordinates that stay, and how many.
         moved: The first of those that move, and how many.
         inverse: Whether the pass goes from source to data.
-        conditioner: Its network.
-        plain: The same layer the plain way: rows, condition, whether the log-determinant is wanted, and a network in
-            the conditioner's place.
     """
 
     kernel: Kernel
     kept: tuple[int, int]
     moved: tuple[int, int]
     inverse: bool
-    conditioner: nn.Module
-    plain: Callable[[Tensor, Tensor | None, bool, Network], Mapped]
+
+
+Plain = Callable[[Tensor, Tensor | None, bool, Network], Mapped]
+"""A layer the plain way: rows, condition, whether the log-determinant is wanted, and a network in the conditioner's
+place."""
 
 
 def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
@@ -57,14 +57,17 @@ def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
     layers = [*conditioner.hidden, conditioner.output]
     if any(type(layer) is not nn.Linear for layer in layers):
         return None
-    if any(getattr(module, hooks) for module in (conditioner, *layers) for hooks in _HOOKS):
-        return None
-    return [number for layer in layers for number in (layer.get_parameter("weight"), layer.get_parameter("bias"))]
+    for module in (conditioner, *layers):  # they hear of a module's own pass alone
+        known = vars(module)
+        if any(known[hooks] for hooks in _HOOKS):
+            return None
+    found: list[Any] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
+    return found
 
 
-def walk_for(layer: Layer, x: Tensor, condition: Tensor | None) -> "Walk | None":
+def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor | None) -> "Walk | None":
     """A pass of these rows, not yet begun; None where only the plain way will do."""
-    weights = weights_of(layer.conditioner) if layer.kernel.fits and len(x) else None
+    weights = weights_of(conditioner) if layer.kernel.fits and len(x) else None
     if weights is None or torch.is_autocast_enabled("cpu"):
         return None
     layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
@@ -72,15 +75,15 @@ def walk_for(layer: Layer, x: Tensor, condition: Tensor | None) -> "Walk | None"
 
 
 def passed(
-    layer: Layer, x: Tensor, condition: Tensor | None, *, log_det: bool
+    layer: Layer, conditioner: nn.Module, plain: Plain, x: Tensor, condition: Tensor | None, *, log_det: bool
 ) -> tuple[Tensor, Tensor | None] | None:
     """The rows after the layer and their log-determinants; None where only the plain way will do."""
-    walk = walk_for(layer, x, condition)
+    walk = walk_for(layer, conditioner, x, condition)
     if walk is None:
         return None
     given = x, condition, *walk.weights
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
-        return _Pass.apply(walk.layers, layer, *given)
+        return _Pass.apply(walk.layers, layer, conditioner, plain, *given)
     return walk.forward(log_det=log_det)
 
 
@@ -89,12 +92,19 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, *weights: Tensor
+        ctx: Any,
+        layers: Layers,
+        layer: Layer,
+        conditioner: nn.Module,
+        plain: Plain,
+        x: Tensor,
+        condition: Tensor | None,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """The rows and their log-determinants."""
         walk = Walk(layers, layer, x, condition, weights)
         ctx.set_materialize_grads(False)
-        ctx.layers, ctx.layer = layers, layer
+        ctx.layers, ctx.layer, ctx.conditioner, ctx.plain = layers, layer, conditioner, plain
         found = walk.forward(kept=True)
         ctx.save_for_backward(x, condition, *weights, walk.theta, *walk.inputs, *walk.slopes)
         return found
@@ -103,17 +113,17 @@ class _Pass(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """By rows, condition and weights; where these shall have a graph of their own, the plain way's."""
         x, condition, *rest = ctx.saved_tensors
-        number = len(ctx.needs_input_grad) - 4
+        number = len(ctx.needs_input_grad) - 6
         weights, (theta, *seen) = rest[:number], rest[number:]
         if torch.is_grad_enabled():
-            names = [name for name, _ in ctx.layer.conditioner.named_parameters()]
-            network = partial(functional_call, ctx.layer.conditioner, dict(zip(names, weights, strict=True)))
-            found = ctx.layer.plain(x, condition, True, lambda *given: network(given))
+            names = [name for name, _ in ctx.conditioner.named_parameters()]
+            network = partial(functional_call, ctx.conditioner, dict(zip(names, weights, strict=True)))
+            found = ctx.plain(x, condition, True, lambda *given: network(given))
             outputs = (found.value, found.log_abs_det_jacobian)
-            return None, None, *plain_gradients(outputs, (x, condition, *weights), gradients)
+            return None, None, None, None, *plain_gradients(outputs, (x, condition, *weights), gradients)
         walk = Walk(ctx.layers, ctx.layer, x, condition, weights)
         walk.theta, walk.inputs, walk.slopes = theta, seen[: number // 2], seen[number // 2 :]
-        return None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[2:4]))
+        return None, None, None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[4:6]))
 
 
 class Walk:
@@ -203,7 +213,9 @@ class Walk:
                 gradient = torch.mm(gradient, self._matrices[i])
         # Rows last, in which products with few inputs are several times as fast.
         by_matrix[0].copy_(torch.mm(self.inputs[0].t(), gradient).t())
-        found = self._by_rows(torch.mm(self._matrices[0].t(), gradient.t()).t(), by_value, by_x) if rows else (None, None)
+        found = (
+            self._by_rows(torch.mm(self._matrices[0].t(), gradient.t()).t(), by_value, by_x) if rows else (None, None)
+        )
         return *found, *into
 
     def _by_rows(self, by_seen: Tensor, by_value: Tensor, by_x: Tensor) -> tuple[Tensor, Tensor | None]:

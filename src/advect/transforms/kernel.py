@@ -95,11 +95,11 @@ def layers_for(*tensors: Tensor) -> Layers | None:
 
 
 def moved(
-    kernel: Kernel, plain: Callable[[Tensor, Tensor], Moved], x: Tensor, parameters: Tensor, *, inverse: bool
+    kernel: Kernel | None, plain: Callable[[Tensor, Tensor], Moved], x: Tensor, parameters: Tensor, *, inverse: bool
 ) -> Moved:
     """What ``plain(x, parameters)`` is, by the compiled function where there is one for these tensors."""
-    layers = layers_for(x, parameters)
-    if layers is None or not x.numel() or not kernel.fits:
+    layers = None if kernel is None else layers_for(x, parameters)
+    if kernel is None or layers is None or not x.numel() or not kernel.fits:
         return plain(x, parameters)
     if x.ndim != 2:  # one column
         found = moved(kernel, plain, x.reshape(-1, 1), parameters.reshape(-1, 1, parameters.shape[-1]), inverse=inverse)
@@ -175,9 +175,7 @@ def plain_gradients(
     return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs]
 
 
-def _forward(
-    layers: Layers, kernel: Kernel, inverse: bool, x: Tensor, parameters: Tensor
-) -> tuple[Tensor, Tensor]:
+def _forward(layers: Layers, kernel: Kernel, inverse: bool, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Value and log-slope."""
     value, log_slope, turned = torch.empty_like(x), torch.empty_like(x), _turned(x, parameters)
     layers.forward[kernel.name](

@@ -47,7 +47,7 @@ class Scale(Monotone):
                 f"The bound of the log-scale is {bound!r}", where="Scale", remedy="Choose a positive number of nats."
             )
         self.bound = bound
-        self.kernel = Kernel("affine", (bound,))
+        self.kernel = Kernel("affine", (bound,)) if type(self) is Scale else None
 
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x = s; see `Monotone`."""

@@ -123,7 +123,8 @@ class RationalQuadraticSpline(Monotone):
         super().__init__()
         self.knots = _Knots(bins, -bound, bound, min_width, "RationalQuadraticSpline")
         self.num_parameters = 3 * bins - 1
-        self.kernel = Kernel("spline", (bins, -bound, bound, min_width))
+        own = type(self) is RationalQuadraticSpline
+        self.kernel = Kernel("spline", (bins, -bound, bound, min_width)) if own else None
 
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x; see `Monotone`."""
