@@ -168,6 +168,19 @@ def test_a_layer_as_one_pass_is_the_layer(instructions, make, verb, features, co
             torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-8)
 
 
+def test_parameters_that_come_from_the_rows_have_second_derivatives(instructions):
+    """As in autoregressive layers: a graph of before leads from the rows to the parameters."""
+    function, weight = RationalQuadraticSpline(4, 2.0), drawn(3, 11, 3, seed=1)
+
+    def second(plain):
+        x = drawn(20, 3).requires_grad_()
+        moved = (function._forward if plain else function.forward)(x, torch.einsum("bi,jpi->bjp", x, weight))
+        (first,) = torch.autograd.grad((moved.value + moved.log_slope).sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    torch.testing.assert_close(second(False), second(True), rtol=1e-9, atol=1e-9)
+
+
 def layer_of(**more):
     conditioner = Conditioner(2, 6, width=8, generator=torch.Generator().manual_seed(0), **more)
     return changed(Coupling((0, 1), (2, 3, 4), Scale(2.0), conditioner))

@@ -20,7 +20,6 @@ from advect.transforms import Autoregressive, Bijection, LULinear, Permutation, 
 from advect.transforms.compose import members
 from advect.transforms.coupling import Coupling, Elementwise
 from advect.transforms.coupling_pass import Walk
-from advect.transforms.kernel import plain_gradients
 from advect.transforms.scale import Scale, Shift
 from advect.transforms.spline import RationalQuadraticSpline
 
@@ -119,9 +118,10 @@ class _Apart:
 
     def backward(self, by_value: Tensor, by_total: Tensor, *, rows: bool, into: Sequence[Tensor]) -> list[Tensor]:
         """The gradient by the rows; those by the parameters go where they belong."""
-        by_x, *found = plain_gradients(
-            self._found, (self._x, *self._map.parameters()), (by_value, by_total), graph=False
-        )
+        asked = zip(self._found, (by_value, by_total), strict=True)
+        values, given = zip(*((out, gradient) for out, gradient in asked if out.requires_grad), strict=True)
+        wanted = [self._x, *self._map.parameters()]
+        by_x, *found = torch.autograd.grad(values, wanted, given, allow_unused=True)
         for gradient, place in zip(found, into, strict=True):
             place.zero_() if gradient is None else place.copy_(gradient)
         assert by_x is not None

@@ -57,9 +57,9 @@ def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
     layers = [*conditioner.hidden, conditioner.output]
     if any(type(layer) is not nn.Linear for layer in layers):
         return None
-    for module in (conditioner, *layers):  # they hear of a module's own pass alone
+    for module in (conditioner, *layers):  # a pass of one's own, or somebody who hears of it
         known = vars(module)
-        if any(known[hooks] for hooks in _HOOKS):
+        if "forward" in known or any(known[hooks] for hooks in _HOOKS):
             return None
     found: list[Any] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
     return found
@@ -116,14 +116,21 @@ class _Pass(torch.autograd.Function):
         number = len(ctx.needs_input_grad) - 6
         weights, (theta, *seen) = rest[:number], rest[number:]
         if torch.is_grad_enabled():
-            names = [name for name, _ in ctx.conditioner.named_parameters()]
-            network = partial(functional_call, ctx.conditioner, dict(zip(names, weights, strict=True)))
-            found = ctx.plain(x, condition, True, lambda *given: network(given))
-            outputs = (found.value, found.log_abs_det_jacobian)
-            return None, None, None, None, *plain_gradients(outputs, (x, condition, *weights), gradients)
+            plain = partial(_plainly, ctx.plain, ctx.conditioner, condition is not None)
+            return None, None, None, None, *plain_gradients(plain, (x, condition, *weights), gradients)
         walk = Walk(ctx.layers, ctx.layer, x, condition, weights)
         walk.theta, walk.inputs, walk.slopes = theta, seen[: number // 2], seen[number // 2 :]
         return None, None, None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[4:6]))
+
+
+def _plainly(plain: Plain, conditioner: nn.Module, conditioned: bool, *given: Tensor) -> tuple[Tensor, ...]:
+    """Rows and log-determinants the plain way, from rows, the condition where there is one, and weights."""
+    x, *rest = given
+    condition, weights = (rest[0], rest[1:]) if conditioned else (None, rest)
+    named = dict(zip((name for name, _ in conditioner.named_parameters()), weights, strict=True))
+    found = plain(x, condition, True, lambda *seen: functional_call(conditioner, named, seen))
+    assert found.log_abs_det_jacobian is not None
+    return found.value, found.log_abs_det_jacobian
 
 
 class Walk:

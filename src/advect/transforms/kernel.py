@@ -133,8 +133,12 @@ class _Moving(torch.autograd.Function):
         """By x and by the parameters; where these shall have a graph of their own, the plain function's."""
         x, parameters = ctx.saved_tensors
         if torch.is_grad_enabled():
-            found = ctx.plain(x, parameters)
-            return None, None, None, None, *plain_gradients((found.value, found.log_slope), (x, parameters), gradients)
+
+            def plain(x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+                found = ctx.plain(x, parameters)
+                return found.value, found.log_slope
+
+            return None, None, None, None, *plain_gradients(plain, (x, parameters), gradients)
         by_x, by_parameters = torch.empty_like(x), torch.empty_like(parameters)
         if by_parameters.stride() != parameters.stride():  # numbers that several points share
             parameters = parameters.contiguous()
@@ -156,23 +160,16 @@ class _Moving(torch.autograd.Function):
 
 
 def plain_gradients(
-    outputs: tuple[Tensor, ...],
-    inputs: tuple[Tensor | None, ...],
-    gradients: tuple[Tensor | None, ...],
-    *,
-    graph: bool = True,
+    function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor | None, ...], gradients: tuple[Tensor | None, ...]
 ) -> list[Tensor | None]:
-    """The gradients of a plain computation by its inputs; None for inputs that have no part in it.
+    """The gradients of a plain computation by its inputs, themselves with a graph; None for inputs that are not there.
 
-    ``graph`` says whether they shall have a graph of their own.
+    By `torch.func.vjp`, which looks at the function alone: one input may come from another by a graph of before.
     """
-    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    asked = [(out, g) for out, g in zip(outputs, gradients, strict=True) if g is not None and out.requires_grad]
-    if not asked:
-        return [None for _ in inputs]
-    values, given = zip(*asked, strict=True)
-    found = iter(torch.autograd.grad(values, wanted, given, create_graph=graph, allow_unused=True))
-    return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs]
+    outputs, pull = torch.func.vjp(function, *(tensor for tensor in inputs if tensor is not None))
+    asked = zip(outputs, gradients, strict=True)
+    found = iter(pull(tuple(torch.zeros_like(out) if g is None else g for out, g in asked)))
+    return [None if tensor is None else next(found) for tensor in inputs]
 
 
 def _forward(layers: Layers, kernel: Kernel, inverse: bool, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
