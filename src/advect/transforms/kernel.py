@@ -166,10 +166,11 @@ def plain_gradients(
 
     By `torch.func.vjp`, which looks at the function alone: one input may come from another by a graph of before.
     """
-    outputs, pull = torch.func.vjp(function, *(tensor for tensor in inputs if tensor is not None))
+    found: Any = torch.func.vjp(function, *(tensor for tensor in inputs if tensor is not None))
+    outputs, pull = found
     asked = zip(outputs, gradients, strict=True)
-    found = iter(pull(tuple(torch.zeros_like(out) if g is None else g for out, g in asked)))
-    return [None if tensor is None else next(found) for tensor in inputs]
+    by_input = iter(pull(tuple(torch.zeros_like(out) if g is None else g for out, g in asked)))
+    return [None if tensor is None else next(by_input) for tensor in inputs]
 
 
 def _forward(layers: Layers, kernel: Kernel, inverse: bool, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
