@@ -1,8 +1,8 @@
-"""Builds the one compiled file, the assignment kernel; everything else stands in `pyproject.toml`.
+"""Builds the two compiled files, the kernels of assignment and of layers; everything else stands in `pyproject.toml`.
 
-The library needs no Python headers: it is plain C to the outside and loaded by ctypes. Its source is compiled once for
-each instruction set, into one library; which is used is decided at run time. Where that fails (no compiler, say) the
-installation goes on without it, and SciPy does the work.
+They need no Python headers: they are plain C to the outside and loaded by ctypes. Each source is compiled once for each
+instruction set, into one library; which is used is decided at run time. Where that fails (no compiler, say) the
+installation goes on without it, and SciPy or torch does the work.
 """
 
 import platform
@@ -12,12 +12,18 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-_SOURCE = "src/advect/couplings/assignment_kernel.cpp"
+_ASSIGNMENT, _LAYERS = "src/advect/couplings/assignment_kernel.cpp", "src/advect/transforms/layers_kernel.cpp"
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
-    # Sums keep their order and products are not fused, so that every instruction set computes the same numbers.
-    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffinite-math-only"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 ]
+_FLAGS = {
+    # Sums keep their order and products are not fused, so that every instruction set computes the same numbers; costs
+    # are finite.
+    _ASSIGNMENT: ["-ffp-contract=off", "-ffinite-math-only"],
+    # Here they agree to rounding only, and rows may be NaN.
+    _LAYERS: ["-ffp-contract=fast"],
+}
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
@@ -37,21 +43,23 @@ class BuildKernel(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Leave out the instruction sets that the compiler refuses."""
+        (source,) = ext.sources
         msvc = self.compiler.compiler_type == "msvc"
-        objects = self._objects("plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else _COMMON)
+        common = _COMMON + _FLAGS[source]
+        objects = self._objects(source, "plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else common)
         if not msvc and platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin":
             for name, flags in _X86_SETS.items():
                 try:
-                    objects += self._objects(name, _COMMON + flags)
+                    objects += self._objects(source, name, common + flags)
                 except Exception as error:  # every compiler has its own exception
-                    self.warn(f"the assignment kernel goes without {name}: {error}")
+                    self.warn(f"{source} goes without {name}: {error}")
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(objects, str(target), target_lang="c++")
 
-    def _objects(self, name: str, flags: list[str]) -> list[str]:
+    def _objects(self, source: str, name: str, flags: list[str]) -> list[str]:
         return self.compiler.compile(
-            [_SOURCE],
+            [source],
             output_dir=str(Path(self.build_temp, name)),
             macros=[("ADVECT_SET", name)],
             extra_postargs=flags,
@@ -59,6 +67,9 @@ class BuildKernel(build_ext):
 
 
 setup(
-    ext_modules=[Extension("advect.couplings.assignment_kernel", [_SOURCE], language="c++", optional=True)],
+    ext_modules=[
+        Extension("advect.couplings.assignment_kernel", [_ASSIGNMENT], language="c++", optional=True),
+        Extension("advect.transforms.layers_kernel", [_LAYERS], language="c++", optional=True),
+    ],
     cmdclass={"build_ext": BuildKernel},
 )

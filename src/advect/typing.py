@@ -164,6 +164,27 @@ class RegressionObjective(DrawingObjective, Protocol):
 
 
 @runtime_checkable
+class DirectObjective(Objective, Protocol):
+    """An objective that, of some flows, knows the gradient of its mean loss without a graph."""
+
+    def direct(
+        self, flow: torch.nn.Module, gradients: Mapping[torch.nn.Parameter, Tensor]
+    ) -> Callable[[Batch], Tensor | None] | None:
+        """A function that puts the gradient of a batch's weighted mean loss into ``gradients`` and returns the loss.
+
+        It draws nothing, and returns None for a batch that only the plain way can take, before it has changed anything
+        but ``gradients``.
+
+        Args:
+            flow: What is trained.
+            gradients: A tensor for every trained parameter.
+
+        Returns: None where the flow has parts for which no such function was written.
+        """
+        ...
+
+
+@runtime_checkable
 class RegressionNetwork(Protocol):
     """A network that knows the gradient of a squared error of what it says, without a graph."""
 

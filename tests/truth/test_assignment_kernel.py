@@ -1,11 +1,5 @@
 """The compiled assignment solver against SciPy and its own dual numbers, for every instruction set it has here."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,33 +9,15 @@ from advect.couplings import Assignment, cost, kernel
 from advect.couplings.exact import solve_assignment, solve_plainly
 from advect.couplings.squared_pairs import pair_squared
 from advect.errors import ConfigError, DataError
+from tests.truth.conftest import build
 
-ROOT = Path(__file__).parent.parent.parent
 EPS = np.finfo(np.float64).eps
 
 
-def build(folder, **environment):
-    """What an installation does with the kernel."""
-    return subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--build-lib", folder / "lib", "--build-temp", folder / "temp"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    """The library of this checkout, built from its source: that beside the package may be older, or not be there."""
-    pytest.importorskip("setuptools")
-    if shutil.which("c++") is None and shutil.which("g++") is None and shutil.which("clang++") is None:
-        pytest.skip("no C++ compiler")
-    folder = tmp_path_factory.mktemp("kernel")
-    done = build(folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "lib" / "advect" / "couplings" / "assignment_kernel.so"
+def library(built):
+    """The solver of this checkout."""
+    return built / "couplings" / "assignment_kernel.so"
 
 
 @pytest.fixture(params=kernel.SETS)

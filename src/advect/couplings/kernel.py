@@ -1,28 +1,23 @@
 """The compiled assignment solver, where there is one (`assignment_kernel.cpp` says how it works).
 
-An installation with a C++ compiler builds it into this folder; without one, every caller has another way (`exact`),
-with the same results and more time. In a checkout that is used without being installed, `python setup.py build_ext
---inplace` builds it. The library holds the solver once for each instruction set; the set is chosen when it is first
-used, as torch chooses its own. ``ADVECT_KERNEL`` in the environment names another (``plain``, ``avx2``, ``avx512``), or
-``none`` to leave it alone.
+Without it, every caller has another way (`exact`), with the same results and more time; `advect.compiled` says how it
+comes to be there and which instruction set it uses.
 
 The solver holds no lock of the interpreter, so that pairs can be made beside a training step.
 """
 
 import ctypes
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
-from advect.errors import ConfigError
+from advect import compiled
 
 LIBRARY = Path(__file__).with_name("assignment_kernel.so")
-SETS = ("plain", "avx2", "avx512")
+SETS = compiled.SETS
 # Below, half as many lanes are faster: the lists of a row hold one candidate of each lane.
 _SMALLEST_WIDE = 192
 _TOO_LARGE = 2  # what the solver of points returns where a coordinate cannot be squared
@@ -56,39 +51,18 @@ class Solved:
         return gap / abs(self.total) if gap else 0.0
 
 
-@functools.cache
-def _library(path: Path) -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError:
-        return None
-
-
 def instruction_set() -> str | None:
     """The instruction set the compiled solver runs with, None where there is no solver (or it is switched off).
 
     Raises:
         ConfigError: ``ADVECT_KERNEL`` names none of the sets.
     """
-    asked = os.environ.get("ADVECT_KERNEL", "")
-    if asked not in ("", "none", *SETS):
-        raise ConfigError(
-            f"ADVECT_KERNEL is {asked!r}, but must be one of {', '.join(('none', *SETS))}",
-            where="the environment",
-            remedy="Unset it: the best of them is chosen by itself.",
-        )
-    library = None if asked == "none" else _library(LIBRARY)
-    if library is None:
-        return None
-    capability = torch.backends.cpu.get_cpu_capability().lower()
-    able = SETS[: SETS.index(capability) + 1] if capability in SETS else ("plain",)
-    built = [name for name in able if hasattr(library, f"advect_assign_float_{name}")]
-    return asked if asked in built else built[-1]
+    return compiled.instruction_set(LIBRARY, "advect_assign_float")
 
 
 @functools.cache
 def _function(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPointer":
-    function = getattr(_library(path), f"advect_assign_{kind}_{instructions}")
+    function = getattr(compiled.library(path), f"advect_assign_{kind}_{instructions}")
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     given = [pointer, pointer, number, number] if kind == "points" else [pointer, pointer, pointer, number]
     function.argtypes = [*given, ctypes.c_double, pointer, pointer, pointer]
@@ -102,7 +76,7 @@ def _instructions_for(rows: int) -> str | None:
     if instructions is None or rows < 2:
         return None
     narrower = instructions == "avx512" and rows < _SMALLEST_WIDE
-    return "avx2" if narrower and hasattr(_library(LIBRARY), "advect_assign_float_avx2") else instructions
+    return "avx2" if narrower and hasattr(compiled.library(LIBRARY), "advect_assign_float_avx2") else instructions
 
 
 def solve(
@@ -142,7 +116,7 @@ def solve_points(
     """
     rows = len(x)
     instructions = _instructions_for(rows)
-    if instructions is None or not hasattr(_library(LIBRARY), f"advect_assign_points_{instructions}"):
+    if instructions is None or not hasattr(compiled.library(LIBRARY), f"advect_assign_points_{instructions}"):
         return None
     columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
     status = _function(LIBRARY, "points", instructions)(

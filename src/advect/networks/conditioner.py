@@ -20,7 +20,7 @@ from advect.networks.field import check_sizes
 from advect.networks.layers import activation as find_activation
 from advect.networks.layers import asinh, linear, zero_linear
 
-_BULK = 3.0  # C: numbers up to this many standard deviations are seen almost as they are
+BULK = 3.0  # C: numbers up to this many standard deviations are seen almost as they are
 
 
 class Conditioner(nn.Module):
@@ -56,7 +56,7 @@ class Conditioner(nn.Module):
         check_sizes("Conditioner", depth=depth, width=width)
         self.inputs, self.outputs, self.condition_features = inputs, outputs, condition_features
         seen = inputs + condition_features
-        self._activation = find_activation(activation).function
+        self.activation = find_activation(activation).function
         sizes = [seen, *[width] * depth] if seen else []
         self.hidden = nn.ModuleList(_he_linear(a, b, generator) for a, b in pairwise(sizes))
         with torch.no_grad():
@@ -67,9 +67,9 @@ class Conditioner(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Parameters ``(batch, outputs)`` for ``x`` ``(batch, inputs)`` and ``condition`` ``(batch, features)``."""
         h = x if condition is None else torch.cat([x, condition.to(x.dtype)], dim=1)
-        h = (_BULK * asinh(h / _BULK)).to(self.output.bias.dtype)
+        h = (BULK * asinh(h / BULK)).to(self.output.bias.dtype)
         for layer in self.hidden:
-            h = self._activation(layer(h))
+            h = self.activation(layer(h))
         return self.output(h).to(x.dtype)
 
     def start_at(self, parameters: Tensor) -> None:

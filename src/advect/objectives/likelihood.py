@@ -14,7 +14,7 @@ log-likelihood *and* the penalties by the dimension has the same λ; one that di
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,10 +25,11 @@ from torch import Generator, Tensor
 from advect.errors import ConfigError
 from advect.flows.continuous import ContinuousMap, twin
 from advect.flows.flow import Flow
+from advect.flows.likelihood_pass import likelihood_pass
 from advect.records import Batch, Estimate, Metric, Status
 from advect.solvers.along import Along, JacobianNorm, KineticEnergy, Motion
 from advect.transforms import Compose
-from advect.typing import Scalars, sum_event
+from advect.typing import Scalars, sum_event, written_for
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class MaximumLikelihood:
         """
         score = cast(Callable[..., Estimate], flow.score)  # a module's attributes have no types
         return -score(batch.x1, batch.condition, generator=generator).value
+
+    def direct(
+        self, flow: torch.nn.Module, gradients: Mapping[torch.nn.Parameter, Tensor]
+    ) -> Callable[[Batch], Tensor | None] | None:
+        """See `typing.DirectObjective`."""
+        return likelihood_pass(flow, gradients) if written_for(type(self), "direct", "__call__") else None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Where the loss of a step is the squared error of one network (`typing.RegressionObjective`), all trained numbers are
 that network's, and the network knows the gradient of such an error (`typing.RegressionNetwork`), there is nothing for
-autograd to find out. Everything else takes the plain way, and so does a network with hooks, which hear of a forward
-pass alone.
+autograd to find out; nor where the objective knows the gradient of the flow as a whole (`typing.DirectObjective`).
+Everything else takes the plain way, and so does a network with hooks, which hear of a forward pass alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from advect.records import Batch, Drawn, Regression
 from advect.training.flat import Flat
 from advect.training.shares import total_weight
-from advect.typing import DrawingObjective, Objective, RegressionNetwork, RegressionObjective
+from advect.typing import DirectObjective, DrawingObjective, Objective, RegressionNetwork, RegressionObjective
 
 
 def drawn_for(objective: Objective, flow: nn.Module, batch: Batch, generator: Generator) -> Drawn | Regression | None:
@@ -57,6 +57,12 @@ class Direct:
         self._room: Flat | None = None
         self._network: nn.Module | None = None
         self._regressor: Callable[[Regression], Tensor] | None = None
+        self._whole: Callable[[Batch], Tensor | None] | None = None
+        self._unlooked = True
+
+    def look_again(self) -> None:
+        """Forget what was known of the parts of the flow: some may have been put in the place of others."""
+        self._network, self._regressor, self._whole, self._unlooked = None, None, None, True
 
     @property
     def gradients(self) -> Flat:
@@ -67,6 +73,10 @@ class Direct:
 
     def loss(self, batch: Batch, generator: Generator) -> Tensor | None:
         """The mean loss of a batch, whose gradient is then in `gradients`; None where only the plain way gives it."""
+        if self._unlooked:
+            self._whole, self._unlooked = self._whole_of(self._objective), False
+        if self._whole is not None:
+            return self._whole(batch)
         drawn = batch.drawn
         if drawn is None:
             drawn = drawn_for(self._objective, self._flow, batch, generator)
@@ -76,13 +86,22 @@ class Direct:
             self._network, self._regressor = drawn.network, self._regressor_of(drawn.network)
         return None if self._regressor is None else self._regressor(_weighed(drawn, batch.weight))
 
+    def _whole_of(self, objective: Objective) -> Callable[[Batch], Tensor | None] | None:
+        """The function of an objective that knows the gradient of the whole flow, in the flow's own arithmetic."""
+        if not isinstance(objective, DirectObjective) or self._precision != self.values.whole.dtype:
+            return None
+        return objective.direct(self._flow, self._by_parameter())
+
+    def _by_parameter(self) -> dict[nn.Parameter, Tensor]:
+        return dict(zip(self._parameters, self.gradients.parts, strict=True))
+
     def _regressor_of(self, network: nn.Module) -> Callable[[Regression], Tensor] | None:
         offered: Any = network
         if not isinstance(offered, RegressionNetwork):
             return None
         if {id(p) for p in network.parameters()} != {id(p) for p in self._parameters}:
             return None
-        return offered.regressor(dict(zip(self._parameters, self.gradients.parts, strict=True)), self._precision)
+        return offered.regressor(self._by_parameter(), self._precision)
 
 
 def _weighed(regression: Regression, weight: Tensor | None) -> Regression:

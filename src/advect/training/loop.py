@@ -201,6 +201,8 @@ class Trainer:
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
         whole = whole and not self.config.compile  # which was asked for
         self._direct = self._graphless if whole and may_go_without(self.flow, self.parameters) else None
+        if self._direct is not None:
+            self._direct.look_again()
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):

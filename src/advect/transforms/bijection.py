@@ -124,6 +124,10 @@ class Bijection(nn.Module, ABC):
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
         """`decode` after the checks."""
 
+    def check_rows(self, x: Tensor, condition: Tensor | None = None) -> None:
+        """Raise `DataError` or `ShapeError` for what `encode` would refuse."""
+        self._check(x, condition, self.event_shape)
+
     def _check(self, x: Tensor, condition: Tensor | None, shape: tuple[int, ...] | None) -> None:
         where = type(self).__name__
         if not x.is_floating_point():

@@ -7,6 +7,7 @@ masks: no work is done on numbers that would be multiplied by zero.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,6 +16,7 @@ from advect.errors import ConfigError
 from advect.networks.conditioner import Conditioner
 from advect.records import Mapped, Status
 from advect.transforms.bijection import Bijection, mapped
+from advect.transforms.coupling_pass import Layer, Network, Walk, passed, walk_for
 from advect.transforms.monotone import Monotone, Moved
 
 
@@ -54,19 +56,69 @@ class Coupling(Bijection):
         self._moved_first = [*moved, *kept] == list(range(features))
         places = [*moved, *kept] if self._moved_first else [*kept, *moved]
         self._back = _Places([places.index(i) for i in range(features)])
+        self._passes = self._find_passes()
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        kept, parameters = self._look(x, condition)
-        return self._join(kept, self.function.forward(self._moved(x), parameters), log_det)
+        found = self._by_pass(x, condition, log_det, inverse=False)
+        return self.plain_encode(x, condition, log_det) if found is None else mapped(*found)
 
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        kept, parameters = self._look(z, condition)
+        found = self._by_pass(z, condition, log_det, inverse=True)
+        return self.plain_decode(z, condition, log_det) if found is None else mapped(*found)
+
+    def plain_encode(
+        self, x: Tensor, condition: Tensor | None = None, log_det: bool = True, network: Network | None = None
+    ) -> Mapped:
+        """`encode` step by step, without the pass of `coupling_pass` that computes the same.
+
+        ``network`` may take the conditioner's place.
+        """
+        kept, parameters = self._look(x, condition, network)
+        return self._join(kept, self.function.forward(self._moved(x), parameters), log_det)
+
+    def plain_decode(
+        self, z: Tensor, condition: Tensor | None = None, log_det: bool = True, network: Network | None = None
+    ) -> Mapped:
+        """`decode` likewise."""
+        kept, parameters = self._look(z, condition, network)
         return self._join(kept, self.function.inverse(self._moved(z), parameters), log_det)
 
-    def _look(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    @property
+    def has_pass(self) -> bool:
+        """Whether `coupling_pass` may know this layer: a compiled function, two contiguous parts, something to look at.
+
+        Without a coordinate or a condition to look at, the parameters are the same for all rows.
+        """
+        return self._passes is not None and self._passes[0].kernel is getattr(self.function, "kernel", None)
+
+    def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> Walk | None:
+        """One pass of these rows, not yet begun; None where only the plain way will do."""
+        if self._passes is None or not self.has_pass:
+            return None
+        return walk_for(self._passes[inverse], self.conditioner, x, condition)
+
+    def _by_pass(
+        self, x: Tensor, condition: Tensor | None, log_det: bool, *, inverse: bool
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Rows and log-determinants by one pass; None where only the plain way will do."""
+        if self._passes is None or not self.has_pass:
+            return None
+        plain = self.plain_decode if inverse else self.plain_encode
+        return passed(self._passes[inverse], self.conditioner, plain, x, condition, log_det=log_det)
+
+    def _find_passes(self) -> tuple[Layer, Layer] | None:
+        """What a pass must know, there and back."""
+        kernel: Any = getattr(self.function, "kernel", None)
+        start, first = self._kept.start, self._moved.start
+        if kernel is None or start is None or first is None or not (self._kept.count or self.condition_shape):
+            return None
+        kept, moved = (start, self._kept.count), (first, self._moved.count)
+        return Layer(kernel, kept, moved, False), Layer(kernel, kept, moved, True)
+
+    def _look(self, x: Tensor, condition: Tensor | None, network: Network | None) -> tuple[Tensor, Tensor]:
         """The kept coordinates, and the parameters ``(batch, moved, parameters)`` they give."""
         kept = self._kept(x)
-        parameters = self.conditioner(kept, condition)
+        parameters = (self.conditioner if network is None else network)(kept, condition)
         return kept, parameters.reshape(x.shape[0], self._moved.count, self.function.num_parameters)
 
     def _join(self, kept: Tensor, found: Moved, log_det: bool) -> Mapped:
@@ -119,6 +171,8 @@ class _Places(nn.Module):
         super().__init__()
         self.count = len(index)
         self._slice = _as_slice(index)
+        # Of columns side by side, where they begin.
+        self.start = self._slice.start if self._slice is not None and self._slice.step in (None, 1) else None
         self.register_buffer("index", torch.tensor(list(index), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from advect.errors import ConfigError
+from advect.transforms.kernel import Kernel, moved
 from advect.transforms.monotone import Monotone, Moved
 
 
@@ -46,14 +47,21 @@ class Scale(Monotone):
                 f"The bound of the log-scale is {bound!r}", where="Scale", remedy="Choose a positive number of nats."
             )
         self.bound = bound
+        self.kernel = Kernel("affine", (bound,)) if type(self) is Scale else None
 
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x = s; see `Monotone`."""
-        log_scale, shift = self._split(parameters)
-        return Moved(torch.addcmul(shift, x, log_scale.exp()), log_scale)
+        return moved(self.kernel, self._forward, x, parameters, inverse=False)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> Moved:
         """x and log ∂x/∂y = −s; see `Monotone`."""
+        return moved(self.kernel, self._inverse, y, parameters, inverse=True)
+
+    def _forward(self, x: Tensor, parameters: Tensor) -> Moved:
+        log_scale, shift = self._split(parameters)
+        return Moved(torch.addcmul(shift, x, log_scale.exp()), log_scale)
+
+    def _inverse(self, y: Tensor, parameters: Tensor) -> Moved:
         log_scale, shift = self._split(parameters)
         return Moved((y - shift) * (-log_scale).exp(), -log_scale)
 

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advect.errors import ConfigError
+from advect.transforms.kernel import Kernel, moved
 from advect.transforms.monotone import Monotone, Moved
 
 MIN_WIDTH = 1e-3
@@ -122,15 +123,23 @@ class RationalQuadraticSpline(Monotone):
         super().__init__()
         self.knots = _Knots(bins, -bound, bound, min_width, "RationalQuadraticSpline")
         self.num_parameters = 3 * bins - 1
+        own = type(self) is RationalQuadraticSpline
+        self.kernel = Kernel("spline", (bins, -bound, bound, min_width)) if own else None
 
     def forward(self, x: Tensor, parameters: Tensor) -> Moved:
         """y and log ∂y/∂x; see `Monotone`."""
+        return moved(self.kernel, self._forward, x, parameters, inverse=False)
+
+    def inverse(self, y: Tensor, parameters: Tensor) -> Moved:
+        """x and log ∂x/∂y; see `Monotone`."""
+        return moved(self.kernel, self._inverse, y, parameters, inverse=True)
+
+    def _forward(self, x: Tensor, parameters: Tensor) -> Moved:
         point, inside, found = self._locate(x, parameters, axis=0)
         fraction, log_slope = found.at((point - found.x) / found.width)
         return _within(inside, found.y + found.height * fraction, log_slope, x)
 
-    def inverse(self, y: Tensor, parameters: Tensor) -> Moved:
-        """x and log ∂x/∂y; see `Monotone`."""
+    def _inverse(self, y: Tensor, parameters: Tensor) -> Moved:
         point, inside, found = self._locate(y, parameters, axis=1)
         xi = found.find((point - found.y) / found.height)
         return _within(inside, found.x + found.width * xi, -found.at(xi)[1], y)

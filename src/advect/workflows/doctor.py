@@ -11,6 +11,7 @@ from advect.couplings.kernel import instruction_set
 from advect.methods import Blueprint, build, get_method, resolve_options
 from advect.run import MemorySink
 from advect.training import Batches, DataRows, Trainer, TrainingConfig
+from advect.transforms import kernel
 
 OPTIONAL = {
     "scikit-learn": "sklearn",
@@ -35,6 +36,7 @@ def examine() -> dict[str, Any]:
         "processor cores": os.cpu_count(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "assignment solver": _assignment_solver(),
+        "coupling and spline layers": _layers(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "mps": "yes" if torch.backends.mps.is_available() else "none",
     }
@@ -50,6 +52,13 @@ def _assignment_solver() -> str:
     if instructions is not None:
         return f"compiled ({instructions})"
     return "SciPy (the compiled one is faster; installing advect with a C++ compiler builds it)"
+
+
+def _layers() -> str:
+    instructions = kernel.instruction_set()
+    if instructions is not None:
+        return f"compiled ({instructions})"
+    return "torch (the compiled ones are faster; installing advect with a C++ compiler builds them)"
 
 
 def time_step(method: str, *, rows: int = 4096, steps: int = 20) -> float:

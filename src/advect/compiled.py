@@ -1,0 +1,57 @@
+"""Compiled files beside the code, which no installation needs: where they are there, and which instruction set is used.
+
+An installation with a C++ compiler builds them; without one, every caller has another way, with the same results and
+more time. In a checkout that is used without being installed, `python setup.py build_ext --inplace` builds them. A file
+holds its functions once for each instruction set; the set is chosen when it is first used, as torch chooses its own.
+``ADVECT_KERNEL`` in the environment names another (``plain``, ``avx2``, ``avx512``), or ``none`` to leave all alone.
+"""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+
+import torch
+
+from advect.errors import ConfigError
+
+SETS = ("plain", "avx2", "avx512")
+
+
+@functools.cache
+def library(path: Path) -> ctypes.CDLL | None:
+    """The file as ctypes sees it, None where there is none."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def instruction_set(path: Path, function: str) -> str | None:
+    """The instruction set that a compiled file runs with, None where there is no file (or it is switched off).
+
+    Args:
+        path: The file.
+        function: The name of one of its functions, without the set.
+
+    Raises:
+        ConfigError: ``ADVECT_KERNEL`` names none of the sets.
+    """
+    return _chosen(path, function, os.environ.get("ADVECT_KERNEL", ""))
+
+
+@functools.cache
+def _chosen(path: Path, function: str, asked: str) -> str | None:
+    if asked not in ("", "none", *SETS):
+        raise ConfigError(
+            f"ADVECT_KERNEL is {asked!r}, but must be one of {', '.join(('none', *SETS))}",
+            where="the environment",
+            remedy="Unset it: the best of them is chosen by itself.",
+        )
+    found = None if asked == "none" else library(path)
+    if found is None:
+        return None
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    able = SETS[: SETS.index(capability) + 1] if capability in SETS else ("plain",)
+    built = [name for name in able if hasattr(found, f"{function}_{name}")]
+    return asked if asked in built else built[-1]

@@ -1,0 +1,255 @@
+"""A coupling layer as one operation: the conditioner's products by torch, all between them compiled.
+
+`Coupling` and `Conditioner` say what is computed; this is the same in fewer passes over memory, and with one node in
+the graph of a gradient where there were some forty. The parameters lie rows last, θᵀ = V hᵀ + b, as the compiled
+functions read them, and the derivative of the activation is taken on the way there, where its exponential is known.
+With G = ∂L/∂(A h + b) the gradients are ∂L/∂A = Gᵀ h, ∂L/∂b = Σ_r G_r and ∂L/∂h = G A, layer by layer.
+
+Taken where a layer has two contiguous parts, the plain conditioner with its usual activation, and nobody listens to it
+(`walk_for`); everything else goes the plain way. Both agree to rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from advect.networks.conditioner import BULK, Conditioner
+from advect.records import Mapped
+from advect.transforms.kernel import Kernel, Layers, layers_for, plain_gradients
+
+Network = Callable[[Tensor, Tensor | None], Tensor]
+_Place = tuple[int | None, int, int]
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a pass must know of a layer.
+
+    Attributes:
+        kernel: Of its function.
+        kept: The first of the coordinates that stay, and how many.
+        moved: The first of those that move, and how many.
+        inverse: Whether the pass goes from source to data.
+    """
+
+    kernel: Kernel
+    kept: tuple[int, int]
+    moved: tuple[int, int]
+    inverse: bool
+
+
+Plain = Callable[[Tensor, Tensor | None, bool, Network], Mapped]
+"""A layer the plain way: rows, condition, whether the log-determinant is wanted, and a network in the conditioner's
+place."""
+
+
+def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
+    """Weight and bias of every linear layer in turn; None where the network is not what a pass takes it to be."""
+    if type(conditioner) is not Conditioner or conditioner.activation is not F.silu:
+        return None
+    layers = [*conditioner.hidden, conditioner.output]
+    if any(type(layer) is not nn.Linear for layer in layers):
+        return None
+    for module in (conditioner, *layers):  # a pass of one's own, or somebody who hears of it
+        known = vars(module)
+        if "forward" in known or any(known[hooks] for hooks in _HOOKS):
+            return None
+    found: list[Any] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
+    return found
+
+
+def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor | None) -> "Walk | None":
+    """A pass of these rows, not yet begun; None where only the plain way will do."""
+    weights = weights_of(conditioner) if layer.kernel.fits and len(x) else None
+    if weights is None or torch.is_autocast_enabled("cpu"):
+        return None
+    layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
+    return None if layers is None else Walk(layers, layer, x, condition, weights)
+
+
+def passed(
+    layer: Layer, conditioner: nn.Module, plain: Plain, x: Tensor, condition: Tensor | None, *, log_det: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """The rows after the layer and their log-determinants; None where only the plain way will do."""
+    walk = walk_for(layer, conditioner, x, condition)
+    if walk is None:
+        return None
+    given = x, condition, *walk.weights
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
+        return _Pass.apply(walk.layers, layer, conditioner, plain, *given)
+    return walk.forward(log_det=log_det)
+
+
+class _Pass(torch.autograd.Function):
+    """`passed` with its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layers: Layers,
+        layer: Layer,
+        conditioner: nn.Module,
+        plain: Plain,
+        x: Tensor,
+        condition: Tensor | None,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The rows and their log-determinants."""
+        walk = Walk(layers, layer, x, condition, weights)
+        ctx.set_materialize_grads(False)
+        ctx.layers, ctx.layer, ctx.conditioner, ctx.plain = layers, layer, conditioner, plain
+        found = walk.forward(kept=True)
+        ctx.save_for_backward(x, condition, *weights, walk.theta, *walk.inputs, *walk.slopes)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """By rows, condition and weights; where these shall have a graph of their own, the plain way's."""
+        x, condition, *rest = ctx.saved_tensors
+        number = len(ctx.needs_input_grad) - 6
+        weights, (theta, *seen) = rest[:number], rest[number:]
+        if torch.is_grad_enabled():
+            plain = partial(_plainly, ctx.plain, ctx.conditioner, condition is not None)
+            return None, None, None, None, *plain_gradients(plain, (x, condition, *weights), gradients)
+        walk = Walk(ctx.layers, ctx.layer, x, condition, weights)
+        walk.theta, walk.inputs, walk.slopes = theta, seen[: number // 2], seen[number // 2 :]
+        return None, None, None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[4:6]))
+
+
+def _plainly(plain: Plain, conditioner: nn.Module, conditioned: bool, *given: Tensor) -> tuple[Tensor, ...]:
+    """Rows and log-determinants the plain way, from rows, the condition where there is one, and weights."""
+    x, *rest = given
+    condition, weights = (rest[0], rest[1:]) if conditioned else (None, rest)
+    named = dict(zip((name for name, _ in conditioner.named_parameters()), weights, strict=True))
+    found = plain(x, condition, True, lambda *seen: functional_call(conditioner, named, seen))
+    assert found.log_abs_det_jacobian is not None
+    return found.value, found.log_abs_det_jacobian
+
+
+class Walk:
+    """One pass through a layer, and back. Rows lie side by side in memory, column by column, on the way and at the end.
+
+    Attributes:
+        layers: The compiled functions.
+        weights: Weight and bias of every linear layer in turn.
+        theta: ``(outputs, rows)`` the parameters of the function.
+        inputs: What each linear layer saw, ``(rows, inputs)``.
+        slopes: Derivatives of the activation after each hidden layer, ``(rows, width)``.
+    """
+
+    theta: Tensor
+
+    def __init__(
+        self, layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]
+    ) -> None:
+        self.layers, self.weights = layers, weights
+        self._layer, self._x, self._condition = layer, x, condition
+        self._matrices, self._shifts = weights[::2], weights[1::2]
+        self.inputs: list[Tensor] = []
+        self.slopes: list[Tensor] = []
+
+    def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The rows and their log-determinants.
+
+        Args:
+            log_det: Whether the latter are wanted.
+            kept: Whether what `backward` needs is kept.
+        """
+        (start, size), given, rows = self._layer.kept, self._condition, len(self._x)
+        value = self._x.t().clone(memory_format=torch.contiguous_format).t()
+        seen = self._x.new_empty(size + (0 if given is None else given.shape[1]), rows).t()
+        if size:
+            self.layers.squash(rows, size, BULK, *_columns(value, start), *_columns(seen))
+        if given is not None:
+            self.layers.squash(rows, given.shape[1], BULK, *_columns(given), *_columns(seen, size))
+        self.inputs.append(seen)
+        for matrix, shift in zip(self._matrices[:-1], self._shifts[:-1], strict=True):
+            a = torch.addmm(shift, seen, matrix.t())
+            seen = torch.empty_like(a) if kept else a
+            self.layers.silu(a.numel(), a.data_ptr(), seen.data_ptr(), a.data_ptr() if kept else None)
+            self.inputs.append(seen)
+            self.slopes.append(a)
+        self.theta = torch.addmm(self._shifts[-1].unsqueeze(1), self._matrices[-1], seen.t())
+        total = self._x.new_empty(rows) if log_det else None
+        self.layers.forward[self._layer.kernel.name](
+            *self._start(value),
+            *_columns(value, self._layer.moved[0]),
+            *((None, 0, 0) if total is None else (total.data_ptr(), 1, 0)),
+        )
+        return value, total
+
+    def backward(
+        self,
+        by_value: Tensor | None,
+        by_total: Tensor | None,
+        *,
+        rows: bool,
+        into: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients by rows, condition, weights and biases from those by what `forward` gave.
+
+        ``rows`` says whether those by rows and condition are wanted, ``into`` where those by weights and biases go.
+        """
+        into = [torch.empty_like(weight) for weight in self.weights] if into is None else into
+        by_matrix, by_shift = into[::2], into[1::2]
+        by_value = torch.zeros_like(self._x) if by_value is None else by_value
+        by_x, by_theta = self._x.new_empty(self._x.shape[::-1]).t(), torch.empty_like(self.theta)
+        first = self._layer.moved[0]
+        self.layers.backward[self._layer.kernel.name](
+            *self._start(self._x),
+            *_columns(by_value, first),
+            *((None, 0, 0) if by_total is None else (by_total.data_ptr(), by_total.stride(0), 0)),
+            *_columns(by_x, first),
+            by_theta.data_ptr(),
+        )
+        torch.sum(by_theta, 1, out=by_shift[-1])
+        torch.mm(by_theta, self.inputs[-1], out=by_matrix[-1])
+        gradient = torch.mm(by_theta.t(), self._matrices[-1])
+        for i in range(len(self.slopes) - 1, -1, -1):
+            gradient.mul_(self.slopes[i])
+            torch.sum(gradient, 0, out=by_shift[i])
+            if i:
+                torch.mm(gradient.t(), self.inputs[i], out=by_matrix[i])
+                gradient = torch.mm(gradient, self._matrices[i])
+        # Rows last, in which products with few inputs are several times as fast.
+        by_matrix[0].copy_(torch.mm(self.inputs[0].t(), gradient).t())
+        found = (
+            self._by_rows(torch.mm(self._matrices[0].t(), gradient.t()).t(), by_value, by_x) if rows else (None, None)
+        )
+        return *found, *into
+
+    def _by_rows(self, by_seen: Tensor, by_value: Tensor, by_x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradients by rows and condition from that by what the network saw; of what moved it is there already."""
+        (start, size), condition = self._layer.kept, self._condition
+        if size:
+            self._squash_back(
+                _columns(self._x, start), size, _columns(by_seen), _columns(by_value, start), _columns(by_x, start)
+            )
+        if condition is None:
+            return by_x, None
+        by_condition = torch.empty_like(condition)
+        places = _columns(condition), condition.shape[1], _columns(by_seen, size)
+        self._squash_back(*places, (None, 0, 0), _columns(by_condition))
+        return by_x, by_condition
+
+    def _start(self, x: Tensor) -> tuple[Any, ...]:
+        """The arguments that say what goes into the function."""
+        (first, count), rows = self._layer.moved, len(x)
+        sizes = rows, count, *self._layer.kernel.constants, self._layer.inverse
+        return *sizes, *_columns(x, first), self.theta.data_ptr(), 1, self.theta.numel() // count, rows
+
+    def _squash_back(self, x: _Place, size: int, by_seen: _Place, base: _Place, by_x: _Place) -> None:
+        self.layers.squash_back(len(self._x), size, BULK, *x, *by_seen, *base, *by_x)
+
+
+def _columns(tensor: Tensor, start: int = 0) -> _Place:
+    """Where the columns from ``start`` on lie, and their strides."""
+    row, column = tensor.stride()
+    return tensor.data_ptr() + start * column * tensor.element_size(), row, column
