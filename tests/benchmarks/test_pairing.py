@@ -64,7 +64,7 @@ def test_the_two_sided_task_has_its_scale():
 
 def test_pairings_differ_in_the_pairing_alone():
     cells = pairing_2d.plan(pairing_2d.TASKS, tuple(pairing_2d.PAIRINGS), pairing_2d.SEEDS, 10)
-    assert len({cell.name for cell in cells}) == len(cells) == 5 * (4 + 4 + 7 + 5)
+    assert len({cell.name for cell in cells}) == len(cells) == 5 * (5 + 5 + 8 + 6)
     plain = pairing_2d.settings_of("moons", "batch", 42, 10)
     for pairing in ("pool", "whole", "semidiscrete"):
         other = pairing_2d.settings_of("moons", pairing, 42, 10)

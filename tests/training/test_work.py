@@ -15,12 +15,18 @@ from tests.training.test_switches import trainer
 CPU = torch.device("cpu")
 
 
+def look(made):
+    """Have a trainer look at its work, beside a product that takes no time."""
+    made.work = Work(CPU, "float32", side=64)
+    made.work.wanted = True
+
+
 def test_operations_of_a_known_step_are_the_closed_form():
     """Two layers, 3 → w → 2, on a batch of b rows: 2·b·inputs·outputs for the way there and as much for the gradient of
     each weight; on the way back to its inputs the second layer as much again, the first nothing."""
     width, batch = 16, 16
     made = matching_trainer(field=SmallField(width))
-    made.work.wanted = True
+    look(made)
     made.run(stop=lambda: made.state.step == 2)
     first, second = 2 * batch * 3 * width, 2 * batch * width * 2
     assert made.work.operations == 2 * first + 3 * second
@@ -30,7 +36,7 @@ def test_of_blocks_that_are_computed_again_it_counts_them_again():
     counted = {}
     for settings in ((), ("checkpoint",)):
         made = trainer("dit", **dict.fromkeys(settings, True))
-        made.work.wanted = True
+        look(made)
         made.run(stop=lambda made=made: made.state.step == 1)
         counted[settings] = made.work.operations
     assert counted["checkpoint",] > 1.2 * counted[()]
@@ -42,7 +48,7 @@ def test_a_graph_is_not_in_the_way(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *given: calls.append(1) or forward(*given))
     plain, other = trainer(), trainer(compile=True)
     for made in (plain, other):
-        made.work.wanted = True
+        look(made)
         made.run(stop=lambda made=made: made.state.step == 3)
     assert other.work.operations == plain.work.operations
     assert len(calls) == 2
@@ -87,8 +93,7 @@ def test_it_is_off_on_processors_and_shown_where_it_is_on():
 
 def test_both_lines_of_a_training_have_the_share():
     made = matching_trainer(steps=5)
-    made.work = Work(CPU, "float32", side=64)
-    made.work.wanted = True
+    look(made)
     outcome = made.run()
     assert made.sink.lines[-1].product_share > 0
     assert outcome.product_share > 0

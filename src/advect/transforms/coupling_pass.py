@@ -83,7 +83,8 @@ def passed(
         return None
     given = x, condition, *walk.weights
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
-        return _Pass.apply(walk.layers, layer, conditioner, plain, *given)
+        value, total = _Pass.apply(walk.layers, layer, conditioner, plain, *given)
+        return value, total if log_det else None
     return walk.forward(log_det=log_det)
 
 
