@@ -36,6 +36,7 @@ class Progress:
         skipped: Steps that were not taken so far, as their gradients did not fit float16.
         product_share: What the products of the steps since the last line are of the device's best, see `training.work`;
             NaN where it was not measured.
+        memory: Bytes that the process takes, of the card's memory where it trains on one; NaN where nothing tells.
     """
 
     step: int
@@ -48,3 +49,4 @@ class Progress:
     processes: tuple[Mapping[str, float], ...] = ()
     skipped: int = 0
     product_share: float = math.nan
+    memory: float = math.nan

@@ -1,6 +1,7 @@
 """Operations of a step against closed forms, and the share that they are of what the device does."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +98,27 @@ def test_both_lines_of_a_training_have_the_share():
     outcome = made.run()
     assert made.sink.lines[-1].product_share > 0
     assert outcome.product_share > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell")
+def test_the_line_says_what_memory_the_process_takes():
+    """Resident memory, as the system counts it: 200 MB that were written to are seen, up to what is freed meanwhile."""
+    made = matching_trainer(steps=2)
+    before = made.work.memory()
+    held = torch.ones(50_000_000)
+    assert 0.9 * 4 * len(held) < made.work.memory() - before < 1.5 * 4 * len(held)
+    made.run()
+    assert made.sink.lines[-1].memory > 4 * len(held)
+    assert progress_line(Progress(2, 4, 1.0, 10.0, 1.0, {"network": 0.9}, memory=4.8e8)).endswith("network 90%  480 MB")
+    assert progress_line(Progress(2, 4, 1.0, 10.0, 1.0, memory=1.23e10)).endswith("  12 GB")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell")
+def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    assert Work(CPU, "float32").memory() > 1e7
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert math.isnan(Work(CPU, "float32").memory())
+    assert "B" not in progress_line(Progress(2, 4, 1.0, 10.0, 1.0, {"network": 0.9}))

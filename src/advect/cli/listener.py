@@ -77,9 +77,10 @@ class TerminalListener:
 
 
 def progress_line(progress: "Progress") -> str:
-    """``step 1200/5000  loss 0.412  310 steps/s (79k rows/s)  12 s left  network 61%, coupling 22%``.
+    """``step 1200/5000  loss 0.412  310 steps/s (79k rows/s)  12 s left  network 61%, coupling 22%  480 MB``.
 
-    Rows are those that all processes together train on. Of several, each one's shares are shown: ``network 61/58%``.
+    Rows are those that all processes together train on. Of several, each one's shares are shown: ``network 61/58%``;
+    memory is that of this one.
     """
     shares = sorted(progress.shares.items(), key=lambda item: -item[1])
     where = ", ".join(f"{name} {_of_each(progress, name)}" for name, share in shares[:3] if share >= 0.05)
@@ -89,6 +90,8 @@ def progress_line(progress: "Progress") -> str:
     left += f"  {progress.skipped} skipped" if progress.skipped else ""
     if progress.product_share == progress.product_share:
         where = f"{progress.product_share:.0%} of the device's products  {where}"
+    if progress.memory == progress.memory:
+        where += "  " * bool(where) + _bytes(progress.memory)
     return f"step {progress.step}/{progress.steps}  loss {progress.loss:.4g}  {rate}  {left}  {where}"
 
 
@@ -102,6 +105,10 @@ def _of_each(progress: "Progress", phase: str) -> str:
 
 def _short(rate: float) -> str:
     return f"{rate / 1000:.0f}k" if rate >= 10_000 else f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.2g} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def _coarse(seconds: float) -> str:

@@ -334,10 +334,9 @@ class Trainer:
         if agreed.line or state.step == config.steps:
             progress = self._clock.line(state.step, config.steps, config.batch_size)
             processes = shares_of_all(self.workers, progress.shares)
-            of_peak = self.work.share(progress.rate)
-            self.sink.progress(
-                replace(progress, processes=processes, skipped=state.scale.skipped, product_share=of_peak)
-            )
+            of_peak, memory = self.work.share(progress.rate), self.work.memory()
+            told = {"processes": processes, "skipped": state.scale.skipped, "product_share": of_peak, "memory": memory}
+            self.sink.progress(replace(progress, **told))
         if self.parts is not None:
             self.parts.settle()
         if agreed.checkpoint:

@@ -1,4 +1,4 @@
-"""How much of what a device can multiply a training makes it multiply.
+"""How much of what a device can multiply a training makes it multiply, and how much memory it takes.
 
 The operations of one step are counted from outside while it is done, by torch's own counter: those of matrix products,
 convolutions and attention, multiplications and additions apart, on the way back too, and again where blocks are
@@ -7,9 +7,11 @@ found once, and only where asked: on graphics cards.
 """
 
 import math
+import mmap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -54,6 +56,19 @@ class Work:
         if self._peak is None:
             self._peak = product_rate(self.device, getattr(torch, self.precision), self.side)
         return self.operations * rate / self._peak
+
+    def memory(self) -> float:
+        """Bytes: on a graphics card the most that tensors took so far, else what the process has resident now.
+
+        NaN where the system does not tell.
+        """
+        if self.device.type == "cuda":
+            return float(torch.cuda.max_memory_allocated(self.device))
+        try:
+            resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        except OSError:
+            return math.nan
+        return float(int(resident) * mmap.PAGESIZE)
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
