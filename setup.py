@@ -69,7 +69,9 @@ class BuildKernel(build_ext):
 
 setup(
     ext_modules=[
-        Extension("advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=[_SHARED], language="c++", optional=True),
+        Extension(
+            "advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=[_SHARED], language="c++", optional=True
+        ),
         Extension("advect.transforms.layers_kernel", [_LAYERS], depends=[_SHARED], language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
