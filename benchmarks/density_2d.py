@@ -35,7 +35,7 @@ TASKS = ("8gaussians", "checkerboard", "rings", "spiral")
 PICTURES = ("glow",)  # methods that want pictures, not points
 LAYERED = ("realnvp", "nsf")  # whose points are followed through the layers
 SEEDS = (0,)
-SECONDS = 60.0
+SECONDS = 30.0
 COMMAND = "python -m benchmarks.density_2d"
 RESULTS = ROOT / "benchmarks" / "results" / "density_2d"
 
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--methods", nargs="+", choices=names(), default=names(), metavar="METHOD", help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="of draws and training; default: 0")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of training; the protocol has 60")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of training; the protocol has 30")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: processor time, on a busy machine")
     given = parser.parse_args(arguments)
 
