@@ -22,7 +22,7 @@ from benchmarks.speed.harness import Contender, Goal, task
 from benchmarks.speed.rows import Row
 from benchmarks.speed.training import ENDLESS, Silence
 
-SHAPE, BATCH = (1, 28, 28), 8
+SHAPE, BATCH = (1, 28, 28), 32
 SIZE = UNetSize(32, (1, 2, 2), 1, attention=(0,), head_channels=32)
 
 
