@@ -118,12 +118,17 @@ template <class R> inline void pack(const R *matrix, int64_t depth, int64_t colu
         }
     }
 }
-// The same of the transpose of M (columns x depth) row by row, such as the weight of a linear layer.
+// The same of the transpose of M (columns x depth) row by row, such as the weight of a linear layer; a line of the cache
+// at a time.
 template <class R> inline void pack_turned(const R *matrix, int64_t depth, int64_t columns, R *to) {
+    const int64_t line = 64 / sizeof(R);
     for (int64_t column = 0; column < columns; column += kPanel<R>, to += kPanel<R> * depth)
-        for (int64_t c = 0; c < kPanel<R>; ++c)
-            for (int64_t k = 0; k < depth; ++k)
-                to[k * kPanel<R> + c] = column + c < columns ? matrix[(column + c) * depth + k] : 0;
+        for (int64_t start = 0; start < depth; start += line) {
+            const int64_t end = start + line < depth ? start + line : depth;
+            for (int64_t c = 0; c < kPanel<R>; ++c)
+                for (int64_t k = start; k < end; ++k)
+                    to[k * kPanel<R> + c] = column + c < columns ? matrix[(column + c) * depth + k] : 0;
+        }
 }
 
 } // namespace

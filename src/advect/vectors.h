@@ -117,6 +117,22 @@ template <class R> inline Vec<R> exp_of(Vec<R> x) {
     return sum * bits_of<Vec<R>>((bits_of<Int<R>>(shifted) - offset) << T::mantissa);
 }
 
+// exp(x) - 1 without cancellation at 0: 2^n (exp(rest) - 1) + (2^n - 1).
+template <class R> inline Vec<R> expm1_of(Vec<R> x) {
+    typedef Type<R> T;
+    constexpr Factorials<T::exp_terms> series;
+    x = x < T::least ? all<R>(T::least) : x;
+    x = x > T::most ? all<R>(T::most) : x;
+    Vec<R> shifted = x * R(1.4426950408889634) + T::magic;
+    Vec<R> whole = shifted - T::magic;
+    Vec<R> rest = (x - whole * T::log2_high) - whole * T::log2_low;
+    Vec<R> sum = all<R>(R(series.value[T::exp_terms]));
+    for (int n = T::exp_terms - 1; n >= 1; --n) sum = sum * rest + R(series.value[n]);
+    typename T::Bits offset = bits_of<typename T::Bits>(T::magic) - T::bias;
+    Vec<R> power = bits_of<Vec<R>>((bits_of<Int<R>>(shifted) - offset) << T::mantissa);
+    return power * (sum * rest) + (power - 1);
+}
+
 // log(m 2^e) = e log 2 + 2 artanh((m - 1)/(m + 1)), m within sqrt(2) of 1; for positive normal numbers.
 template <class R> inline Vec<R> log_of(Vec<R> y) {
     typedef Type<R> T;

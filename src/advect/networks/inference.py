@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from advect.networks.perceptron import Quick, rows_of
+from advect.networks.regressor import plain_linears
+
 if TYPE_CHECKING:
     from advect.networks.mlp import MLP
 
@@ -35,11 +38,17 @@ class MLPInference:
         self._of_rows = weight[:, : network.features].to(self._dtype).T
         layers = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in (*inner, network.output)]
         self._first = weight.to(self._dtype).T, bias.to(self._dtype)
+        plain = plain_linears([*network.hidden, network.output]) if self._dtype == weight.dtype else None
+        self._quick = None if plain is None else Quick(plain, network.activation.function)
         self._layers = [(w.detach().to(self._dtype).T, b.detach().to(self._dtype)) for w, b in layers]
 
     def __call__(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity; shapes as for the network."""
         time, flat, condition = self._network.flatten(t, x, condition)
+        if self._quick is not None:
+            found = self._quick(rows_of(flat, self._network.time(time), condition))
+            if found is not None:
+                return found.reshape(x.shape)
         if len(time) == 1 and condition is None:
             bias = torch.addmm(self._bias, self._network.time(time), self._of_time)
             h = torch.addmm(bias.to(self._dtype), flat.to(self._dtype), self._of_rows)

@@ -1,0 +1,421 @@
+"""Networks of linear layers in one compiled call, where there is one (`perceptron_kernel.cpp` says what it computes).
+
+On a few hundred rows and layers of 64, torch's thirty small operations cost several times the arithmetic. The plain
+functions (`mlp`, `field`, `regressor`) say what is computed, and are what runs without a compiled file, on other
+devices, wherever torch wants to see every operation (`compiled.watched`), under second derivatives, and where layers
+are so wide or rows so many that torch is no slower (`worth_it`). Both give the same numbers to rounding.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advect import compiled
+
+LIBRARY = Path(__file__).with_name("perceptron_kernel.so")
+_KINDS = {torch.float32: "float", torch.float64: "double"}
+_ACTIVATIONS: dict[Callable[..., Tensor], int] = {F.selu: 0, F.elu: 1, F.silu: 2, torch.tanh: 3}
+_POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+_ROWS = [_POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER]
+MOST_LAYERS = 64
+
+WIDEST = 512
+"""Units of the widest layer that goes the compiled way."""
+
+SHARED = 4e6
+"""Multiplications up to which one thread is no slower than several, and plain instructions than torch's."""
+
+
+def instruction_set() -> str | None:
+    """The instruction set of the compiled perceptron, None where there is none or it is switched off."""
+    return compiled.instruction_set(LIBRARY, "advect_perceptron_room_float")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of a network.
+
+    Attributes:
+        widths: Of the input, every hidden layer and the output.
+        activation: Its number in the compiled file.
+        features: Numbers of a point.
+        times: Features of the time.
+        conditions: Numbers of the condition.
+    """
+
+    widths: tuple[int, ...]
+    activation: int
+    features: int
+    times: int
+    conditions: int
+
+    @functools.cached_property
+    def weights(self) -> int:
+        """Multiplications of one row."""
+        return sum(a * b for a, b in pairwise(self.widths))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a network is asked about.
+
+    Attributes:
+        x: Points ``(rows, features)``.
+        time: Features of the times, ``(rows, times)`` or one for all ``(1, times)``.
+        condition: ``(rows, numbers)`` or None.
+    """
+
+    x: Tensor
+    time: Tensor
+    condition: Tensor | None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [self.x, self.time] if self.condition is None else [self.x, self.time, self.condition]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of a row of each."""
+        return tuple(part.shape[1] for part in self.tensors)
+
+
+class Compiled:
+    """The compiled functions for networks of one layout.
+
+    Args:
+        path: The compiled file.
+        instructions: Which of its sets.
+        dtype: Of all numbers.
+        layout: Sizes.
+        gradients: Whether for the way back, or for values and divergences.
+    """
+
+    def __init__(self, path: Path, instructions: str, dtype: torch.dtype, layout: Layout, gradients: bool) -> None:
+        library = compiled.library(path)
+
+        def function(name: str, *types: Any) -> Any:
+            found = getattr(library, f"advect_perceptron_{name}_{_KINDS[dtype]}_{instructions}")
+            found.argtypes, found.restype = types, ctypes.c_int
+            return found
+
+        self._pack = function("pack", _POINTER, _NUMBER, _POINTER, _POINTER)
+        self._forward = function("forward", *_ROWS, _POINTER, _POINTER)
+        self._back = function("back", *_ROWS, *[_POINTER] * 6)
+        numbers = (len(layout.widths) - 1, layout.activation, layout.features, layout.times, layout.conditions)
+        self._shape = (_NUMBER * (len(numbers) + len(layout.widths)))(*numbers, *layout.widths)
+        sizes = (_NUMBER * 2)()
+        function("room", _POINTER, _NUMBER, _POINTER)(self._shape, gradients, sizes)
+        self._packed_size, self._room_size = sizes
+        self.dtype, self.layout, self._gradients = dtype, layout, gradients
+
+    def packed(self, weights: Sequence[Tensor | None]) -> Tensor:
+        """Weight and bias of every layer in turn, as the other functions want them."""
+        to = self.empty()
+        self.pack(pointers(weights), to)
+        return to
+
+    def empty(self) -> Tensor:
+        """Memory for packed weights."""
+        return torch.empty(self._packed_size, dtype=self.dtype)
+
+    def pack(self, weights: Any, to: Tensor) -> None:
+        """Pack weights, given as pointers, into memory that is there."""
+        self._pack(self._shape, self._gradients, weights, to.data_ptr())
+
+    def room(self) -> Tensor:
+        """Memory for one call at a time."""
+        return torch.empty(self._room_size, dtype=self.dtype)
+
+    def forward(self, packed: Tensor, rows: Rows, *, trace: bool) -> tuple[Tensor, Tensor | None]:
+        """What the network says ``(rows, features)`` and, where asked for, the trace of its Jacobian ``(rows,)``."""
+        out = torch.empty_like(rows.x)
+        traces = out.new_empty(len(out)) if trace else None
+        room = self.room()
+        place = None if traces is None else traces.data_ptr()
+        self._forward(*self._start(rows), packed.data_ptr(), room.data_ptr(), out.data_ptr(), place)
+        return out, traces
+
+    def back(
+        self,
+        packed: Tensor,
+        rows: Rows,
+        room: Tensor,
+        *,
+        by_output: Tensor | None = None,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+        gradients: Any = None,
+        by_x: Tensor | None = None,
+    ) -> float:
+        """Gradients of a loss, into memory that is there.
+
+        Args:
+            packed: The weights.
+            rows: Where.
+            room: Of `room`.
+            by_output: The gradient of the loss by what the network says, or
+            target: what it should say: the loss is then the mean squared error, which is returned, with
+            weight: a factor for each row, or None.
+            gradients: Pointers for weight and bias of every layer in turn, or None.
+            by_x: For the points, or None.
+        """
+        loss = ctypes.c_double()
+        given = [None if tensor is None else tensor.data_ptr() for tensor in (by_output, target, weight)]
+        place = None if by_x is None else by_x.data_ptr()
+        start = self._start(rows)
+        self._back(*start, packed.data_ptr(), room.data_ptr(), *given, gradients, place, ctypes.byref(loss))
+        return loss.value
+
+    def _start(self, rows: Rows) -> tuple[Any, ...]:
+        """Sizes and input, after a look at whether they fit: the compiled file does not look."""
+        x, time, condition = rows.x, rows.time, rows.condition
+        layout, count = self.layout, len(x)
+        assert x.shape == (count, layout.features)
+        assert time.shape in ((count, layout.times), (1, layout.times))
+        assert (0 if condition is None else condition.shape[1]) == layout.conditions
+        assert condition is None or len(condition) == count
+        of_time = layout.times if len(time) == count else 0
+        given = (None, 0) if condition is None else (condition.data_ptr(), layout.conditions)
+        return self._shape, count, x.data_ptr(), layout.features, time.data_ptr(), of_time, *given
+
+
+def rows_of(x: Tensor, time: Tensor, condition: Tensor | None) -> Rows:
+    """The same, each part in its plain order."""
+    return Rows(x.contiguous(), time.contiguous(), None if condition is None else condition.contiguous())
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(path: Path, instructions: str, dtype: torch.dtype, layout: Layout, gradients: bool) -> Compiled:
+    return Compiled(path, instructions, dtype, layout, gradients)
+
+
+def compiled_for(layout: Layout, dtype: torch.dtype, *, gradients: bool = False) -> Compiled | None:
+    """The functions for a network of these sizes, None where there are none."""
+    instructions = instruction_set()
+    if instructions is None or dtype not in _KINDS:
+        return None
+    return _compiled(LIBRARY, instructions, dtype, layout, gradients)
+
+
+def worth_it(layout: Layout, rows: int, *, tangents: int = 0, times: int = 1) -> bool:
+    """Whether the compiled way is the quicker one.
+
+    On one thread it was for all widths that were timed, 64 to 512 units, once a call has rows enough to be worth
+    packing the weights for: from about 1 row for 4 units (`benchmarks/README.md`, B1 and D). torch shares its products
+    among threads and, where the instructions are none of those we compile for, may have better ones.
+
+    Args:
+        layout: Sizes of the network.
+        rows: How many.
+        tangents: For each row, where a divergence is asked for.
+        times: Calls with the same packed weights.
+    """
+    widest, together = max(layout.widths), rows * (1 + tangents)
+    if rows < 1 or widest > WIDEST or 4 * together * times < widest:
+        return False
+    if torch.get_num_threads() == 1 and instruction_set() != "plain":
+        return True
+    return together * layout.weights <= SHARED
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """Where they lie, for a compiled function; None where there is none."""
+    return (_POINTER * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+
+
+def weights_of(layers: Sequence[nn.Linear]) -> list[Tensor | None]:
+    """Weight and bias of every layer in turn."""
+    held = (layer._parameters for layer in layers)  # several times as fast as by attributes
+    return [tensor for parameters in held for tensor in (parameters["weight"], parameters["bias"])]
+
+
+def layout_of(
+    weights: Sequence[Tensor | None], dtype: torch.dtype, activation: Callable[..., Tensor], rows: Rows
+) -> Layout | None:
+    """The sizes of a network for such rows; None where no compiled function is for it, or its weights are of another
+    dtype or do not lie as one reads them.
+    """
+    code, first = _ACTIVATIONS.get(activation), weights[0]  # a network of one's own may have any function
+    if code is None or first is None or not 4 <= len(weights) <= 2 * MOST_LAYERS:
+        return None
+    widths = [first.shape[1]]
+    for weight, bias in zip(weights[::2], weights[1::2], strict=True):
+        if weight is None or weight.shape[1:] != (widths[-1],) or not compiled.in_rows(weight, dtype):
+            return None
+        widths.append(weight.shape[0])
+        if bias is not None and (bias.shape != (widths[-1],) or not compiled.in_rows(bias, dtype)):
+            return None
+    features, times = widths[-1], rows.time.shape[1]
+    conditions = 0 if rows.condition is None else rows.condition.shape[1]
+    if min(widths) < 1 or rows.x.shape[1] != features or widths[0] != features + times + conditions:
+        return None
+    return Layout(tuple(widths), code, features, times, conditions)
+
+
+def said(layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows) -> Tensor | None:
+    """What a network says ``(rows, features)``, with its gradient; None where only the plain way will do.
+
+    A gradient by the points and by the weights at once is the plain way's: it is what divergences that are trained on
+    ask for, and those are differentiated again.
+    """
+    found = _found(layers, activation, rows)
+    if found is None:
+        return None
+    layout, weights = found
+    if not worth_it(layout, len(rows.x)):
+        return None
+    if not _followed(rows, weights):
+        functions = compiled_for(layout, rows.x.dtype)
+        return None if functions is None else functions.forward(functions.packed(weights), rows, trace=False)[0]
+    by_others = any(part.requires_grad for part in rows.tensors[1:])
+    by_weights = any(weight is not None and weight.requires_grad for weight in weights)
+    if by_others or (rows.x.requires_grad and by_weights):
+        return None
+    return _Said.apply(layout, activation, *(rows.x, rows.time, rows.condition), *weights)
+
+
+def said_and_traced(
+    layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows
+) -> tuple[Tensor, Tensor] | None:
+    """The same with the trace of the Jacobian ``(rows,)``, where no gradient is wanted."""
+    found = _found(layers, activation, rows)
+    if found is None or _followed(rows, found[1]):
+        return None
+    layout, weights = found
+    functions = compiled_for(layout, rows.x.dtype)
+    if functions is None or not worth_it(layout, len(rows.x), tangents=layout.features):
+        return None
+    velocity, traces = functions.forward(functions.packed(weights), rows, trace=True)
+    assert traces is not None
+    return velocity, traces
+
+
+class Quick:
+    """``quick(rows) -> velocity`` without gradients, with the weights the layers have now.
+
+    Args:
+        layers: Of the network.
+        activation: Between them.
+    """
+
+    _CALLS = 8  # that are expected of one solve, at least
+
+    def __init__(self, layers: Sequence[nn.Linear], activation: Callable[..., Tensor]) -> None:
+        self._weights, self._activation = [w if w is None else w.detach() for w in weights_of(layers)], activation
+        self._layout: tuple[tuple[int, ...], Layout | None] | None = None
+        self._packed: tuple[Compiled, Tensor] | None = None
+
+    def __call__(self, rows: Rows) -> Tensor | None:
+        """What the network says; None where only the plain way will do."""
+        dtype = rows.x.dtype
+        if compiled.watched() or not all(compiled.in_rows(part, dtype) for part in rows.tensors):
+            return None
+        if self._layout is None or self._layout[0] != rows.sizes:
+            self._layout = rows.sizes, layout_of(self._weights, dtype, self._activation, rows)
+        layout = self._layout[1]
+        if layout is None or not worth_it(layout, len(rows.x), times=self._CALLS):
+            return None
+        functions = compiled_for(layout, dtype)
+        if functions is None:
+            return None
+        if self._packed is None or self._packed[0] is not functions:
+            self._packed = functions, functions.packed(self._weights)
+        return functions.forward(self._packed[1], rows, trace=False)[0]
+
+
+def _found(
+    layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows
+) -> tuple[Layout, list[Tensor | None]] | None:
+    """Sizes and weights of a network whose layers nobody listens to and whose operations nobody wants to see."""
+    if instruction_set() is None or compiled.watched() or heard(layers):
+        return None
+    linears = [layer for layer in layers if type(layer) is nn.Linear]
+    if len(linears) < len(layers) or not all(compiled.in_rows(part, rows.x.dtype) for part in rows.tensors):
+        return None
+    weights = weights_of(linears)
+    layout = layout_of(weights, rows.x.dtype, activation, rows)
+    return None if layout is None else (layout, weights)
+
+
+def _followed(rows: Rows, weights: Sequence[Tensor | None]) -> bool:
+    """Whether autograd wants to know."""
+    tensors = (*rows.tensors, *weights)
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def heard(layers: Sequence[nn.Module]) -> bool:
+    """Whether a hook waits for a layer's own pass."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(nn.modules.module, f"_global{name}") for name in names):
+        return True
+    return any(getattr(layer, name) for layer in layers for name in names)
+
+
+class _Said(torch.autograd.Function):
+    """`said` with its gradient, for which what happened in between is computed again, block by block."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layout: Layout,
+        activation: Callable[..., Tensor],
+        x: Tensor,
+        time: Tensor,
+        condition: Tensor | None,
+        *weights: Tensor | None,
+    ) -> Tensor:
+        """What the network says."""
+        ctx.save_for_backward(x, time, condition, *weights)
+        ctx.layout, ctx.activation = layout, activation
+        functions = compiled_for(layout, x.dtype)
+        assert functions is not None
+        return functions.forward(functions.packed(weights), Rows(x, time, condition), trace=False)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """By the points or by the weights; where these shall have a graph of their own, the plain network's."""
+        (by_output,) = gradients
+        x, time, condition, *weights = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        functions = None if torch.is_grad_enabled() else compiled_for(ctx.layout, x.dtype, gradients=True)
+        if functions is None:
+            with torch.enable_grad():
+                output = _plainly(ctx.activation, x, time, condition, weights)
+            inputs = (x, time, condition, *weights)
+            asked = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
+            graph = torch.is_grad_enabled()
+            found = iter(torch.autograd.grad(output, asked, by_output, create_graph=graph))
+            return None, None, *(next(found) if want else None for want in wanted)
+        by_x = torch.empty_like(x) if wanted[0] else None
+        by_weights = [torch.empty_like(w) if w is not None and any(wanted[3:]) else None for w in weights]
+        functions.back(
+            functions.packed(weights),
+            Rows(x, time, condition),
+            functions.room(),
+            by_output=by_output.contiguous(),
+            gradients=pointers(by_weights) if any(wanted[3:]) else None,
+            by_x=by_x,
+        )
+        by_weights = [found if want else None for found, want in zip(by_weights, wanted[3:], strict=True)]
+        return None, None, by_x, None, None, *by_weights
+
+
+def _plainly(
+    activation: Callable[..., Tensor], x: Tensor, time: Tensor, condition: Tensor | None, weights: Sequence[Tensor]
+) -> Tensor:
+    """What the network says, by torch's operations."""
+    parts = [x, time.expand(len(x), -1)]
+    h = torch.cat(parts if condition is None else [*parts, condition], dim=1)
+    last = len(weights) - 2
+    for i in range(0, last, 2):
+        h = activation(F.linear(h, weights[i], weights[i + 1]))
+    return F.linear(h, weights[last], weights[last + 1])
