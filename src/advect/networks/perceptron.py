@@ -299,6 +299,37 @@ def said_and_traced(
     return velocity, traces
 
 
+class Choice:
+    """The functions for a network whose weights stay where they are, looked up once for all calls alike.
+
+    Args:
+        weights: Weight and bias of every layer in turn.
+        activation: Between the layers.
+        gradients: Whether for the way back.
+        times: Calls that are made with the same packed weights.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor | None], activation: Callable[..., Tensor], *, gradients: bool, times: int
+    ) -> None:
+        self.weights, self._activation = weights, activation
+        self._gradients, self._times = gradients, times
+        self._last: tuple[Any, Compiled | None] | None = None
+
+    def functions(self, rows: Rows) -> Compiled | None:
+        """Those for rows like these; None where only the plain way will do."""
+        dtype = rows.x.dtype
+        if compiled.watched() or not all(compiled.in_rows(part, dtype) for part in rows.tensors):
+            return None
+        like = dtype, rows.x.shape, rows.time.shape, None if rows.condition is None else rows.condition.shape
+        if self._last is None or self._last[0] != like:
+            layout = layout_of(self.weights, dtype, self._activation, rows)
+            wanted = layout is not None and worth_it(layout, len(rows.x), times=self._times)
+            found = compiled_for(layout, dtype, gradients=self._gradients) if wanted and layout else None
+            self._last = like, found
+        return self._last[1]
+
+
 class Quick:
     """``quick(rows) -> velocity`` without gradients, with the weights the layers have now.
 
@@ -310,25 +341,17 @@ class Quick:
     _CALLS = 8  # that are expected of one solve, at least
 
     def __init__(self, layers: Sequence[nn.Linear], activation: Callable[..., Tensor]) -> None:
-        self._weights, self._activation = [w if w is None else w.detach() for w in weights_of(layers)], activation
-        self._layout: tuple[tuple[int, ...], Layout | None] | None = None
+        weights = [weight if weight is None else weight.detach() for weight in weights_of(layers)]
+        self._choice = Choice(weights, activation, gradients=False, times=self._CALLS)
         self._packed: tuple[Compiled, Tensor] | None = None
 
     def __call__(self, rows: Rows) -> Tensor | None:
         """What the network says; None where only the plain way will do."""
-        dtype = rows.x.dtype
-        if compiled.watched() or not all(compiled.in_rows(part, dtype) for part in rows.tensors):
-            return None
-        if self._layout is None or self._layout[0] != rows.sizes:
-            self._layout = rows.sizes, layout_of(self._weights, dtype, self._activation, rows)
-        layout = self._layout[1]
-        if layout is None or not worth_it(layout, len(rows.x), times=self._CALLS):
-            return None
-        functions = compiled_for(layout, dtype)
+        functions = self._choice.functions(rows)
         if functions is None:
             return None
         if self._packed is None or self._packed[0] is not functions:
-            self._packed = functions, functions.packed(self._weights)
+            self._packed = functions, functions.packed(self._choice.weights)
         return functions.forward(self._packed[1], rows, trace=False)[0]
 
 
