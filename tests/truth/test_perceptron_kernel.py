@@ -11,7 +11,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from advect.networks import MLP, FourierTime, perceptron
+from advect.networks import MLP, FourierTime, perceptron, perceptron_pass
 from advect.networks.perceptron_regressor import PerceptronRegressor
 from advect.networks.regressor import LinearRegressor
 from advect.records import Regression
@@ -32,7 +32,8 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 def instructions(request, built, monkeypatch):
     """Each instruction set in turn, where this processor and this compiler have it."""
     monkeypatch.setattr(perceptron, "LIBRARY", built / "networks" / "perceptron_kernel.so")
-    monkeypatch.setattr(perceptron, "worth_it", lambda *_, **__: True)
+    for module in (perceptron, perceptron_pass):
+        monkeypatch.setattr(module, "worth_it", lambda *_, **__: True)
     monkeypatch.setenv("ADVECT_KERNEL", request.param)
     if perceptron.instruction_set() != request.param:
         pytest.skip(f"no {request.param} here")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advect.networks.perceptron import Quick, rows_of
+from advect.networks.perceptron import rows_of
+from advect.networks.perceptron_pass import Quick
 from advect.networks.regressor import plain_linears
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advect.errors import ConfigError
-from advect.networks import perceptron
 from advect.networks.embed import RawTime
 from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
 from advect.networks.inference import MLPInference
 from advect.networks.layers import activation as find_activation
 from advect.networks.layers import linear
 from advect.networks.perceptron import rows_of
+from advect.networks.perceptron_pass import said, said_and_traced
 from advect.networks.perceptron_regressor import PerceptronRegressor
 from advect.networks.regressor import plain_linears
 from advect.records import Regression
@@ -73,9 +73,7 @@ class MLP(FieldNetwork):
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
         if type(self).inputs is MLP.inputs:
-            found = perceptron.said(
-                [*self.hidden, self.output], self.activation.function, rows_of(x, self.time(t), condition)
-            )
+            found = said([*self.hidden, self.output], self.activation.function, rows_of(x, self.time(t), condition))
             if found is not None:
                 return found
         return self._plain(t, x, condition)
@@ -102,7 +100,7 @@ class MLP(FieldNetwork):
         if not few or type(self).inputs is not MLP.inputs:
             return None
         rows = rows_of(x, self.time(t), condition)
-        return perceptron.said_and_traced([*self.hidden, self.output], self.activation.function, rows)
+        return said_and_traced([*self.hidden, self.output], self.activation.function, rows)
 
     def _velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         # Values first: they are small beside the tangents, of which only one buffer then lives at a time.
