@@ -109,7 +109,7 @@ class Compiled:
 
         self._pack = function("pack", _POINTER, _NUMBER, _POINTER, _POINTER)
         self._forward = function("forward", *_ROWS, _POINTER, _POINTER)
-        self._back = function("back", *_ROWS, *[_POINTER] * 6)
+        self._back = function("back", *_ROWS, *[_POINTER] * 5)
         numbers = (len(layout.widths) - 1, layout.activation, layout.features, layout.times, layout.conditions)
         self._shape = (_NUMBER * (len(numbers) + len(layout.widths)))(*numbers, *layout.widths)
         sizes = (_NUMBER * 2)()
@@ -153,8 +153,7 @@ class Compiled:
         by_output: Tensor | None = None,
         target: Tensor | None = None,
         weight: Tensor | None = None,
-        gradients: Any = None,
-        by_x: Tensor | None = None,
+        gradients: Any,
     ) -> float:
         """Gradients of a loss, into memory that is there.
 
@@ -165,14 +164,12 @@ class Compiled:
             by_output: The gradient of the loss by what the network says, or
             target: what it should say: the loss is then the mean squared error, which is returned, with
             weight: a factor for each row, or None.
-            gradients: Pointers for weight and bias of every layer in turn, or None.
-            by_x: For the points, or None.
+            gradients: Pointers for weight and bias of every layer in turn.
         """
         loss = ctypes.c_double()
         given = [None if tensor is None else tensor.data_ptr() for tensor in (by_output, target, weight)]
-        place = None if by_x is None else by_x.data_ptr()
         start = self._start(rows)
-        self._back(*start, packed.data_ptr(), room.data_ptr(), *given, gradients, place, ctypes.byref(loss))
+        self._back(*start, packed.data_ptr(), room.data_ptr(), *given, gradients, ctypes.byref(loss))
         return loss.value
 
     def _start(self, rows: Rows) -> tuple[Any, ...]:

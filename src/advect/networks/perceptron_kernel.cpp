@@ -1,5 +1,5 @@
 // A network of linear layers with one activation between them, block by block of rows: what it says, its exact
-// divergence, and the gradient of a loss by its weights and its points. A block's numbers stay in cache from the first
+// divergence, and the gradient of a loss by its weights. A block's numbers stay in cache from the first
 // layer to the last, and there and back; torch's own operations cost more than the arithmetic here where layers are
 // narrow and rows few.
 //
@@ -61,7 +61,7 @@ template <class R> struct Packed {
         for (int64_t l = 0; l < shape.layers; ++l) {
             turned[l] = room.take(packed_size<R>(shape.in(l), shape.out(l)));
             bias[l] = room.take(whole<R>(shape.out(l)) + kPanel<R>);
-            back[l] = gradients ? room.take(packed_size<R>(shape.out(l), l ? shape.in(l) : shape.features)) : nullptr;
+            back[l] = gradients && l ? room.take(packed_size<R>(shape.out(l), shape.in(l))) : nullptr;
         }
         columns = gradients ? nullptr : room.take(shape.features * whole<R>(shape.out(0)));
         last = gradients ? nullptr : room.take(shape.features * whole<R>(shape.in(shape.last())));
@@ -75,16 +75,7 @@ template <class R> struct Packed {
             pack_turned<R>(weight, in, out, turned[l]);
             std::fill(bias[l], bias[l] + whole<R>(out) + kPanel<R>, R(0));
             if (shift) std::copy(shift, shift + out, bias[l]);
-            if (!back[l]) continue;
-            if (l) {
-                pack<R>(weight, out, in, back[l]);
-            } else { // by the points alone
-                const int64_t d = shape.features, panels = packed_size<R>(1, d);
-                for (int64_t k = 0; k < out; ++k)
-                    for (int64_t c = 0; c < panels; ++c)
-                        back[0][c / kPanel<R> * kPanel<R> * out + k * kPanel<R> + c % kPanel<R>] =
-                            c < d ? weight[k * in + c] : R(0);
-            }
+            if (back[l]) pack<R>(weight, out, in, back[l]);
         }
         if (!columns) return;
         const int64_t first = shape.out(0), end = shape.in(shape.last());
@@ -293,12 +284,11 @@ int64_t forward(const Shape &shape, int64_t rows, const Input<R> &input, const R
     return room.used;
 }
 
-// The gradients by everything, of a loss whose gradient by the output is given, or of the mean squared error beside a
+// The gradients of a loss whose gradient by the output is given, or of the mean squared error beside a
 // target, weighted by rows where there are weights.
 template <class R> struct Back {
     const R *by_output, *target, *weight;
     R *const *gradients;
-    R *by_x;
     double *loss;
 };
 
@@ -361,23 +351,16 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const 
         for (int64_t l = last; l >= 0; --l) {
             const int64_t in = shape.in(l), out = shape.out(l);
             const R *h = l ? block.values[l - 1] : block.input;
-            if (back.gradients) {
-                product<R>(out, in, count, {given, 1, whole<R>(out)}, as_it_lies<R>(h, whole<R>(in)),
-                           {sums[l].by_weight, whole<R>(in)}, Stored<R>{sums[l].by_weight, whole<R>(in)});
-                add_columns<R>(count, whole<R>(out), given, sums[l].by_bias);
-            }
-            const Left<R> left{given, whole<R>(out), 1};
-            if (l) {
-                const Scaled<R> scaled{turns[l % 2], whole<R>(in), block.slopes[l - 1], owner};
-                product<R>(count, in, out, left, packed<R>(net.back[l], out), {nullptr, 0}, scaled);
-                given = turns[l % 2];
-            } else if (back.by_x) {
-                product<R>(count, d, out, left, packed<R>(net.back[0], out), {nullptr, 0},
-                           Clipped<R>{back.by_x + start * d, d, d});
-            }
+            product<R>(out, in, count, {given, 1, whole<R>(out)}, as_it_lies<R>(h, whole<R>(in)),
+                       {sums[l].by_weight, whole<R>(in)}, Stored<R>{sums[l].by_weight, whole<R>(in)});
+            add_columns<R>(count, whole<R>(out), given, sums[l].by_bias);
+            if (!l) break;
+            const Scaled<R> scaled{turns[l % 2], whole<R>(in), block.slopes[l - 1], owner};
+            product<R>(count, in, out, {given, whole<R>(out), 1}, packed<R>(net.back[l], out), {nullptr, 0}, scaled);
+            given = turns[l % 2];
         }
     }
-    for (int64_t l = 0; back.gradients && l < shape.layers; ++l) {
+    for (int64_t l = 0; l < shape.layers; ++l) {
         const int64_t in = shape.in(l), out = shape.out(l);
         for (int64_t r = 0; r < out; ++r)
             std::copy(sums[l].by_weight + r * whole<R>(in), sums[l].by_weight + r * whole<R>(in) + in,
@@ -412,10 +395,10 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const 
     ADVECT_PUBLIC(advect_perceptron_back_##name)                                                                       \
     (const int64_t *shape, int64_t rows, const R *x, int64_t xr, const R *time, int64_t tr, const R *condition,        \
      int64_t cr, const R *packed, R *memory, const R *by_output, const R *target, const R *weight,                     \
-     R *const *gradients, R *by_x, double *loss) {                                                                     \
-        if (loss) *loss = 0;                                                                                           \
+     R *const *gradients, double *loss) {                                                                              \
+        *loss = 0;                                                                                                     \
         backward<R>(Shape(shape), rows, {{x, xr}, {time, tr}, {condition, cr}}, packed, memory,                        \
-                    {by_output, target, weight, gradients, by_x, loss});                                               \
+                    {by_output, target, weight, gradients, loss});                                                     \
         return 0;                                                                                                      \
     }
 

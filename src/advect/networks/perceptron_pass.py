@@ -27,10 +27,10 @@ from advect.networks.perceptron import (
 
 
 def said(layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows) -> Tensor | None:
-    """What a network says ``(rows, features)``, with its gradient; None where only the plain way will do.
+    """What a network says ``(rows, features)``, with its gradient by the weights; None where that is only plain.
 
-    A gradient by the points and by the weights at once is the plain way's: it is what divergences that are trained on
-    ask for, and those are differentiated again.
+    A gradient by the points is the plain way's: it is what divergences ask for, by many passes back through one graph,
+    or to be differentiated again, and here each would compute everything once more.
     """
     found = _found(layers, activation, rows)
     if found is None:
@@ -41,9 +41,7 @@ def said(layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: R
     if not _followed(rows, weights):
         functions = compiled_for(layout, rows.x.dtype)
         return None if functions is None else functions.forward(functions.packed(weights), rows, trace=False)[0]
-    by_others = any(part.requires_grad for part in rows.tensors[1:])
-    by_weights = any(weight is not None and weight.requires_grad for weight in weights)
-    if by_others or (rows.x.requires_grad and by_weights):
+    if any(part.requires_grad for part in rows.tensors):
         return None
     return _Said.apply(layout, activation, *(rows.x, rows.time, rows.condition), *weights)
 
@@ -139,31 +137,26 @@ class _Said(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """By the points or by the weights; where these shall have a graph of their own, the plain network's."""
+        """By the weights; where these gradients shall have a graph of their own, the plain network's."""
         (by_output,) = gradients
         x, time, condition, *weights = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
-        functions = None if torch.is_grad_enabled() else compiled_for(ctx.layout, x.dtype, gradients=True)
+        wanted, graph = ctx.needs_input_grad[5:], torch.is_grad_enabled()
+        functions = None if graph else compiled_for(ctx.layout, x.dtype, gradients=True)
         if functions is None:
             with torch.enable_grad():
                 output = _plainly(ctx.activation, x, time, condition, weights)
-            inputs = (x, time, condition, *weights)
-            asked = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
-            graph = torch.is_grad_enabled()
+            asked = [weight for weight, want in zip(weights, wanted, strict=True) if want]
             found = iter(torch.autograd.grad(output, asked, by_output, create_graph=graph))
-            return None, None, *(next(found) if want else None for want in wanted)
-        by_x = torch.empty_like(x) if wanted[0] else None
-        by_weights = [torch.empty_like(w) if w is not None and any(wanted[3:]) else None for w in weights]
+            return (None,) * 5 + tuple(next(found) if want else None for want in wanted)
+        put = [None if weight is None else torch.empty_like(weight) for weight in weights]
         functions.back(
             functions.packed(weights),
             Rows(x, time, condition),
             functions.room(),
             by_output=by_output.contiguous(),
-            gradients=pointers(by_weights) if any(wanted[3:]) else None,
-            by_x=by_x,
+            gradients=pointers(put),
         )
-        by_weights = [found if want else None for found, want in zip(by_weights, wanted[3:], strict=True)]
-        return None, None, by_x, None, None, *by_weights
+        return (None,) * 5 + tuple(found if want else None for found, want in zip(put, wanted, strict=True))
 
 
 def _plainly(
