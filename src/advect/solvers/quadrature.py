@@ -150,10 +150,11 @@ def _with_passengers(
 def _rates(system: System, states: Tensor, nodes: tuple[float, ...], extra: int) -> Tensor:
     """The rates of what is on board ``(nodes, rows, extra)`` at ``states`` ``(nodes, rows, size)``.
 
-    Few numbers are asked for all at once: a call costs more than its arithmetic then.
+    Few numbers are asked for all at once, of a field with a divergence of its own: a call costs more than its
+    arithmetic then. Others may count on one time for all rows, as fixed solvers give it.
     """
     count, rows, size = states.shape
-    if states.numel() > TOGETHER:
+    if states.numel() > TOGETHER or not callable(getattr(system.field, "velocity_and_divergence", None)):
         asked = [(t, system, y) for t, y in zip(nodes, states, strict=True)]
     else:
         held = system.condition is not None or system.probes is not None
