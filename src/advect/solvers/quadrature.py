@@ -117,16 +117,16 @@ def _with_passengers(
     working = torch.promote_types(states.dtype, torch.float32)
     flat = states[:, rows].reshape(len(nodes), rows.shape[0], system.size).to(working)
     rates = _rates(few, flat, nodes, extra)
-    failed_at = torch.full_like(solution.failed_at[rows], torch.nan)
+    total = (rates * rates.new_tensor(weights).reshape(-1, 1, 1)).sum(0)
+    status, at, state = solution.status.clone(), solution.failed_at.clone(), solution.state
     if rates.numel() and not all_healthy(rates):
+        failed_at = torch.full_like(at[rows], torch.nan)
         for t, found in zip(nodes, rates, strict=True):
             failed_at = torch.where(failed_at.isnan() & ~healthy(found), t, failed_at)
-    total = (rates * rates.new_tensor(weights).reshape(-1, 1, 1)).sum(0)
-    bad = ~failed_at.isnan()
-    total = torch.where(bad.unsqueeze(1), torch.nan, total)
-    columns = total.new_full((len(solution.status), extra), torch.nan).index_copy(0, rows, total)
-    status, at, state = solution.status.clone(), solution.failed_at.clone(), solution.state
-    status[rows[bad]], at[rows[bad]] = int(Status.NAN_FIELD), failed_at[bad]
+        bad = ~failed_at.isnan()
+        total = torch.where(bad.unsqueeze(1), torch.nan, total)
+        status[rows[bad]], at[rows[bad]] = int(Status.NAN_FIELD), failed_at[bad]
+    columns = total.new_full((len(status), extra), torch.nan).index_copy(0, rows, total)
     failed = (status != int(Status.OK)).reshape(-1, *([1] * (state.ndim - 1)))
     nfe = solution.nfe.clone()
     nfe[rows] += len(nodes)
