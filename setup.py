@@ -1,4 +1,4 @@
-"""Builds the two compiled files, the kernels of assignment and of layers; everything else stands in `pyproject.toml`.
+"""Builds the compiled files, kernels of assignment, layers and perceptrons; everything else stands in `pyproject.toml`.
 
 They need no Python headers: they are plain C to the outside and loaded by ctypes. Each source is compiled once for each
 instruction set, into one library; which is used is decided at run time. Where that fails (no compiler, say) the
@@ -13,7 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 _ASSIGNMENT, _LAYERS = "src/advect/couplings/assignment_kernel.cpp", "src/advect/transforms/layers_kernel.cpp"
-_SHARED = "src/advect/compiled.h"
+_PERCEPTRON = "src/advect/networks/perceptron_kernel.cpp"
+_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products")]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
@@ -24,6 +25,7 @@ _FLAGS = {
     _ASSIGNMENT: ["-ffp-contract=off", "-ffinite-math-only"],
     # Here they agree to rounding only, and rows may be NaN.
     _LAYERS: ["-ffp-contract=fast"],
+    _PERCEPTRON: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
@@ -69,10 +71,9 @@ class BuildKernel(build_ext):
 
 setup(
     ext_modules=[
-        Extension(
-            "advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=[_SHARED], language="c++", optional=True
-        ),
-        Extension("advect.transforms.layers_kernel", [_LAYERS], depends=[_SHARED], language="c++", optional=True),
+        Extension("advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=_SHARED, language="c++", optional=True),
+        Extension("advect.transforms.layers_kernel", [_LAYERS], depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.perceptron_kernel", [_PERCEPTRON], depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from advect.errors import ConfigError
 
@@ -55,3 +57,31 @@ def _chosen(path: Path, function: str, asked: str) -> str | None:
     able = SETS[: SETS.index(capability) + 1] if capability in SETS else ("plain",)
     built = [name for name in able if hasattr(found, f"{function}_{name}")]
     return asked if asked in built else built[-1]
+
+
+def watched() -> bool:
+    """Whether torch wants to see every operation: transformed functions, forward derivatives, autocast, compiling,
+    tracing, or a mode that looks at calls. What is compiled here it cannot see.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    )
+
+
+def in_rows(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a compiled function can read a tensor where it lies: of this dtype, in this memory, rows in their plain
+    order and nothing else behind the name.
+    """
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.dtype == dtype
+        and tensor.is_cpu
+        and tensor.is_contiguous()
+        and tensor.layout == torch.strided
+    )

@@ -19,6 +19,7 @@ from advect.solvers import (
     HutchinsonDivergence,
     JacobianNorm,
     KineticEnergy,
+    quadrature,
 )
 from advect.solvers.quadrature import gauss_nodes
 
@@ -150,3 +151,38 @@ def test_refusals() -> None:
         Adams3Quadrature(6, between=0)
     with pytest.raises(ConfigError):
         Adams3Quadrature(0)
+
+
+class Offering:
+    """A field with a divergence of its own, which is lost for rows of a high condition late in time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return field(t, x)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        self.calls += 1
+        trace = ((1 - torch.tanh(x).square()) * (1 + t.reshape(-1, 1))).sum(1) * condition[:, 0]
+        return field(t, x), torch.where((condition[:, 0] > 2) & (t > 0.5), torch.nan, trace)
+
+
+def test_nodes_together_say_what_they_say_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    condition = torch.arange(5, dtype=F64).reshape(5, 1)
+    found, calls = [], []
+    for most in (10**6, 0):
+        monkeypatch.setattr(quadrature, "TOGETHER", most)
+        offering = Offering()
+        solver = Adams3Quadrature(9)
+        found.append(
+            solver(offering, rows(), condition=condition, divergence=ExactDivergence(), along=(KineticEnergy(),))
+        )
+        calls.append(offering.calls)
+    assert calls == [1, 3]
+    together, apart = found
+    assert together.status.tolist() == apart.status.tolist() == [0, 0, 0, *[int(Status.NAN_FIELD)] * 2]
+    for name in ("failed_at", "nfe", "log_abs_det", "along", "state"):
+        torch.testing.assert_close(
+            getattr(together, name), getattr(apart, name), equal_nan=True, rtol=1e-14, atol=1e-14
+        )

@@ -9,10 +9,15 @@ bfloat16 that is faster by as much as the processor's products in it are; the ve
 size, so it is for samples and never for a log-density.
 """
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from advect.networks.perceptron import rows_of
+from advect.networks.perceptron_pass import Quick
+from advect.networks.regressor import plain_linears
 
 if TYPE_CHECKING:
     from advect.networks.mlp import MLP
@@ -28,27 +33,43 @@ class MLPInference:
 
     def __init__(self, network: "MLP", dtype: torch.dtype | None = None) -> None:
         self._network = network
-        first, *inner = network.hidden
-        weight, bias = first.get_parameter("weight").detach(), first.get_parameter("bias").detach()
+        weight = network.output.get_parameter("weight")
         self._dtype = weight.dtype if dtype is None else dtype
-        self._bias, self._of_time = bias, weight[:, network.features :].T
-        self._of_rows = weight[:, : network.features].to(self._dtype).T
-        layers = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in (*inner, network.output)]
-        self._first = weight.to(self._dtype).T, bias.to(self._dtype)
-        self._layers = [(w.detach().to(self._dtype).T, b.detach().to(self._dtype)) for w, b in layers]
+        plain = plain_linears([*network.hidden, network.output]) if self._dtype == weight.dtype else None
+        self._quick = None if plain is None else Quick(plain, network.activation.function)
+        if self._quick is None:
+            _ = self._layers, self._of_time  # the weights of now
+
+    @cached_property
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight, turned, and bias of every layer, for torch's operations."""
+        layers = (*self._network.hidden, self._network.output)
+        pairs = ((layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in layers)
+        return [(w.detach().to(self._dtype).T, b.detach().to(self._dtype)) for w, b in pairs]
+
+    @cached_property
+    def _of_time(self) -> tuple[Tensor, Tensor]:
+        """The first layer's weight for the features of the time, turned, and its bias, in the network's dtype."""
+        first = self._network.hidden[0]
+        weight, bias = first.get_parameter("weight").detach(), first.get_parameter("bias").detach()
+        return weight[:, self._network.features :].T, bias
 
     def __call__(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity; shapes as for the network."""
         time, flat, condition = self._network.flatten(t, x, condition)
+        if self._quick is not None:
+            found = self._quick(rows_of(flat, self._network.time(time), condition))
+            if found is not None:
+                return found.reshape(x.shape)
+        (first, bias), *inner, (last, shift) = self._layers
         if len(time) == 1 and condition is None:
-            bias = torch.addmm(self._bias, self._network.time(time), self._of_time)
-            h = torch.addmm(bias.to(self._dtype), flat.to(self._dtype), self._of_rows)
+            of_time, start = self._of_time
+            start = torch.addmm(start, self._network.time(time), of_time)
+            h = torch.addmm(start.to(self._dtype), flat.to(self._dtype), first[: self._network.features])
         else:
-            weight, bias = self._first
-            h = torch.addmm(bias, self._network.inputs(time, flat, condition).to(self._dtype), weight)
+            h = torch.addmm(bias, self._network.inputs(time, flat, condition).to(self._dtype), first)
         act = self._network.activation.in_place
         h = act(h)
-        *inner, (last, bias) = self._layers
-        for weight, shift in inner:
-            h = act(torch.addmm(shift, h, weight))
-        return torch.addmm(bias, h, last).to(x.dtype).reshape(x.shape)
+        for weight, bias in inner:
+            h = act(torch.addmm(bias, h, weight))
+        return torch.addmm(shift, h, last).to(x.dtype).reshape(x.shape)

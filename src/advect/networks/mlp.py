@@ -17,7 +17,10 @@ from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
 from advect.networks.inference import MLPInference
 from advect.networks.layers import activation as find_activation
 from advect.networks.layers import linear
-from advect.networks.regressor import LinearRegressor, plain_linears
+from advect.networks.perceptron import rows_of
+from advect.networks.perceptron_pass import said, said_and_traced
+from advect.networks.perceptron_regressor import PerceptronRegressor
+from advect.networks.regressor import plain_linears
 from advect.records import Regression
 from advect.typing import written_for
 
@@ -69,6 +72,14 @@ class MLP(FieldNetwork):
         return torch.cat([x, time] if condition is None else [x, time, condition], dim=1)
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+        if type(self).inputs is MLP.inputs:
+            found = said([*self.hidden, self.output], self.activation.function, rows_of(x, self.time(t), condition))
+            if found is not None:
+                return found
+        return self._plain(t, x, condition)
+
+    def _plain(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+        """The velocity by torch's operations."""
         h = self.inputs(t, x, condition)
         for layer in self.hidden:
             h = self.activation.function(layer(h))
@@ -82,7 +93,14 @@ class MLP(FieldNetwork):
         learned = any(True for _ in self.time.parameters())
         if layers is None or learned or not self.features or not written_for(type(self), "regressor", "_velocity"):
             return None
-        return LinearRegressor(layers, self.activation, self.time, gradients, precision)
+        return PerceptronRegressor(layers, self.activation, self.time, gradients, precision)
+
+    def _at_once(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        few = len(self.hidden) != 2 or self.features <= 4  # `_two_layers` does not push a tangent for each coordinate
+        if not few or type(self).inputs is not MLP.inputs:
+            return None
+        rows = rows_of(x, self.time(t), condition)
+        return said_and_traced([*self.hidden, self.output], self.activation.function, rows)
 
     def _velocity_and_divergence(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         # Values first: they are small beside the tangents, of which only one buffer then lives at a time.

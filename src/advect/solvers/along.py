@@ -114,6 +114,8 @@ class System:
 
     def events(self, y: Tensor) -> Tensor:
         """The part of ``y`` that is the state, as ``(rows, *event)`` in the dtype of the field."""
+        if y.dtype == self.dtype and y.shape[1:] == self.event:
+            return y  # nothing is on board
         return y[:, : self.size].reshape(y.shape[0], *self.event).to(self.dtype)
 
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:

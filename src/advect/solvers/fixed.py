@@ -243,4 +243,6 @@ def drop_unusable(system: System, y: Tensor, t0: float, ledger: Ledger) -> tuple
 def all_healthy(y: Tensor) -> bool:
     """Whether every row is; one pass over the matrix and one wait for the device."""
     low, high = y.detach().aminmax()
+    if y.is_cpu:  # nobody waits: two numbers are less than four operations
+        return max(-low.item(), high.item()) <= magnitude_limit(y.dtype)
     return bool(torch.maximum(-low, high) <= magnitude_limit(y.dtype))

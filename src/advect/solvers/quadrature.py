@@ -20,9 +20,13 @@ from advect.errors import ConfigError
 from advect.records import Solution, Status
 from advect.solvers.along import Along, System, board
 from advect.solvers.divergence import log_det_columns
+from advect.solvers.fixed import all_healthy
 from advect.solvers.ledger import healthy
 from advect.solvers.multistep import Adams3
 from advect.typing import Divergence, Field
+
+TOGETHER = 2**12
+"""Numbers in the states of all nodes up to which they are one call of the field."""
 
 
 @lru_cache(maxsize=256)
@@ -112,17 +116,17 @@ def _with_passengers(
     few = system.take(rows)
     working = torch.promote_types(states.dtype, torch.float32)
     flat = states[:, rows].reshape(len(nodes), rows.shape[0], system.size).to(working)
-    total = flat.new_zeros(rows.shape[0], extra)
-    failed_at = torch.full_like(solution.failed_at[rows], torch.nan)
-    for t, weight, y in zip(nodes, weights, flat, strict=True):
-        rates = few(t, torch.cat([y, y.new_zeros(rows.shape[0], extra)], dim=1))[:, system.size :]
-        failed_at = torch.where(failed_at.isnan() & ~healthy(rates), t, failed_at)
-        total = total + weight * rates
-    bad = ~failed_at.isnan()
-    total = torch.where(bad.unsqueeze(1), torch.nan, total)
-    columns = total.new_full((len(solution.status), extra), torch.nan).index_copy(0, rows, total)
+    rates = _rates(few, flat, nodes, extra)
+    total = (rates * rates.new_tensor(weights).reshape(-1, 1, 1)).sum(0)
     status, at, state = solution.status.clone(), solution.failed_at.clone(), solution.state
-    status[rows[bad]], at[rows[bad]] = int(Status.NAN_FIELD), failed_at[bad]
+    if rates.numel() and not all_healthy(rates):
+        failed_at = torch.full_like(at[rows], torch.nan)
+        for t, found in zip(nodes, rates, strict=True):
+            failed_at = torch.where(failed_at.isnan() & ~healthy(found), t, failed_at)
+        bad = ~failed_at.isnan()
+        total = torch.where(bad.unsqueeze(1), torch.nan, total)
+        status[rows[bad]], at[rows[bad]] = int(Status.NAN_FIELD), failed_at[bad]
+    columns = total.new_full((len(status), extra), torch.nan).index_copy(0, rows, total)
     failed = (status != int(Status.OK)).reshape(-1, *([1] * (state.ndim - 1)))
     nfe = solution.nfe.clone()
     nfe[rows] += len(nodes)
@@ -141,3 +145,21 @@ def _with_passengers(
         log_abs_det_error=error,
         along=columns[:, system.traces :].to(state.dtype) if system.along else None,
     )
+
+
+def _rates(system: System, states: Tensor, nodes: tuple[float, ...], extra: int) -> Tensor:
+    """The rates of what is on board ``(nodes, rows, extra)`` at ``states`` ``(nodes, rows, size)``.
+
+    Few numbers are asked for all at once, of a field with a divergence of its own: a call costs more than its
+    arithmetic then. Others may count on one time for all rows, as fixed solvers give it.
+    """
+    count, rows, size = states.shape
+    if states.numel() > TOGETHER or not callable(getattr(system.field, "velocity_and_divergence", None)):
+        asked = [(t, system, y) for t, y in zip(nodes, states, strict=True)]
+    else:
+        held = system.condition is not None or system.probes is not None
+        every = system.take(torch.arange(rows, device=states.device).repeat(count)) if held else system
+        times = states.new_tensor(nodes).repeat_interleave(rows)
+        asked = [(times, every, states.reshape(count * rows, size))]
+    found = [few(t, torch.cat([y, y.new_zeros(len(y), extra)], dim=1))[:, size:] for t, few, y in asked]
+    return torch.cat(found).reshape(count, rows, extra)

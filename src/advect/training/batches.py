@@ -69,9 +69,9 @@ class Epochs:
         self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
-    def rows(self, step: int) -> Tensor:
-        """The ``(batch_size,)`` row indices of step ``step``."""
-        first, parts, left = step * self.batch_size, [], self.batch_size
+    def rows(self, step: int, steps: int = 1) -> Tensor:
+        """The ``(batch_size,)`` row indices of step ``step``; of ``steps`` steps from there, one after another."""
+        first, parts, left = step * self.batch_size, [], steps * self.batch_size
         while left:
             epoch, offset = divmod(first, self.num_rows)
             part = self._permutation(epoch)[offset : offset + left]
@@ -146,7 +146,7 @@ class Batches:
             phase: Keeps the time of ``data`` and ``coupling``.
             steps: How many.
         """
-        rows = torch.cat([self.epochs.rows(step + i) for i in range(steps)]) if steps > 1 else self.epochs.rows(step)
+        rows = self.epochs.rows(step, steps)
         return self._chosen(rows, generator, phase) if self.chooser else self._paired(rows, generator, phase)
 
     def step_seconds(self, seconds: float) -> float:

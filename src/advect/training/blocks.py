@@ -100,7 +100,7 @@ class Blocks:
         return max(both, self._rows.seconds_each() / self.size)
 
     def _plan(self, number: int) -> tuple[Tensor, Generator]:
-        rows = torch.cat([self.batches.epochs.rows(number * self.size + i) for i in range(self.size)])
+        rows = self.batches.epochs.rows(number * self.size, self.size)
         return rows, generator_for(self.seed, BLOCK, number)
 
     def _found(self, number: int) -> _Block:

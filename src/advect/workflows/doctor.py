@@ -9,6 +9,7 @@ import torch
 
 from advect.couplings.kernel import instruction_set
 from advect.methods import Blueprint, build, get_method, resolve_options
+from advect.networks import perceptron
 from advect.run import MemorySink
 from advect.training import Batches, DataRows, Trainer, TrainingConfig
 from advect.transforms import kernel
@@ -36,7 +37,8 @@ def examine() -> dict[str, Any]:
         "processor cores": os.cpu_count(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "assignment solver": _assignment_solver(),
-        "coupling and spline layers": _layers(),
+        "coupling and spline layers": _compiled(kernel.instruction_set()),
+        "plain networks": _compiled(perceptron.instruction_set()),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "mps": "yes" if torch.backends.mps.is_available() else "none",
     }
@@ -54,8 +56,7 @@ def _assignment_solver() -> str:
     return "SciPy (the compiled one is faster; installing advect with a C++ compiler builds it)"
 
 
-def _layers() -> str:
-    instructions = kernel.instruction_set()
+def _compiled(instructions: str | None) -> str:
     if instructions is not None:
         return f"compiled ({instructions})"
     return "torch (the compiled ones are faster; installing advect with a C++ compiler builds them)"

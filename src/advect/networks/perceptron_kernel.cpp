@@ -1,0 +1,406 @@
+// A network of linear layers with one activation between them, block by block of rows: what it says, its exact
+// divergence, and the gradient of a loss by its weights. A block's numbers stay in cache from the first
+// layer to the last, and there and back; torch's own operations cost more than the arithmetic here where layers are
+// narrow and rows few.
+//
+// `shape` is {layers, activation, numbers of x, of the time, of the condition, width of the input, …, of the output}.
+// Rows of the input are put together from these three parts, a part with row stride 0 is one for all rows. Weights are
+// packed once (`pack`) and may be used by many calls. Values, slopes and tangents are written out here as in layers.py
+// and field.py; sums are of the type of the numbers, the loss is summed in float64.
+//
+// The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There is no state between
+// calls and no call into Python; whoever calls brings the room, whose size `room` tells.
+
+#include <algorithm>
+
+#include "../products.h"
+
+namespace {
+
+enum Activation { kSelu, kElu, kSilu, kTanh };
+constexpr int64_t kMostRows = 96;       // of a block: a multiple of kTall
+constexpr int64_t kBlock = 8192;        // numbers in the activations of a block: 32 kB in float32
+constexpr int64_t kTangents = 6 * kBlock; // numbers in the tangents of a block: both buffers stay in the second cache
+
+struct Shape {
+    int64_t layers, activation, features, times, conditions;
+    const int64_t *widths;
+    explicit Shape(const int64_t *shape)
+        : layers(shape[0]), activation(shape[1]), features(shape[2]), times(shape[3]), conditions(shape[4]),
+          widths(shape + 5) {}
+    int64_t in(int64_t layer) const { return widths[layer]; }
+    int64_t out(int64_t layer) const { return widths[layer + 1]; }
+    int64_t last() const { return layers - 1; }
+    int64_t widest() const { return *std::max_element(widths, widths + layers + 1); }
+    int64_t rows() const {
+        return std::max<int64_t>(2 * kTall, std::min(kMostRows, kBlock / widest() / kTall * kTall));
+    }
+    int64_t tangent_rows() const { return std::max<int64_t>(1, std::min(rows(), kTangents / widest() / features)); }
+};
+
+// Parts of the memory that was brought, in lines of the cache; without memory only its size.
+template <class R> struct Room {
+    R *first;
+    int64_t used = 0;
+    R *take(int64_t numbers) {
+        R *part = first ? first + used : nullptr;
+        const int64_t line = 64 / sizeof(R);
+        used += (numbers + line - 1) / line * line;
+        return part;
+    }
+};
+
+// Packed weights of every layer, there and back, and what tangents need.
+template <class R> struct Packed {
+    Shape shape;
+    Room<R> room;
+    R *turned[64], *back[64], *bias[64];
+    R *columns, *last;
+
+    Packed(const Shape &of, R *first, bool gradients) : shape(of), room{first} {
+        for (int64_t l = 0; l < shape.layers; ++l) {
+            turned[l] = room.take(packed_size<R>(shape.in(l), shape.out(l)));
+            bias[l] = room.take(whole<R>(shape.out(l)) + kPanel<R>);
+            back[l] = gradients && l ? room.take(packed_size<R>(shape.out(l), shape.in(l))) : nullptr;
+        }
+        columns = gradients ? nullptr : room.take(shape.features * whole<R>(shape.out(0)));
+        last = gradients ? nullptr : room.take(shape.features * whole<R>(shape.in(shape.last())));
+    }
+
+    // weights: weight and bias of every layer in turn; a bias may be missing.
+    void fill(const R *const *weights) {
+        for (int64_t l = 0; l < shape.layers; ++l) {
+            const R *weight = weights[2 * l], *shift = weights[2 * l + 1];
+            const int64_t in = shape.in(l), out = shape.out(l);
+            pack_turned<R>(weight, in, out, turned[l]);
+            std::fill(bias[l], bias[l] + whole<R>(out) + kPanel<R>, R(0));
+            if (shift) std::copy(shift, shift + out, bias[l]);
+            if (back[l]) pack<R>(weight, out, in, back[l]);
+        }
+        if (!columns) return;
+        const int64_t first = shape.out(0), end = shape.in(shape.last());
+        for (int64_t i = 0; i < shape.features; ++i) {
+            R *column = columns + i * whole<R>(first), *row = last + i * whole<R>(end);
+            for (int64_t c = 0; c < whole<R>(first); ++c) column[c] = c < first ? weights[0][c * shape.in(0) + i] : 0;
+            for (int64_t c = 0; c < whole<R>(end); ++c)
+                row[c] = c < end ? weights[2 * shape.last()][i * end + c] : 0;
+        }
+    }
+};
+
+template <class R> struct Part {
+    const R *first;
+    int64_t row;
+};
+// What the rows are made of.
+template <class R> struct Input {
+    Part<R> x, time, condition;
+};
+
+template <class R> void gather(const Shape &shape, const Input<R> &input, int64_t start, int64_t rows, R *to) {
+    const int64_t width = whole<R>(shape.in(0));
+    const Part<R> parts[] = {input.x, input.time, input.condition};
+    const int64_t sizes[] = {shape.features, shape.times, shape.conditions};
+    for (int64_t r = 0; r < rows; ++r, to += width) {
+        R *next = to;
+        for (int p = 0; p < 3; ++p)
+            for (int64_t c = 0; c < sizes[p]; ++c) *next++ = parts[p].first[(start + r) * parts[p].row + c];
+        std::fill(next, to + width, R(0));
+    }
+}
+
+// Value and slope of an activation.
+template <class R, int Kind> inline void activated(Vec<R> a, Vec<R> &value, Vec<R> &slope) {
+    if (Kind == kSelu || Kind == kElu) {
+        const R alpha = Kind == kSelu ? R(1.6732632423543772 * 1.0507009873554805) : R(1);
+        const R scale = Kind == kSelu ? R(1.0507009873554805) : R(1);
+        const Vec<R> below = alpha * expm1_of<R>(a > 0 ? all<R>(0) : a);
+        value = a > 0 ? scale * a : below;
+        slope = a > 0 ? all<R>(scale) : below + alpha;
+    } else if (Kind == kSilu) {
+        const Vec<R> share = sigmoid_of<R>(a);
+        value = a * share;
+        slope = share + value * (1 - share);
+    } else {
+        const Vec<R> grown = expm1_of<R>(a * 2);
+        value = grown / (grown + 2);
+        slope = 1 - value * value;
+    }
+}
+template <class R, int Kind> void activate_as(int64_t numbers, R *values, R *slopes) {
+    for (int64_t i = 0; i < numbers; i += kLanes<R>) {
+        Vec<R> value, slope;
+        activated<R, Kind>(load<R>(values + i), value, slope);
+        store<R>(values + i, value);
+        if (slopes) store<R>(slopes + i, slope);
+    }
+}
+template <class R> void activate(int64_t kind, int64_t numbers, R *values, R *slopes) {
+    if (kind == kSelu) activate_as<R, kSelu>(numbers, values, slopes);
+    if (kind == kElu) activate_as<R, kElu>(numbers, values, slopes);
+    if (kind == kSilu) activate_as<R, kSilu>(numbers, values, slopes);
+    if (kind == kTanh) activate_as<R, kTanh>(numbers, values, slopes);
+}
+
+// Results that go out: only the columns there are.
+template <class R> struct Clipped {
+    R *first;
+    int64_t row, columns;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        put<R>(first + r * row + c, 1, int(std::min<int64_t>(kLanes<R>, columns - c)), value);
+    }
+};
+// Results times the slopes of their row, of which several results may share one.
+template <class R> struct Scaled {
+    R *first;
+    int64_t row;
+    const R *slopes;
+    const int32_t *owner;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        store<R>(first + r * row + c, value * load<R>(slopes + owner[r] * row + c));
+    }
+};
+// The same, and summed with the last layer's weights: a row's trace, lane by lane.
+template <class R> struct Traced {
+    R *sums;
+    int64_t row;
+    const R *slopes;
+    const int32_t *owner;
+    const R *last;
+    int64_t features;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        const int64_t of = owner[r];
+        const Vec<R> slope = load<R>(slopes + of * row + c), weight = load<R>(last + (r - of * features) * row + c);
+        store<R>(sums + of * kLanes<R>, load<R>(sums + of * kLanes<R>) + value * slope * weight);
+    }
+};
+
+// Values and slopes of the hidden layers of a block of rows; slopes may be left out, and values then take turns.
+template <class R> struct Block {
+    const Packed<R> &net;
+    int64_t rows;
+    R *input, *values[64], *slopes[64];
+
+    Block(const Packed<R> &of, Room<R> &room, bool kept, bool with_slopes) : net(of), rows(of.shape.rows()) {
+        const Shape &shape = net.shape;
+        input = room.take(rows * whole<R>(shape.in(0)));
+        R *turns[2];
+        for (R *&turn : turns) turn = kept ? nullptr : room.take(rows * whole<R>(shape.widest()));
+        for (int64_t l = 0; l < shape.last(); ++l) {
+            values[l] = kept ? room.take(rows * whole<R>(shape.out(l))) : turns[l % 2];
+            slopes[l] = with_slopes ? room.take(rows * whole<R>(shape.out(l))) : nullptr;
+        }
+    }
+
+    template <class Put> void forward(const Input<R> &from, int64_t start, int64_t count, const Put &put) const {
+        const Shape &shape = net.shape;
+        gather(shape, from, start, count, input);
+        const R *h = input;
+        for (int64_t l = 0; l < shape.layers; ++l) {
+            const int64_t in = shape.in(l), out = shape.out(l);
+            const Left<R> left{h, whole<R>(in), 1};
+            const Right<R> right = packed<R>(net.turned[l], in);
+            if (l == shape.last()) {
+                product<R>(count, out, in, left, right, {net.bias[l], 0}, put);
+            } else {
+                product<R>(count, out, in, left, right, {net.bias[l], 0}, Stored<R>{values[l], whole<R>(out)});
+                activate<R>(shape.activation, count * whole<R>(out), values[l], slopes[l]);
+                h = values[l];
+            }
+        }
+    }
+};
+
+// Tangents of all coordinates through a block whose slopes are there, and the trace at the end.
+template <class R> struct Tangents {
+    const Packed<R> &net;
+    int64_t rows;
+    R *turns[2], *sums;
+    int32_t *owner;
+
+    Tangents(const Packed<R> &of, Room<R> &room) : net(of), rows(of.shape.tangent_rows()) {
+        const int64_t numbers = rows * net.shape.features;
+        for (R *&turn : turns) turn = room.take(numbers * whole<R>(net.shape.widest()));
+        sums = room.take(rows * kLanes<R>);
+        owner = reinterpret_cast<int32_t *>(room.take(numbers));
+    }
+
+    void trace(const Block<R> &block, int64_t from, int64_t count, R *to) const {
+        const Shape &shape = net.shape;
+        const int64_t d = shape.features, hidden = shape.last();
+        std::fill(sums, sums + count * kLanes<R>, R(0));
+        for (int64_t r = 0; r < count * d; ++r) owner[r] = int32_t(r / d);
+        int64_t width = whole<R>(shape.out(0));
+        const Scaled<R> first{turns[0], width, block.slopes[0] + from * width, owner};
+        const Traced<R> only{sums, width, block.slopes[0] + from * width, owner, net.last, d};
+        for (int64_t r = 0; r < count * d; ++r)
+            for (int64_t c = 0; c < width; c += kLanes<R>) {
+                const Vec<R> column = load<R>(net.columns + (r - owner[r] * d) * width + c);
+                hidden == 1 ? only(r, c, column) : first(r, c, column);
+            }
+        const R *given = turns[0];
+        for (int64_t l = 1; l < hidden; ++l) {
+            const Left<R> left{given, width, 1};
+            width = whole<R>(shape.out(l));
+            const R *slopes = block.slopes[l] + from * width;
+            const Right<R> right = packed<R>(net.turned[l], shape.in(l));
+            if (l + 1 == hidden) {
+                const Traced<R> traced{sums, width, slopes, owner, net.last, d};
+                product<R>(count * d, shape.out(l), shape.in(l), left, right, {nullptr, 0}, traced);
+            } else {
+                const Scaled<R> scaled{turns[l % 2], width, slopes, owner};
+                product<R>(count * d, shape.out(l), shape.in(l), left, right, {nullptr, 0}, scaled);
+                given = turns[l % 2];
+            }
+        }
+        for (int64_t r = 0; r < count; ++r) {
+            R total = 0;
+            for (int lane = 0; lane < kLanes<R>; ++lane) total += sums[r * kLanes<R> + lane];
+            to[r] = total;
+        }
+    }
+};
+
+template <class R>
+int64_t forward(const Shape &shape, int64_t rows, const Input<R> &input, const R *packed_weights, R *memory, R *out,
+                R *traces) {
+    const Packed<R> net(shape, const_cast<R *>(packed_weights), false);
+    Room<R> room{memory};
+    const bool traced = shape.features && (traces || !memory);
+    const Block<R> block(net, room, false, traced);
+    if (!traced) {
+        for (int64_t start = 0; memory && start < rows; start += block.rows)
+            block.forward(input, start, std::min(block.rows, rows - start),
+                          Clipped<R>{out + start * shape.features, shape.features, shape.features});
+        return room.used;
+    }
+    const Tangents<R> tangents(net, room);
+    for (int64_t start = 0; memory && start < rows; start += block.rows) {
+        const int64_t count = std::min(block.rows, rows - start);
+        block.forward(input, start, count, Clipped<R>{out + start * shape.features, shape.features, shape.features});
+        for (int64_t from = 0; from < count; from += tangents.rows)
+            tangents.trace(block, from, std::min(tangents.rows, count - from), traces + start + from);
+    }
+    return room.used;
+}
+
+// The gradients of a loss whose gradient by the output is given, or of the mean squared error beside a
+// target, weighted by rows where there are weights.
+template <class R> struct Back {
+    const R *by_output, *target, *weight;
+    R *const *gradients;
+    double *loss;
+};
+
+template <class R> struct Gradient {
+    R *by_weight, *by_bias;
+};
+
+template <class R>
+void error_of(const Shape &shape, const Back<R> &back, int64_t rows, int64_t start, int64_t count, R *said) {
+    const int64_t d = shape.features, width = whole<R>(d);
+    const R share = R(1) / R(std::max<int64_t>(1, rows * d));
+    for (int64_t r = 0; r < count; ++r) {
+        const R of_row = back.weight ? back.weight[start + r] * share : share;
+        double squares = 0;
+        for (int64_t c = 0; c < d; ++c) {
+            const R error = said[r * width + c] - back.target[(start + r) * d + c];
+            squares += double(error) * double(error);
+            said[r * width + c] = 2 * of_row * error;
+        }
+        *back.loss += squares * double(of_row);
+    }
+}
+
+template <class R> void add_columns(int64_t rows, int64_t width, const R *from, R *to) {
+    for (int64_t c = 0; c < width; c += kLanes<R>) {
+        Vec<R> sum = load<R>(to + c);
+        for (int64_t r = 0; r < rows; ++r) sum += load<R>(from + r * width + c);
+        store<R>(to + c, sum);
+    }
+}
+
+template <class R>
+int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const R *packed_weights, R *memory,
+                 const Back<R> &back) {
+    const Packed<R> net(shape, const_cast<R *>(packed_weights), true);
+    Room<R> room{memory};
+    const Block<R> block(net, room, true, true);
+    const int64_t last = shape.last(), d = shape.features;
+    Gradient<R> sums[64];
+    R *said = room.take(block.rows * whole<R>(d));
+    R *turns[2];
+    for (R *&turn : turns) turn = room.take(block.rows * whole<R>(shape.widest()));
+    int32_t *owner = reinterpret_cast<int32_t *>(room.take(block.rows));
+    const int64_t from = room.used;
+    for (int64_t l = 0; l < shape.layers; ++l)
+        sums[l] = {room.take(shape.out(l) * whole<R>(shape.in(l))), room.take(whole<R>(shape.out(l)))};
+    if (!memory) return room.used;
+    std::fill(memory + from, memory + room.used, R(0));
+    for (int64_t r = 0; r < block.rows; ++r) owner[r] = int32_t(r);
+
+    for (int64_t start = 0; start < rows; start += block.rows) {
+        const int64_t count = std::min(block.rows, rows - start);
+        block.forward(input, start, count, Stored<R>{said, whole<R>(d)});
+        if (back.target)
+            error_of(shape, back, rows, start, count, said);
+        else
+            for (int64_t r = 0; r < count; ++r)
+                std::copy(back.by_output + (start + r) * d, back.by_output + (start + r + 1) * d, said + r * whole<R>(d));
+        const R *given = said;
+        for (int64_t l = last; l >= 0; --l) {
+            const int64_t in = shape.in(l), out = shape.out(l);
+            const R *h = l ? block.values[l - 1] : block.input;
+            product<R>(out, in, count, {given, 1, whole<R>(out)}, as_it_lies<R>(h, whole<R>(in)),
+                       {sums[l].by_weight, whole<R>(in)}, Stored<R>{sums[l].by_weight, whole<R>(in)});
+            add_columns<R>(count, whole<R>(out), given, sums[l].by_bias);
+            if (!l) break;
+            const Scaled<R> scaled{turns[l % 2], whole<R>(in), block.slopes[l - 1], owner};
+            product<R>(count, in, out, {given, whole<R>(out), 1}, packed<R>(net.back[l], out), {nullptr, 0}, scaled);
+            given = turns[l % 2];
+        }
+    }
+    for (int64_t l = 0; l < shape.layers; ++l) {
+        const int64_t in = shape.in(l), out = shape.out(l);
+        for (int64_t r = 0; r < out; ++r)
+            std::copy(sums[l].by_weight + r * whole<R>(in), sums[l].by_weight + r * whole<R>(in) + in,
+                      back.gradients[2 * l] + r * in);
+        if (back.gradients[2 * l + 1])
+            std::copy(sums[l].by_bias, sums[l].by_bias + out, back.gradients[2 * l + 1]);
+    }
+    return room.used;
+}
+
+} // namespace
+
+#define ADVECT_PERCEPTRON(R, name)                                                                                     \
+    ADVECT_PUBLIC(advect_perceptron_room_##name)(const int64_t *shape, int64_t gradients, int64_t *sizes) {            \
+        const Shape of(shape);                                                                                         \
+        sizes[0] = Packed<R>(of, nullptr, gradients != 0).room.used;                                                   \
+        sizes[1] = gradients ? backward<R>(of, 0, {}, nullptr, nullptr, {})                                            \
+                             : forward<R>(of, 0, {}, nullptr, nullptr, nullptr, nullptr);                              \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_perceptron_pack_##name)                                                                       \
+    (const int64_t *shape, int64_t gradients, const R *const *weights, R *packed) {                                    \
+        Packed<R>(Shape(shape), packed, gradients != 0).fill(weights);                                                 \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_perceptron_forward_##name)                                                                    \
+    (const int64_t *shape, int64_t rows, const R *x, int64_t xr, const R *time, int64_t tr, const R *condition,        \
+     int64_t cr, const R *packed, R *memory, R *out, R *traces) {                                                      \
+        forward<R>(Shape(shape), rows, {{x, xr}, {time, tr}, {condition, cr}}, packed, memory, out, traces);           \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_perceptron_back_##name)                                                                       \
+    (const int64_t *shape, int64_t rows, const R *x, int64_t xr, const R *time, int64_t tr, const R *condition,        \
+     int64_t cr, const R *packed, R *memory, const R *by_output, const R *target, const R *weight,                     \
+     R *const *gradients, double *loss) {                                                                              \
+        *loss = 0;                                                                                                     \
+        backward<R>(Shape(shape), rows, {{x, xr}, {time, tr}, {condition, cr}}, packed, memory,                        \
+                    {by_output, target, weight, gradients, loss});                                                     \
+        return 0;                                                                                                      \
+    }
+
+ADVECT_PERCEPTRON(float, float)
+ADVECT_PERCEPTRON(double, double)
