@@ -143,12 +143,6 @@ class TrainRequest:
                 remedy="Rows from before the first time are a time of their own: put them into the data with their "
                 "time.",
             )
-        if self.condition and self.options.get("plan") == "unbalanced":
-            raise ConfigError(
-                "growth between times is not told condition by condition",
-                where="--condition",
-                remedy="Leave out plan=unbalanced, or train on the rows of each condition by themselves.",
-            )
         if not get_method(self.method).any_source:
             raise ConfigError(
                 f"{self.method} starts from Gaussian noise, and the rows of the first time are none",
