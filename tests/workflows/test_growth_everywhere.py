@@ -13,7 +13,8 @@ from advect.workflows.comparison.ground import find_ground, yardstick
 from advect.workflows.comparison.measure import _point
 from advect.workflows.comparison.request import CompareRequest
 from advect.workflows.density_map import density_on
-from advect.workflows.evaluate import evaluate_rows
+from advect.workflows.evaluate import evaluate_rows, figures
+from advect.workflows.fit import next_commands
 from advect.workflows.generate import SolverChoice, generate
 from advect.workflows.grown import grown
 from advect.workflows.growth import MASS
@@ -93,6 +94,22 @@ def test_figures_of_two_populations_count_by_mass(populations):
     energy = [next(m["value"] for m in found["metrics"] if "energy" in m["name"]) for found in (one, other)]
     # Counted alike 0.4 of the mass stands six away: an energy distance of the order of 0.4² × 6 in units of the spread.
     assert energy[0] < energy[1] / 5
+
+
+def test_few_rows_that_carry_most_of_the_mass_are_told():
+    told = dict(figures({"samples_by_mass": True, "samples_kept": 7, "samples_wanted": 20}))["growth"]
+    assert "7 stand for 20" in told
+    told = dict(figures({"samples_by_mass": True, "samples_kept": 15, "samples_wanted": 20}))["growth"]
+    assert told == "samples count by the mass that they carry"
+
+
+def test_what_is_worth_trying_between_two_populations(tmp_path):
+    """No score: a source that is a data set has no density."""
+    prepared = prepare(TrainRequest("moons", source="8gaussians"))
+    assert next_commands(tmp_path, prepared)[1:] == (
+        f"advect transport {tmp_path} 8gaussians --to target --out moved.npz",
+        f"advect transport {tmp_path} moons --to source --out back.npz",
+    )
 
 
 def test_a_comparison_counts_by_mass(populations, tmp_path):

@@ -138,10 +138,11 @@ class TrainRequest:
             return
         if self.source is not None:
             raise ConfigError(
-                "the first time is the source, so --source cannot be used with times",
+                "the rows of the first time are the source, so --source cannot be used with times: of a file without "
+                "times it is not known when its rows were there",
                 where="--time-key",
                 remedy="Rows from before the first time are a time of their own: put them into the data with their "
-                "time.",
+                f"time in the column {self.time_key}.",
             )
         if not get_method(self.method).any_source:
             raise ConfigError(
