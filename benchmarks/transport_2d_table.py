@@ -207,6 +207,8 @@ def _notes(rows: Mapping[tuple[str, str], Sequence[Record]], steps: int) -> list
         "- W2 of n points is biased upwards, and NPE inherits the noise of W2² between source and test: "
         + (_noise(found) or "not known before a second seed")
         + ".",
+        "- Which rows beat ot-cfm, by its mean, two standard errors of it and the noise of the figure, is told in "
+        "[what the pairing changes](pairing_2d.md), task by task.",
         *(f"- Departure: {text}" for text in DEPARTURES),
         *(
             f"- Departure: the weights that are tested are averages over the steps (decay {decay:g}); the published "

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks import (
+    beat_rule,
     large_couplings,
     pairing_2d,
-    pairing_2d_table,
     plane_tasks,
     transport_2d,
     transport_2d_plan,
@@ -73,19 +73,41 @@ def test_pairings_differ_in_the_pairing_alone():
 
 
 def test_what_beats_ot_cfm():
-    batch = [0.06, 0.07, 0.065]
-    assert pairing_2d_table.verdict("moons", [0.02, 0.03, 0.025], batch).startswith("better by 0.040")
-    assert pairing_2d_table.verdict("moons", [0.9, 0.8, 0.85], batch).startswith("worse")
-    # A gain that the standard error allows, and the noise of W2² does not.
-    assert pairing_2d_table.verdict("moons", [0.050, 0.055, 0.052], batch).startswith("not decided")
-    assert pairing_2d_table.verdict("moons", [0.05], batch) == "too few seeds"
+    """Below the mean by two standard errors of it, and by more than the noise; 0.065 ± 0.0022 over five seeds."""
+    batch = [0.06, 0.07, 0.065, 0.068, 0.062]
+    told = beat_rule.verdict
+    assert told([0.02, 0.03, 0.025, 0.02, 0.03], batch, 0.02) == "beats: lower by 0.040 (2 SE 0.004, noise 0.020)"
+    assert told([0.05] * 5, batch, 0.02) == "cannot decide: -0.015 is within the noise (2 SE 0.004, noise 0.020)"
+    assert told([0.05] * 5, batch, 0.01).startswith("beats: lower by 0.015")
+    assert told([0.063] * 5, batch, 0.001).startswith("no: lower by 0.002 only (2 SE 0.004")
+    assert told([0.9] * 5, batch, 0.02).startswith("no: higher by 0.835")
+    assert told([0.02], batch, 0.02).endswith(", with 1 of 5 seeds so far")
+    assert told([0.0] * 5, batch, 0.07).startswith("cannot decide: OT-CFM's own 0.065 is within the noise")
+    assert told([0.02], batch[:1], 0.02) == "cannot decide: OT-CFM has 1 of 5 seeds"
+    assert told([0.02], batch, None) == "cannot decide: the noise is not known before a second seed"
+
+
+def test_the_noise_is_that_of_the_seeds():
+    found = [
+        {"seed": seed, "figures": {"w2_squared_source_test": squared, "w2_floor": floor}}
+        for seed, squared, floor in ((1, 1.0, 0.1), (2, 3.0, 0.3), (1, 1.0, 0.1))  # two rows share a seed's sets
+    ]
+    assert beat_rule.noise_of(found, "npe") == pytest.approx(math.sqrt(2) / 2)
+    assert beat_rule.noise_of(found, "w2") == pytest.approx(0.2 / math.sqrt(2))
+    assert beat_rule.noise_of(found[:1], "w2") is None
 
 
 def test_tables(tmp_path):
     figures = {"npe": 0.02, "w2": 0.3, "w2_floor": 0.2, "preparation_cpu_seconds": 5.0, "training_cpu_seconds": 60.0}
     pairing_2d.write_table(tmp_path / "a.md", [record(pairing_2d.settings_of("moons", "whole", 42, 10), figures)])
     text = (tmp_path / "a.md").read_text()
-    assert "| moons | whole | 1 of 5 | 10 | 0.020 | – | 0.300 (0.200) | – | 5 s | 60 s | too few seeds |" in text
+    assert (
+        "| moons | whole | 1 of 5 | 10 | 0.020 | – | 0.300 (0.200) | – | 5 s | 60 s | beats: lower by 0.044 (" in text
+    )
+    assert "with 1 of 5 seeds so far" in text
+    assert "- **moons**: 16 of 40 cells, 3 of 8 rows whole." in text
+    assert "- NPE: lowest is `whole` (0.020); beats" in text
+    assert "- **moons-8gaussians**: 0 of 30 cells, 0 of 6 rows whole." in text
     assert "| moons | batch | 5 of 5 | 20000 |" in text  # of `transport_2d`
     assert "31 of " in text
 

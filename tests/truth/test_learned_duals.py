@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from advect.couplings import Semidiscrete
+from advect.couplings import Semidiscrete, duals
 from advect.couplings.cells import PowerCells
 from advect.couplings.duals import _Uneven, learn_duals
 from advect.workflows.preflight import preflight
@@ -87,3 +87,24 @@ def test_the_preflight_tells(monkeypatch):
     how = {"method": "ot-cfm", "options": {"plan": "semidiscrete", "chi_square": 1e-7}}
     found = preflight(request(clusters(), **how)).findings
     assert any("χ² =" in one.message for one in found if one.kind == "uneven plan")
+
+
+def test_many_rows_in_many_columns_are_learned_from_nothing(monkeypatch):
+    """No pairing is made, and χ² by fresh draws is below the target: N draws of 20 per row leave a floor of 1/20."""
+    monkeypatch.setattr(duals, "_START_POINTS", 100)
+    monkeypatch.setattr(duals, "_LEAST_DRAWS", 1024)
+    monkeypatch.setattr(duals, "_pairing", None)
+    random, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    rows = random.standard_normal((450, 9)) * 0.6 + np.where(random.random((450, 1)) < 0.3, -1.2, 0.5)
+
+    def points(count):
+        return torch.randn(count, 9, generator=generator, dtype=torch.float64).numpy()
+
+    found = learn_duals(points, rows, np.ones(450, dtype=int), generator=generator, target=0.1)
+    assert found.converged
+    counts = [
+        np.bincount(PowerCells(rows, found.discount).nearest(points(20_000))[1][:, 0], minlength=450) for _ in range(2)
+    ]
+    one, other = (count * 450 / 20_000 - 1 for count in counts)
+    # √(rows/N² + 2 χ²/N) is 0.004; four of those beside the same error of the last draws.
+    assert (one * other).mean() < 0.1 + 4 * 0.006

@@ -201,7 +201,6 @@ def lost(kinds):
         (lost(["ab", "ab", "a"]), {}, "2 has no training rows of kind = b"),
         (lost(["ab", "a", "ab"]), {}, "1 has no training rows of kind = b"),
         (lost(["ab", "a", "a"]), {}, "1 has no training rows of kind = b, which 0 has"),
-        (cells(), {"options": {"plan": "unbalanced"}}, "growth between times is not told condition by condition"),
         (cells(), {"source": "moons"}, "put them into the data with their time"),
     ],
 )

@@ -6,7 +6,7 @@ random, `Assignment` by optimal transport (exact, or by local repairs where ther
 leaves the dearest pairs out, `Entropic` draws from a plan tied to the noise of a Schrödinger bridge, `Classwise` lets
 any of them act inside each class of a condition, `Conditioned` weighs the distance of continuous conditions, `Alike`
 pairs two populations that both have conditions.
-`Unbalanced` makes and loses mass, and `PlanGrowth` says how much.
+`Unbalanced` makes and loses mass, and `PlanGrowth` says how much; `LabelGrowth` and `ScaleGrowth` do under conditions.
 `Semidiscrete` is prepared with the data set once and then finds the data row of any source row.
 """
 
@@ -27,6 +27,7 @@ from advect.couplings.cost import (
 from advect.couplings.entropic import Entropic, NotConvergedError
 from advect.couplings.exact import solve_assignment
 from advect.couplings.growth import PlanGrowth
+from advect.couplings.growth_given import Growth, LabelGrowth, ScaleGrowth, load_growth
 from advect.couplings.independent import Independent
 from advect.couplings.partial import Partial
 from advect.couplings.semidiscrete import Semidiscrete
@@ -43,10 +44,13 @@ __all__ = [
     "Entropic",
     "EntropicPlan",
     "GroundCost",
+    "Growth",
     "Independent",
+    "LabelGrowth",
     "NotConvergedError",
     "Partial",
     "PlanGrowth",
+    "ScaleGrowth",
     "Semidiscrete",
     "Unbalanced",
     "centred_rows",
@@ -55,6 +59,7 @@ __all__ = [
     "gelbrich_bound",
     "great_circle_cost",
     "line_bound",
+    "load_growth",
     "lower_bound",
     "periodic_cost",
     "rows_alike",

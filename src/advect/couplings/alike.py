@@ -11,7 +11,8 @@ That pairing is independent of x given the condition. A plan then acts inside ea
 have their condition beside them as further coordinates:
 
     |x0 − x1|² + w |c0 − c1|²,   w so that a mismatch of ``bandwidth`` typical distances costs as much as two rows at
-                                 random are apart (as in `conditioned`; Cheng & Schwing, "C2OT", 2503.10636)
+                                 random are apart (as in `conditioned`; Cheng & Schwing, "C2OT", 2503.10636), or in an
+                                 unbalanced plan as mass does, if that is less
 """
 
 import math
@@ -28,11 +29,13 @@ from advect.couplings.cost import centred_rows, check_rows
 from advect.couplings.draws import permutation
 from advect.couplings.entropic import Entropic
 from advect.couplings.partial import Partial
+from advect.couplings.unbalanced import Unbalanced
 from advect.errors import ConfigError, ShapeError
 from advect.records import Pairs
 from advect.typing import Coupling
 
 MOST_COMPARED = 4096  # rows among which those of near condition are looked for, in a draw
+_SAME = 1e-12  # a typical squared distance of scaled conditions below which they do not differ
 _TIE = 1e-9  # of squared distances of conditions, which are of the order of 1
 
 
@@ -107,7 +110,8 @@ class Alike:
         inner = coupling.inner if isinstance(coupling, Classwise) else coupling
         continuous = coupling.continuous if isinstance(coupling, Classwise) else None
         blind = getattr(inner, "blind", False)
-        weighs = isinstance(inner, Assignment | Partial | Entropic) and getattr(inner, "cost", "squared") == "squared"
+        kinds = Assignment | Partial | Entropic | Unbalanced
+        weighs = isinstance(inner, kinds) and getattr(inner, "cost", "squared") == "squared"
         if not labels and not blind and not weighs:
             raise ConfigError(
                 "this coupling cannot weigh a condition of numbers between two populations",
@@ -185,22 +189,53 @@ class Alike:
     def _weighed(self, x0: Tensor, x1: Tensor, c0: Tensor, c1: Tensor, generator: Generator | None) -> Pairs:
         """The inner coupling on rows that have their conditions beside them."""
         rows0, rows1 = centred_rows(x0, x1)
-        given0, given1 = (c.detach().double() * self.scale.double().to(c.device) for c in (c0, c1))
-        apart, typical = _mean_cost(rows0, rows1), max(_mean_cost(given0, given1), torch.finfo(torch.float64).tiny)
-        weight = math.sqrt(apart / typical) / self.bandwidth
-        wide0 = torch.cat([rows0, weight * given0.to(rows0.device)], 1)
-        wide1 = torch.cat([rows1, weight * given1.to(rows1.device)], 1)
-        pairs = self.inner.draw(wide0, wide1, generator=generator)
+        found, (given0, given1) = self.widened(x0, x1, c0, c1), (c.detach().double() for c in (c0, c1))
+        wide0, wide1 = (
+            torch.cat([rows, (found.weight.to(given.device) * given).to(rows.device)], 1)
+            for rows, given in ((rows0, given0), (rows1, given1))
+        )
+        pairs = found.inner.draw(wide0, wide1, generator=generator)
         index0, index1 = pairs.index0.to(x1.device), pairs.index1.to(x1.device)
         mass = None if pairs.weight is None else pairs.weight.to(x1.device, x1.dtype)
         share = torch.ones_like(index1, dtype=torch.float64) if mass is None else mass.double()
-        found = {
+        missed = (self.scale.double().to(given0.device) * (given0[index0] - given1[index1])).square().sum(1)
+        figures = {
             "mean_cost": _over(share, (rows0[index0] - rows1[index1]).square().sum(1)),
-            "independent_cost": apart,
-            "condition_mismatch": math.sqrt(_over(share, (given0[index0] - given1[index1]).square().sum(1)) / typical),
+            "independent_cost": found.apart,
+            "condition_mismatch": math.sqrt(_over(share, missed) / found.typical),
         }
-        known = {"relative_gap", "lower_bound", *found}  # those of the plan are of rows and conditions together
-        return Pairs(index0, index1, mass, {k: v for k, v in pairs.report.items() if k not in known} | found)
+        known = {"relative_gap", "lower_bound", *figures}  # those of the plan are of rows and conditions together
+        return Pairs(index0, index1, mass, {k: v for k, v in pairs.report.items() if k not in known} | figures)
+
+    def widened(self, x0: Tensor, x1: Tensor, c0: Tensor, c1: Tensor) -> "Widened":
+        """How rows of these populations and their scales are compared together."""
+        rows0, rows1 = centred_rows(x0, x1)
+        given0, given1 = (c.detach().double() * self.scale.double().to(c.device) for c in (c0, c1))
+        apart, typical = _mean_cost(rows0, rows1), max(_mean_cost(given0, given1), torch.finfo(torch.float64).tiny)
+        dear, inner = apart, self.inner
+        if isinstance(inner, Unbalanced):
+            # What mass costs is a share of what rows cost, without their conditions. Nothing is moved that costs far
+            # more than mass does: conditions must be able to differ by as much as they do in pairs for less than that.
+            inner, dear = replace(inner, unit=apart), min(1.0, inner.relaxation) * apart
+        weight = math.sqrt(dear / typical) / self.bandwidth if typical > _SAME else 0.0
+        return Widened(inner, weight * self.scale.double().cpu(), apart, typical)
+
+
+@dataclass(frozen=True)
+class Widened:
+    """Rows that have their conditions beside them.
+
+    Attributes:
+        inner: Pairs such rows.
+        weight: ``(condition,)`` what the numbers of a condition are multiplied by there.
+        apart: The mean cost of two rows at random.
+        typical: Mean squared distance of two scaled conditions at random.
+    """
+
+    inner: Coupling
+    weight: Tensor
+    apart: float
+    typical: float
 
 
 def _mean_cost(x0: Tensor, x1: Tensor) -> float:

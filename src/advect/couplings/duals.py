@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from advect.couplings.bijection import solve_bijection
-from advect.couplings.cells import PowerCells, nearest_weighted
+from advect.couplings.cells import TREE_DIMENSIONS, PowerCells, nearest_weighted
 from advect.couplings.cost import COSTS
 from advect.couplings.exact import solve_assignment
 
@@ -27,6 +27,8 @@ _NEIGHBOURS, _WORST = 12, 4
 _ROUNDS, _RELAXATIONS, _GAIN = 12, 100, 1e-4
 _LEAST_DRAWS, _START_POINTS, _START_TURNS = 16384, 1024, 4
 _CHECK_EVERY = 10
+_COARSE = (8,) * 16 + (4,) * 8 + (2,) * 8  # of a round without a start, what part is drawn: large shapes need few draws
+_SPREAD_ROWS = 512  # points that tell how far apart points lie
 _STEP = 0.6
 _RECENT = 3  # the average weighs step t by t³ (Shamir and Zhang 2013, 1212.1824)
 _CLEAR, _MOST_FINE = 4.0, 32  # the last draws make the floor of χ² a quarter of the target, in so many rounds at most
@@ -124,8 +126,8 @@ def learn_duals(
         counts: Whole numbers in proportion to their masses.
         generator: Of the pairing that g starts from.
         target: χ² at which learning stops.
-        max_rounds: Rounds of as many draws as there are rows (at least 16,384) before it gives up; the χ² says how far
-            it came.
+        max_rounds: Rounds of as many draws as there are rows (at least 16,384) before it gives up, after a few smaller
+            ones where there is no start; the χ² says how far it came.
 
     With N draws the average of the steps cannot be expected to leave less than (rows − 1)/N (masses are then as well
     known as counting would know them), so that a small target needs many rounds.
@@ -146,14 +148,22 @@ def learn_duals(
     def uneven(discount: Float[np.ndarray, " rows"], count: int = 2 * draws) -> _Uneven:
         return _Uneven.of(mass, excess(discount, count), excess(discount, count), count)
 
-    turn, last = 0, uneven(g)
-    best, final = (last, g), None
     average, weight = np.zeros(num_rows), 0
-    while turn < max_rounds and not best[0].below(target):
-        turn += 1
-        g = g - scale / math.sqrt(1 + turn / 10) * excess(g, draws)
+    coarse = () if g.any() else _COARSE
+
+    def stepped(count: int, decay: float) -> None:
+        nonlocal g, average, weight
+        g = g - scale / math.sqrt(1 + decay / 10) * excess(g, count)
         weight += 1
         average = average + (_RECENT + 1) / (weight + _RECENT) * (g - average)
+
+    for done, part in enumerate(coarse, 1):
+        stepped(draws // part, done)
+    turn, last = 0, uneven(average if coarse else g)
+    best, final = (last, average if coarse else g), None
+    while turn < max_rounds and not best[0].below(target):
+        turn += 1
+        stepped(draws, turn + len(coarse))
         if turn % _CHECK_EVERY and turn < max_rounds:
             continue
         found = uneven(average)
@@ -209,9 +219,15 @@ def _start(
     Steps are slow to move mass far, so the start should hold the large shapes: it is the mean of what several
     pairings say, each of at least 1024 points. Cells have more faces in more dimensions; that the mass they pass on
     grows like √dim was measured (d = 2, 8, 43). In many dimensions the duals of one pairing are noise, and no discount
-    at all is the better start: the dual objective at fresh points says which.
+    at all is the better start: the dual objective at fresh points says which. There a pairing of very many rows would
+    cost more than all that is learned after it, and is not made.
     """
     num_rows, dim = rows.shape
+    if dim > TREE_DIMENSIONS and counts.sum() > 4 * _START_POINTS:
+        cloud, none = points(num_rows), np.zeros(num_rows)
+        apart = (nearest_weighted(cloud[:_SPREAD_ROWS], cloud, none, 4), nearest_weighted(rows, rows, none, 4))
+        typical = apart[0][0][:, 1:].mean()
+        return none, _STEP * np.sqrt(typical * apart[1][0][:, 1:].mean(1) / dim)
     row_of = np.repeat(np.arange(num_rows), counts * math.ceil(_START_POINTS / counts.sum()))
     g, turns = np.zeros(num_rows), max(1, min(_START_TURNS, _START_TURNS * _START_POINTS // len(row_of)))
     own = points(len(row_of))

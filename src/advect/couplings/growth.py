@@ -75,8 +75,11 @@ class PlanGrowth:
         return cls(flat0, flat1, found.early, found.late, found.epsilon, found.relaxation, inner.cost)
 
     @torch.no_grad()
-    def rate(self, x: Float[Tensor, "rows ..."]) -> Float[Tensor, " rows"]:
-        """Growth of rows at the early end over the interval, log M(x); after a share s of it they carry e^(s log M)."""
+    def rate(self, x: Float[Tensor, "rows ..."], condition: Tensor | None = None) -> Float[Tensor, " rows"]:
+        """Growth of rows at the early end over the interval, log M(x); after a share s of it they carry e^(s log M).
+
+        It is the same under any condition.
+        """
         parts = []
         for rows in _flat(x).split(_ROWS):
             log_share, log_pairs = self._side(rows, self.late, self.late_dual)
@@ -84,7 +87,7 @@ class PlanGrowth:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def late_rate(self, y: Float[Tensor, "rows ..."]) -> Float[Tensor, " rows"]:
+    def late_rate(self, y: Float[Tensor, "rows ..."], condition: Tensor | None = None) -> Float[Tensor, " rows"]:
         """Growth of rows at the late end over the interval: minus the log of the mass that they came from."""
         parts = []
         for rows in _flat(y).split(_ROWS):

@@ -59,6 +59,7 @@ class Unbalanced(InBatch):
         cost: As for `Assignment`.
         max_iterations: Rounds at most.
         tolerance: Largest change of a dual number in the last round, in units of ε.
+        unit: The cost of which τ and ε are shares, where it is not the mean cost of the batch.
     """
 
     relaxation: float = 1.0
@@ -66,10 +67,13 @@ class Unbalanced(InBatch):
     cost: str | GroundCost = "squared"
     max_iterations: int = 5000
     tolerance: float = 1e-6
+    unit: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("relaxation", "regularisation", "tolerance"):
+        for name in ("relaxation", "regularisation", "tolerance", "unit"):
             value = getattr(self, name)
+            if value is None and name == "unit":
+                continue
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}, but must be a positive number", where="Unbalanced")
         if self.max_iterations < 1:
@@ -125,7 +129,7 @@ class Unbalanced(InBatch):
 
     def _solve(self, cost: Float[Tensor, "source data"]) -> UnbalancedDuals:
         """Rounds of the scaling iteration until the duals rest."""
-        scale = max(float(cost.mean()), torch.finfo(cost.dtype).tiny)
+        scale = max(float(cost.mean()) if self.unit is None else self.unit, torch.finfo(cost.dtype).tiny)
         epsilon, tau = self.regularisation * scale, self.relaxation * scale
         damped, (num0, num1) = tau / (tau + epsilon), cost.shape
         scaled = cost / epsilon  # f and g below are in units of ε

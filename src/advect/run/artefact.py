@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from advect.couplings import PlanGrowth
+from advect.couplings import Growth, load_growth
 from advect.data.codec import Codec
 from advect.data.condition import ConditionCodec
 from advect.data.schema import schema_from_dict, schema_to_dict
@@ -30,7 +30,8 @@ class Artefact:
         config: The resolved settings, nested as in ``config.toml``.
         history: Lines of the training history.
         evaluation: Held-out figures, if they were computed.
-        growth: Of each pair of neighbouring times, where the plan makes and loses mass; else empty.
+        growth: Where the plan makes and loses mass: of each pair of neighbouring times, or from source to data; else
+            empty.
     """
 
     flow: Flow
@@ -40,7 +41,7 @@ class Artefact:
     config: Mapping
     history: tuple[Mapping, ...] = ()
     evaluation: Mapping = field(default_factory=dict)
-    growth: tuple[PlanGrowth, ...] = ()
+    growth: tuple[Growth, ...] = ()
 
 
 def write_artefact(folder: RunFolder, artefact: Artefact) -> None:
@@ -61,7 +62,7 @@ def write_artefact(folder: RunFolder, artefact: Artefact) -> None:
 
 def read_card(
     folder: RunFolder,
-) -> tuple[dict, Schema, Codec, ConditionCodec | None, dict, tuple[PlanGrowth, ...]]:
+) -> tuple[dict, Schema, Codec, ConditionCodec | None, dict, tuple[Growth, ...]]:
     """Weights, schema, codec, condition codec, configuration and growth of a finished run.
 
     Raises:
@@ -88,10 +89,10 @@ def read_card(
         ) from error
 
 
-def _read_growth(tensors: Mapping[str, Tensor], numbers: Sequence[Mapping]) -> tuple[PlanGrowth, ...]:
+def _read_growth(tensors: Mapping[str, Tensor], numbers: Sequence[Mapping]) -> tuple[Growth, ...]:
     found = []
     for place, one in enumerate(numbers):
         prefix = f"{_GROWTH}{place}."
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        found.append(PlanGrowth.load(own, one))
+        found.append(load_growth(own, one))
     return tuple(found)

@@ -131,7 +131,7 @@ def _moved(artefact: Artefact, table: Table, start: float, end: float, seed: int
     moved = Mapped(torch.cat([piece.value for piece in pieces]), None, status)
     nfe = torch.cat([piece.nfe for piece in pieces if piece.nfe is not None])
     worst = torch.maximum(coded.status.to(torch.int8), status.cpu().to(torch.int8))
-    table = with_mass(from_latent(artefact, moved), mass_gain(artefact, latent, start, end))
+    table = with_mass(from_latent(artefact, moved), mass_gain(artefact, latent, start, end, given))
     if artefact.condition is not None and given is not None:  # so that the rows can be moved on
         table = with_condition(table, artefact.condition, given)
     return Transported(table, worst, float(nfe.double().mean()))

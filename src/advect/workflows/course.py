@@ -39,11 +39,11 @@ def course(artefact: Artefact, table: Table, split: Split) -> Course | None:
         real = take_rows(table, held_out if len(held_out) else here)
         real = some_rows(real, ROWS, generator_for(seed, SAMPLE, _STREAM, place))
         if drawn is None:
-            given = take_rows(real, np.arange(ROWS) % real.num_rows)
-            samples = generate(artefact, ROWS, condition=given, seed=seed + 3, at=(time,)).table
+            given = take_rows(real, np.arange(many) % real.num_rows)
+            samples = generate(artefact, many, condition=given, seed=seed + 3, at=(time,)).table
         else:
             samples = take_rows(drawn, np.arange(place * many, (place + 1) * many))
-            samples = take_rows(samples, by_mass(artefact, samples, seed=seed)[:ROWS])
+        samples = take_rows(samples, by_mass(artefact, samples, seed=seed)[:ROWS])
         word = timeline.word(time)
         snapshots.append(
             Snapshot(

@@ -16,6 +16,7 @@ from advect.report.values import frame
 from advect.run import Artefact
 from advect.solvers import Adaptive
 from advect.training import generator_for
+from advect.workflows.growth import log_weight
 from advect.workflows.motion import real_points
 from advect.workflows.streams import SCORE
 
@@ -62,11 +63,11 @@ def density_on(
     points = np.stack([mesh[order.index(i)].ravel() for i in range(len(axes))], 1)
     rows = torch.as_tensor(points - _offsets(artefact)).reshape(-1, *artefact.codec.event_shape)
     given = None if condition is None else condition.expand(len(rows), *condition.shape)
-    values = artefact.flow.log_prob(rows, given, generator=generator_for(seed, SCORE))
+    values = artefact.flow.log_prob(rows, given, generator=generator_for(seed, SCORE)).double().cpu()
+    weight = log_weight(artefact, rows, given)
+    values = values if weight is None else values + weight
     coordinates = artefact.codec.coordinates
-    return DensityGrid(
-        tuple(axes), values.double().cpu().numpy().reshape(mesh[0].shape), tuple(coordinates[i].name for i in order)
-    )
+    return DensityGrid(tuple(axes), values.numpy().reshape(mesh[0].shape), tuple(coordinates[i].name for i in order))
 
 
 def _offsets(artefact: Artefact) -> np.ndarray:

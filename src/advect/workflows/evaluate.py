@@ -39,6 +39,7 @@ MAX_ROWS = 2000
 WEIGHT_STREAM = 4  # below EVALUATE; others have the first three
 DRAWN_SHARE, PATH_SHARE = 0.4, 0.15  # of the time until a deadline; the rest is for likelihoods
 PATH_ROWS, PATH_TIMES = 500, 33
+FEW_KEPT = 2  # of so many samples that are wanted one is left: they say less than they seem to
 _PICTURES = 3  # a stream below EVALUATE
 
 
@@ -150,7 +151,8 @@ def evaluate_table(
         "seed": seed,
     }
     evaluation |= {"pictures": facts} if facts else {}
-    evaluation |= {"samples_by_mass": True} if artefact.growth else {}
+    if artefact.growth:
+        evaluation |= {"samples_by_mass": True, "samples_kept": drawn.num_rows, "samples_wanted": real_table.num_rows}
     if held_out.num_rows != all_rows:
         evaluation["held_out_rows_by_weight"] = held_out.num_rows
     return finite(evaluation)
@@ -216,6 +218,18 @@ def _transport(artefact: Artefact, rows: int, generator: torch.Generator) -> dic
     } | ({} if before is None else {"before_reflow": before})
 
 
+def _by_mass(evaluation: Mapping) -> str:
+    """That samples count by mass, and whether few of them carry most of it."""
+    text = "samples count by the mass that they carry"
+    rows, wanted = evaluation.get("samples_kept"), evaluation.get("samples_wanted")
+    if rows is None or wanted is None or rows * FEW_KEPT >= wanted:
+        return text
+    return (
+        f"{text}; few carry most of it, and {rows} stand for {wanted}: figures are coarse. A larger relaxation moves "
+        "more and makes less"
+    )
+
+
 def _nats(value: float) -> str:
     """Three decimals; of what is far off, its size."""
     return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.3g}"
@@ -265,7 +279,7 @@ def figures(evaluation: Mapping) -> list[tuple[str, str]]:
         kept, rows = evaluation["held_out_rows_by_weight"], evaluation["held_out_rows"]
         lines.append(("weights", f"{kept} of {rows} held-out rows stand for all, drawn by weight"))
     if evaluation.get("samples_by_mass"):
-        lines.append(("growth", "samples count by the mass that they carry"))
+        lines.append(("growth", _by_mass(evaluation)))
     lines += snapshot_lines(evaluation.get("snapshots", []), evaluation.get("time_key", ""))
     gap = regression_line(evaluation.get("regression", {}))
     if gap is not None:

@@ -347,6 +347,13 @@ def next_commands(path: Path, prepared: Prepared) -> tuple[str, ...]:
             if prepared.stage is not None
             else f"advect score {run} {source} --out scores.csv",
         )
+    start = values(prepared.sections).get("data", {}).get("source")
+    if start is not None:  # it has no density, so nothing can be scored
+        return (
+            f"advect sample {run} -n 1000 --out new.{ending}",
+            f"advect transport {run} {shlex.quote(str(start))} --to target --out moved.{ending}",
+            f"advect transport {run} {source} --to source --out back.{ending}",
+        )
     return (
         f"advect sample {run} -n 1000 --out new.{ending}",
         f"advect score {run} {source} --out scores.csv",

@@ -19,7 +19,7 @@ from advect.solvers import make_solver
 from advect.training import generator_for
 from advect.typing import Solver
 from advect.workflows.autoguide import autoguided
-from advect.workflows.growth import mass_gain, with_mass
+from advect.workflows.growth import mass_gain, mass_name, with_mass
 from advect.workflows.snapshots import needed_timeline
 from advect.workflows.streams import SAMPLE
 
@@ -169,6 +169,9 @@ def generate(
         at: Times of a run that has some; they need not be those of the data. They are told in the rows' column of
             times. By default the rows are those of the last time, and no time is told.
 
+    Where the plan of the run makes and loses mass the rows have what they carry beside them, ``relative_mass``: all
+    rows are there, and weighted by it they are the law of the model.
+
     Raises:
         AdvectError: A negative count, an unknown condition, a solver that does not exist, times for a run without any.
     """
@@ -182,12 +185,13 @@ def generate(
     started = time.perf_counter()
     if at:
         return _at_times(artefact, flow, num_rows, vectors, at, generator, choice)
-    values, nfe = _draw(flow, num_rows, vectors, generator)
+    values, mass, nfe = _draw(artefact, flow, num_rows, vectors, generator)
     usable = torch.isfinite(values).reshape(num_rows, -1).all(1).numpy()
     table = artefact.codec.decode(values)
     if artefact.condition is not None and vectors is not None:
         table = with_condition(table, artefact.condition, vectors)
-    return Generated(table, nfe, time.perf_counter() - started, usable, choice.told(artefact))
+    table = with_mass(table, mass)
+    return Generated(table, nfe, time.perf_counter() - started, usable, _notes(artefact, choice))
 
 
 @torch.no_grad()
@@ -213,28 +217,45 @@ def _at_times(
     table = beside(joined([artefact.codec.decode(one.value) for one in drawn]), {timeline.key: column}, (dtype,))
     if artefact.condition is not None and vectors is not None:
         table = with_condition(table, artefact.condition, vectors.repeat(len(places), 1))
-    gained = [mass_gain(artefact, start, 0.0, place) for place in places]
+    gained = [mass_gain(artefact, start, 0.0, place, vectors) for place in places]
     known = [one for one in gained if one is not None]
     table = with_mass(table, np.concatenate(known) if known else None)
     nfe = sum(float(one.nfe.double().mean()) for one in drawn if one.nfe is not None) / len(drawn)
-    return Generated(table, nfe, time.perf_counter() - started, torch.cat(usable).numpy(), choice.told(artefact))
+    return Generated(table, nfe, time.perf_counter() - started, torch.cat(usable).numpy(), _notes(artefact, choice))
+
+
+def _notes(artefact: Artefact, choice: SolverChoice) -> tuple[str, ...]:
+    """What the choice changes, and that rows do not count alike where mass is made and lost."""
+    if not artefact.growth:
+        return choice.told(artefact)
+    return (
+        *choice.told(artefact),
+        f"The plan makes and loses mass: {mass_name(artefact)} says what each row carries. Weigh rows by it.",
+    )
 
 
 @torch.no_grad()
-def _draw(flow: Flow, num_rows: int, vectors: Tensor | None, generator: Generator) -> tuple[Tensor, float]:
+def _draw(
+    artefact: Artefact, flow: Flow, num_rows: int, vectors: Tensor | None, generator: Generator
+) -> tuple[Tensor, np.ndarray | None, float]:
+    """Rows, the mass that they carry where some is made and lost, and evaluations per row."""
     values: Tensor | None = None
+    masses: list[np.ndarray] = []
     evaluations = 0.0
     for first in range(0, num_rows, ROWS_AT_ONCE):
         count = min(ROWS_AT_ONCE, num_rows - first)
         block = None if vectors is None else vectors[first : first + count]
-        drawn = flow.draw(count, block, generator=generator)
+        start = flow.base.sample(count, block, generator=generator)
+        drawn = flow.decode(start, block, generator=generator)
+        mass = mass_gain(artefact, start, 0.0, 1.0, block)
+        masses += [] if mass is None else [mass]
         if values is None:  # room for all rows, before the work that would fill it
             values = torch.empty((num_rows, *drawn.value.shape[1:]), dtype=drawn.value.dtype)
         values[first : first + count] = drawn.value
         if drawn.nfe is not None:
             evaluations += float(drawn.nfe.double().sum())
     assert values is not None
-    return values, evaluations / num_rows
+    return values, np.concatenate(masses) if masses else None, evaluations / num_rows
 
 
 def condition_vectors(artefact: Artefact, num_rows: int, condition: Any, generator: Generator) -> Tensor | None:

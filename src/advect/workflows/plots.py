@@ -19,6 +19,7 @@ from advect.training import generator_for
 from advect.workflows.again import find_data
 from advect.workflows.density_map import density_on, refuse_unknown_density
 from advect.workflows.generate import condition_vectors, generate
+from advect.workflows.grown import grown
 from advect.workflows.motion import refuse_a_jump, stops_of
 from advect.workflows.streams import SAMPLE
 
@@ -74,7 +75,7 @@ def samples_and_real(
     ``real`` are rows, False for none, or None for held-out rows of the run where its data can be found. Under a
     condition there is no looking: all held-out rows would be compared with the samples of one condition.
     """
-    samples = _modelled(artefact, generate(artefact, n, condition=condition, seed=seed).table)
+    samples = _modelled(artefact, grown(artefact, n, condition=condition, seed=seed).table)
     if real is False or (real is None and condition is not None):
         return samples, None
     if real is None:

@@ -9,13 +9,14 @@ comparison with one another: every moment has the same rows and the same noise.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from advect.couplings import Growth
 from advect.data import take_rows
 from advect.errors import AdvectError, UnsupportedError
 from advect.evaluation import energy_distance, noise_floor
@@ -25,9 +26,12 @@ from advect.run import Artefact
 from advect.solvers import Adaptive, make_solver
 from advect.training import DataRows, Probe, Snapshots, generator_for
 from advect.typing import Solver
+from advect.workflows.grown import SPARE
+from advect.workflows.growth import growth_of
 from advect.workflows.held_out import coded_latent, gaussian_scores
 from advect.workflows.prepare import Prepared
 from advect.workflows.score import coding_draws, combine
+from advect.workflows.weighted import kept
 
 PROBE = 18  # the stream of `generator_for`
 ROWS, FEWEST_ROWS, NUMBERS = 512, 32, 2**16  # of a probe, the fewest worth measuring, and rows × coordinates
@@ -74,6 +78,8 @@ class SampleDistance:
         condition: ``(rows, *condition)`` of the validation rows, under which samples are drawn.
         solver: Of the ODE, if there is one.
         seed: Of every draw.
+        growth: Of each interval, where the plan makes and loses mass: samples then count by what they carry.
+        places: Where the intervals end on the flow's axis.
     """
 
     def __init__(
@@ -85,8 +91,11 @@ class SampleDistance:
         condition: Tensor | None = None,
         solver: Solver | None = None,
         seed: int = 0,
+        growth: Sequence[Growth] = (),
+        places: Sequence[float] = (0.0, 1.0),
     ) -> None:
         self.flow, self.condition, self.solver, self.seed = flow, condition, solver, seed
+        self.growth, self.places = growth, places
         self.rows, self.real = len(real), _flat(real)
         pool = torch.cat([self.real, _flat(reference)])
         self.floor = noise_floor(energy_distance, pool, generator=generator_for(seed, PROBE, 1), size=self.rows)
@@ -95,8 +104,12 @@ class SampleDistance:
         """Samples from one and the same noise at every call."""
         flow = self.flow if self.solver is None else self.flow.with_options(solver=self.solver).eval()
         given = None if self.condition is None else self.condition[:rows]
-        samples = _flat(flow.sample(rows, given, generator=generator_for(self.seed, PROBE, 2)))
-        samples = samples[torch.isfinite(samples).all(1)]
+        generator = generator_for(self.seed, PROBE, 2)
+        if self.growth:
+            samples = self._grown(flow, rows, given, generator)
+        else:
+            samples = _flat(flow.sample(rows, given, generator=generator))
+            samples = samples[torch.isfinite(samples).all(1)]
         if len(samples) < 2:
             return {}
         return {
@@ -104,6 +117,22 @@ class SampleDistance:
             "energy_distance_floor": self.floor.value,
             "energy_distance_spread": self.floor.spread,
         }
+
+    def _grown(self, flow: Flow, rows: int, given: Tensor | None, generator: Generator) -> Tensor:
+        """Samples as often as the mass says that they carry, so that they are of the law that is to be learnt."""
+        many = SPARE * rows
+        given = None if given is None else given[torch.arange(many) % rows]
+        state, log_mass = flow.base.sample(many, given, generator=generator), torch.zeros(many, dtype=torch.float64)
+        for growth, start, end in zip(self.growth, self.places[:-1], self.places[1:], strict=True):
+            log_mass += growth.rate(state, given)
+            state = flow.with_options(interval=(start, end)).decode(state, given, generator=generator).value
+        samples = _flat(state)
+        usable = torch.isfinite(samples).all(1)
+        if not usable.any():
+            return samples[usable]
+        carried = torch.where(usable & log_mass.isfinite(), log_mass.exp(), 0.0)
+        chosen = kept(carried, generator)
+        return samples[chosen[torch.randperm(len(chosen), generator=generator)][:rows]]
 
 
 class RowLikelihood:
@@ -193,6 +222,8 @@ def _distance(prepared: Prepared) -> SampleDistance | None:
         condition=None if validate.condition is None else validate.condition[chosen],
         solver=_solver(prepared),
         seed=seed,
+        growth=growth_of(prepared),
+        places=prepared.train.positions if isinstance(prepared.train, Snapshots) else (0.0, 1.0),
     )
 
 

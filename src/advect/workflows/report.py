@@ -310,8 +310,8 @@ def _notes(artefact: Artefact) -> tuple[str, ...]:
         )
     if artefact.growth:
         notes.append(
-            "The plan makes and loses mass, and samples and scores count every row alike: where kinds of rows grow at "
-            "different rates their shares differ from the data's. Rows on their way carry their mass: relative_mass."
+            "The plan makes and loses mass, and samples, figures and scores are of the law in which rows count by what "
+            "they carry. Rows on their way are all shown: relative_mass says what each of them carries."
         )
     pictured = artefact.evaluation.get("pictures", {})
     if "features" in pictured:

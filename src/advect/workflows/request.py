@@ -138,16 +138,11 @@ class TrainRequest:
             return
         if self.source is not None:
             raise ConfigError(
-                "the first time is the source, so --source cannot be used with times",
+                "the rows of the first time are the source, so --source cannot be used with times: of a file without "
+                "times it is not known when its rows were there",
                 where="--time-key",
                 remedy="Rows from before the first time are a time of their own: put them into the data with their "
-                "time.",
-            )
-        if self.condition and self.options.get("plan") == "unbalanced":
-            raise ConfigError(
-                "growth between times is not told condition by condition",
-                where="--condition",
-                remedy="Leave out plan=unbalanced, or train on the rows of each condition by themselves.",
+                f"time in the column {self.time_key}.",
             )
         if not get_method(self.method).any_source:
             raise ConfigError(

@@ -13,6 +13,8 @@ and the estimate says that it is a bound.
 
 A model that draws codes (`vae`) knows of each draw an unbiased estimate of the density in place of the density. The
 same formula then gives its importance-weighted bound, and the mean of the logarithms its evidence lower bound.
+
+Where the plan of a run makes and loses mass, p is the law in which rows count by what they carry.
 """
 
 import math
@@ -28,6 +30,7 @@ from advect.flows import EmpiricalBase
 from advect.records import Estimate, Status, Table
 from advect.run import Artefact
 from advect.training import generator_for
+from advect.workflows.growth import log_weight
 from advect.workflows.streams import SCORE
 
 DEFAULT_IMPORTANCE_SAMPLES = 4
@@ -135,6 +138,8 @@ def _score_block(
 
     proposal = torch.stack([draw.log_proposal for draw in coded]).double()
     logs = by_draw(scored.value).double() - proposal
+    weight = log_weight(artefact, values, given)
+    logs = logs if weight is None else logs + by_draw(weight)
     value, error = combine(logs, by_draw(scored.standard_error).double())
     statuses = torch.cat([by_draw(scored.status), torch.stack([draw.status for draw in coded]).to(torch.int8)])
     status = statuses.amax(0).to(torch.int8)

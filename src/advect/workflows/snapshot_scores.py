@@ -164,7 +164,7 @@ def _pushed(
         )
     flat = moved.reshape(len(moved), -1).double().cpu()
     usable = torch.isfinite(flat).all(1)
-    mass = mass_gain(artefact, rows, start, end)
+    mass = mass_gain(artefact, rows, start, end, given)
     if mass is None:
         return flat[usable]
     carried = torch.where(usable, torch.from_numpy(mass), 0.0)

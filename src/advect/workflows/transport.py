@@ -16,6 +16,7 @@ from advect.training import generator_for
 from advect.transforms import Compose
 from advect.typing import Bijection
 from advect.workflows.generate import latent_table
+from advect.workflows.growth import mass_gain, mass_name, with_mass
 from advect.workflows.streams import SCORE
 
 DIRECTIONS = ("source", "target")
@@ -26,7 +27,8 @@ class Transported:
     """Rows on the other side.
 
     Attributes:
-        table: The rows; columns of the data where the other side is data, else ``z0, z1, …``.
+        table: The rows; columns of the data where the other side is data, else ``z0, z1, …``. Where the plan makes and
+            loses mass with what they carry beside them, of a mass of 1 at the start.
         status: ``(rows,)`` int8, see `Status`.
         nfe: Mean network evaluations per row.
     """
@@ -58,21 +60,26 @@ def transport(artefact: Artefact, table: Table, *, to: str = "source", seed: int
     if to == "target" and not two_populations:
         latent = latent_rows(artefact, table)
         moved = _careful(artefact).decode(latent, condition, log_det=False, generator=generator)
+        mass = mass_gain(artefact, latent, 0.0, 1.0, condition)
         status, result = moved.status.cpu(), artefact.codec.decode(moved.value.cpu())
     else:
         coded = artefact.codec.encode(table, generator=generator, dtype=torch.float64)
         if to == "source":
             moved = artefact.flow.encode(coded.values, condition, log_det=False, generator=generator)
+            gained = mass_gain(artefact, moved.value, 0.0, 1.0, condition)
+            mass = None if gained is None else 1 / gained  # backwards it is what they came from
             codes = latent_table(moved.value, latent_names(artefact))
             result = from_latent(artefact, moved) if two_populations else codes
         else:
-            moved = _careful(artefact).decode(_scaled(artefact, coded.values), condition, log_det=False)
+            latent = _scaled(artefact, coded.values)
+            moved = _careful(artefact).decode(latent, condition, log_det=False)
+            mass = mass_gain(artefact, latent, 0.0, 1.0, condition)
             result = artefact.codec.decode(moved.value.cpu())
         status = torch.maximum(coded.status.to(torch.int8), moved.status.cpu().to(torch.int8))
     if artefact.condition is not None and condition is not None:  # so that the rows can be moved back
         result = with_condition(result, artefact.condition, condition)
     nfe = float(moved.nfe.double().mean()) if moved.nfe is not None and len(moved.nfe) else 0.0
-    return Transported(result, status, nfe)
+    return Transported(with_mass(result, mass), status, nfe)
 
 
 def _careful(artefact: Artefact) -> Flow:
@@ -93,7 +100,9 @@ def latent_rows(artefact: Artefact, table: Table) -> Tensor:
         ConfigError: The wrong number of columns, or columns that are no numbers.
     """
     width = math.prod(_latent_shape(artefact))
-    given = {column.name for column in artefact.schema.condition}
+    given = {column.name for column in artefact.schema.condition} | (
+        {mass_name(artefact)} if artefact.growth else set()
+    )
     columns = [c for name, c in zip(table.names, table.columns, strict=True) if name not in given]
     if len(columns) != width or any(c.dtype.kind not in "biuf" for c in columns):
         found = f"{len(columns)} were given" if len(columns) != width else "some hold text"

@@ -117,7 +117,7 @@ def velocities(artefact: Artefact, table: Table, *, at: Any = None, seed: int = 
     moved[(coded.status >= Status.OUTSIDE_SUPPORT).numpy()] = np.nan
     values = np.zeros((table.num_rows, len(artefact.schema.columns)))  # a constant does not move
     values[:, [coordinate.column for coordinate in artefact.codec.coordinates]] = moved
-    growth = growth_rate(artefact, torch.cat(latent), times)
+    growth = growth_rate(artefact, torch.cat(latent), times, given)
     return Velocities(values, artefact.schema.names, timeline.key, growth)
 
 

@@ -24,6 +24,7 @@ from advect.training import generator_for
 from advect.workflows.comparison.ground import Ground, Yardstick, classes_of, label_target
 from advect.workflows.evaluate import evaluate_rows, finite
 from advect.workflows.generate import Generated, SolverChoice, generate
+from advect.workflows.grown import grown
 from advect.workflows.held_out import held_out_scores
 from advect.workflows.report import write_run_report
 from advect.workflows.streams import EVALUATE
@@ -123,7 +124,7 @@ def measure(folder: RunFolder, artefact: Artefact, ground: Ground, stick: Yardst
             return None
 
     best, nfe = _timed(artefact, TIMED_ROWS, SolverChoice(), seed=ground.seed + 1)
-    drawn = generate(artefact, min(LESSON_ROWS, stick.train_table.num_rows), seed=ground.seed + 2)
+    drawn = grown(artefact, min(LESSON_ROWS, stick.train_table.num_rows), seed=ground.seed + 2)
     outcome = artefact.config.get("outcome", {})
     result = Measurement(
         label=None if ground.label is None else ground.label.name,
@@ -168,8 +169,8 @@ def _point(artefact: Artefact, stick: Yardstick, choice: SolverChoice) -> CurveP
     """Error and cost of one setting, as many samples as held-out rows and under their conditions."""
     condition = stick.shown if artefact.condition is not None else None
     rows = stick.shown.num_rows
-    drawn = generate(artefact, rows, condition=condition, choice=choice, seed=stick.seed + 1)
-    again = generate(artefact, rows, condition=condition, choice=choice, seed=stick.seed + 1)
+    drawn = grown(artefact, rows, condition=condition, choice=choice, seed=stick.seed + 1)
+    again = grown(artefact, rows, condition=condition, choice=choice, seed=stick.seed + 1)
     seconds = min(drawn.seconds, again.seconds) * 1000 / rows
     return CurvePoint(max(drawn.nfe, 1.0), seconds, stick.error(_usable(drawn, stick)))
 

@@ -19,7 +19,7 @@ from advect.workflows.comparison.files import PAGE
 from advect.workflows.comparison.ground import Ground
 from advect.workflows.comparison.request import CompareRequest
 from advect.workflows.comparison.rows import DoneRun
-from advect.workflows.generate import generate
+from advect.workflows.grown import grown
 from advect.workflows.open import open_run
 from advect.workflows.report import SHOWN_PICTURES, SHOWN_ROWS
 from advect.workflows.shown_motion import pixel_bounds, shown_motion
@@ -45,7 +45,7 @@ def write_page(
             continue
         artefact = open_run(run.path)
         condition = real if artefact.condition is not None else None
-        samples[run.method] = generate(artefact, real.num_rows, condition=condition, seed=ground.seed + 3).table
+        samples[run.method] = grown(artefact, real.num_rows, condition=condition, seed=ground.seed + 3).table
         found = shown_motion(artefact, real, seed=ground.seed + 4, beside=len(rows))
         motions |= {} if found is None else {run.method: found}
         versions = {k: str(v) for k, v in artefact.config["environment"].items() if k in ("advect", "torch", "python")}
