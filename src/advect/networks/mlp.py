@@ -72,7 +72,8 @@ class MLP(FieldNetwork):
         return torch.cat([x, time] if condition is None else [x, time, condition], dim=1)
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
-        if type(self).inputs is MLP.inputs:
+        by_points = torch.is_grad_enabled() and x.requires_grad  # which `said` leaves to the plain way
+        if not by_points and type(self).inputs is MLP.inputs:
             found = said([*self.hidden, self.output], self.activation.function, rows_of(x, self.time(t), condition))
             if found is not None:
                 return found
