@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 _ASSIGNMENT, _LAYERS = "src/advect/couplings/assignment_kernel.cpp", "src/advect/transforms/layers_kernel.cpp"
-_SHARED = "src/advect/compiled.h"
+_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products")]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
@@ -69,10 +69,8 @@ class BuildKernel(build_ext):
 
 setup(
     ext_modules=[
-        Extension(
-            "advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=[_SHARED], language="c++", optional=True
-        ),
-        Extension("advect.transforms.layers_kernel", [_LAYERS], depends=[_SHARED], language="c++", optional=True),
+        Extension("advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=_SHARED, language="c++", optional=True),
+        Extension("advect.transforms.layers_kernel", [_LAYERS], depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )
