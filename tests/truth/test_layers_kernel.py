@@ -23,16 +23,6 @@ every_function = pytest.mark.parametrize("name", FUNCTIONS)
 both_ways = pytest.mark.parametrize("inverse", [False, True])
 
 
-@pytest.fixture(params=kernel.compiled.SETS)
-def instructions(request, built, monkeypatch):
-    """Each instruction set in turn, where this processor and this compiler have it."""
-    monkeypatch.setattr(kernel, "LIBRARY", built / "transforms" / "layers_kernel.so")
-    monkeypatch.setenv("ADVECT_KERNEL", request.param)
-    if kernel.instruction_set() != request.param:
-        pytest.skip(f"no {request.param} here")
-    return request.param
-
-
 def drawn(*shape, seed=0, std=1.0):
     return std * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=FLOAT64)
 
