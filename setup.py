@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
-_LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk")]
+_LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products", "transforms/functions")]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),

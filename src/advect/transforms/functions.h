@@ -1,7 +1,7 @@
-// The monotone functions of coupling and autoregressive layers on a vector of points: rational-quadratic splines, and shift
-// and scale. Values, inverses and gradients; the formulas are those of spline.py and scale.py, their gradients are written
-// out here. The softmax, the knots and the bin of a point are computed again on the way back, which takes less than keeping
-// them. NaN in gives NaN out.
+// The functions of coupling and autoregressive layers on a vector of points: rational-quadratic splines, shift and scale,
+// and what stands between the products of a conditioner. Values, inverses and gradients; the formulas are those of
+// spline.py, scale.py and layers.py, their gradients are written out here. The softmax, the knots and the bin of a point
+// are computed again on the way back, which takes less than keeping them. NaN in gives NaN out.
 
 #pragma once
 
@@ -258,6 +258,29 @@ template <class R> struct Affine {
 
   private:
     Vec<R> log_scale(Vec<R> raw) const { return (sigmoid_of<R>(raw * (2 / bound)) - R(0.5)) * (2 * bound); }
+};
+
+// C asinh(x/C) by log(1 + t), t = a + a^2/(1 + sqrt(1 + a^2)) for a = |x|/C, with the rounding of 1 + t put right.
+template <class R> inline Vec<R> squash_of(Vec<R> x, R bulk) {
+    Vec<R> given = x / bulk, size = size_of<R>(given);
+    Vec<R> near = size > R(1e8) ? all<R>(R(1e8)) : size, square = near * near;
+    Vec<R> more = near + square / (1 + root(1 + square)), whole = 1 + more;
+    Vec<R> value = log_of<R>(whole) + (more - (whole - 1)) / whole;
+    Vec<R> far = log_of<R>(size > R(1e8) ? size : all<R>(1)) + R(0.6931471805599453);
+    value = size > R(1e8) ? far : value;
+    return bulk * (given < 0 ? -value : value) + (given - given);
+}
+// sqrt(1 + (x/C)^2).
+template <class R> inline Vec<R> inverse_squash_slope(Vec<R> x, R bulk) {
+    Vec<R> given = x / bulk;
+    return root(1 + given * given);
+}
+
+// a sigmoid(a) and its derivative.
+template <class R> struct Smooth {
+    Vec<R> share, value;
+    explicit Smooth(Vec<R> a) : share(sigmoid_of<R>(a)), value(a * share) {}
+    Vec<R> slope() const { return share + value * (1 - share); }
 };
 
 } // namespace

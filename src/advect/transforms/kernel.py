@@ -25,7 +25,7 @@ LIBRARY = Path(__file__).with_name("layers_kernel.so")
 _KINDS = {torch.float32: "float", torch.float64: "double"}
 _POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _CONSTANTS = {"spline": [_NUMBER, _REAL, _REAL, _REAL], "affine": [_REAL]}
-_NEWEST = "advect_spline_walk_float"  # a file built before there was this function counts as none
+_NEWEST = "advect_spline_coupling_float"  # a file built before there was this function counts as none
 MOST_BINS = 64
 
 
@@ -63,6 +63,7 @@ class Layers:
 
         grid, theta = [_POINTER, _NUMBER, _NUMBER], [_POINTER, _NUMBER, _NUMBER, _NUMBER]
         self.forward, self.backward, self.walk = {}, {}, {}
+        self.coupling, self.coupling_back = {}, {}
         for name, constants in _CONSTANTS.items():
             start = [_NUMBER, _NUMBER, *constants, _NUMBER, *grid, *theta]
             self.forward[name] = function(name, *start, *grid, *grid)
@@ -70,6 +71,11 @@ class Layers:
             network = [*[_NUMBER] * 6, _REAL, *[_POINTER] * 4]
             self.walk[name] = function(
                 f"{name}_walk", _NUMBER, *constants, *network, *grid, *grid, *grid, _POINTER, _POINTER
+            )
+            layer = [_NUMBER, *constants, *[_NUMBER] * 7, _POINTER, _POINTER, _REAL, *grid, *grid]
+            self.coupling[name] = function(f"{name}_coupling", *layer, *grid, _POINTER, _POINTER, _NUMBER)
+            self.coupling_back[name] = function(
+                f"{name}_coupling_back", *layer, *grid * 4, _POINTER, _POINTER, _POINTER, _NUMBER
             )
         self.squash = function("squash", _NUMBER, _NUMBER, _REAL, *grid, *grid)
         self.squash_back = function("squash_back", _NUMBER, _NUMBER, _REAL, *grid, *grid, *grid, *grid)

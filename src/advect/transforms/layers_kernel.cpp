@@ -1,14 +1,10 @@
-// The elementwise parts of coupling and autoregressive layers in one pass over memory each: rational-quadratic splines,
-// shift and scale, and what stands between the matrix products of a conditioner. Values and gradients, in float32 and
-// float64.
+// The elementwise parts of coupling and autoregressive layers in one pass over memory each: the functions of functions.h,
+// their gradients, and what stands between the matrix products of a conditioner, in float32 and float64.
 //
 // Numbers come as rows x columns with any strides. A vector holds the same column of neighbouring rows, so parameters
 // that lie rows last are read as they are; others are gathered. A log-slope whose column stride is 0 is the sum over
-// the columns. The formulas are those of spline.py, scale.py and layers.py, their gradients are written out here; the
-// softmax, the knots and the bin of a point are computed again on the way back, which takes less than keeping them.
-//
-// NaN in gives NaN out. The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There
-// is no state between calls and no call into Python.
+// the columns. The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There is no
+// state between calls and no call into Python.
 
 #include <cstdint>
 
@@ -60,27 +56,20 @@ int apply_back(int64_t rows, int64_t columns, const Function &function, int inve
     return 0;
 }
 
-// C asinh(x/C) by log(1 + t), t = a + a^2/(1 + sqrt(1 + a^2)) for a = |x|/C, with the rounding of 1 + t put right.
 template <class R> int squash(int64_t rows, int64_t columns, R bulk, Grid<const R> x, Grid<R> out) {
     everywhere<R>(rows, columns, [&](int64_t r, int64_t c, int count) {
-        Vec<R> given = take<R>(x.at(r, c), x.row, count) / bulk, size = size_of<R>(given);
-        Vec<R> near = size > R(1e8) ? all<R>(R(1e8)) : size, square = near * near;
-        Vec<R> more = near + square / (1 + root(1 + square)), whole = 1 + more;
-        Vec<R> value = log_of<R>(whole) + (more - (whole - 1)) / whole;
-        Vec<R> far = log_of<R>(size > R(1e8) ? size : all<R>(1)) + R(0.6931471805599453);
-        value = size > R(1e8) ? far : value;
-        put<R>(out.at(r, c), out.row, count, bulk * (given < 0 ? -value : value) + (given - given));
+        put<R>(out.at(r, c), out.row, count, squash_of<R>(take<R>(x.at(r, c), x.row, count), bulk));
     });
     return 0;
 }
 
-// base + by_out / sqrt(1 + (x/C)^2); no base is zeros.
+// base + by_out times the slope; no base is zeros.
 template <class R>
 int squash_back(int64_t rows, int64_t columns, R bulk, Grid<const R> x, Grid<const R> by_out, Grid<const R> base,
                 Grid<R> by_x) {
     everywhere<R>(rows, columns, [&](int64_t r, int64_t c, int count) {
-        Vec<R> given = take<R>(x.at(r, c), x.row, count) / bulk;
-        Vec<R> value = take<R>(by_out.at(r, c), by_out.row, count) / root(1 + given * given);
+        Vec<R> value = take<R>(by_out.at(r, c), by_out.row, count) /
+                       inverse_squash_slope<R>(take<R>(x.at(r, c), x.row, count), bulk);
         if (base.first) value += take<R>(base.at(r, c), base.row, count);
         put<R>(by_x.at(r, c), by_x.row, count, value);
     });
@@ -91,9 +80,9 @@ int squash_back(int64_t rows, int64_t columns, R bulk, Grid<const R> x, Grid<con
 template <class R> int silu(int64_t numbers, const R *a, R *value, R *derivative) {
     for (int64_t i = 0; i < numbers; i += kLanes<R>) {
         int count = int(numbers - i < kLanes<R> ? numbers - i : kLanes<R>);
-        Vec<R> given = take<R>(a + i, 1, count), share = sigmoid_of<R>(given), product = given * share;
-        put<R>(value + i, 1, count, product);
-        if (derivative) put<R>(derivative + i, 1, count, share + product * (1 - share));
+        Smooth<R> found(take<R>(a + i, 1, count));
+        put<R>(value + i, 1, count, found.value);
+        if (derivative) put<R>(derivative + i, 1, count, found.slope());
     }
     return 0;
 }

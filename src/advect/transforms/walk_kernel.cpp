@@ -13,8 +13,8 @@
 
 namespace {
 
-constexpr int64_t kRows = 64;  // of a block; BLOCK of autoregressive_pass.py
-constexpr int kWide = 4;       // vectors of rows that are summed at once
+constexpr int64_t kRows = 64; // of a block; _BLOCK of autoregressive_pass.py
+constexpr int kWide = 4;      // vectors of rows that are summed at once
 #if defined(__AVX512F__)
 constexpr int kFew = 4; // units that are
 #else
