@@ -12,9 +12,10 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-_ASSIGNMENT, _LAYERS = "src/advect/couplings/assignment_kernel.cpp", "src/advect/transforms/layers_kernel.cpp"
-_PERCEPTRON = "src/advect/networks/perceptron_kernel.cpp"
-_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products")]
+_ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
+_LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
+_PERCEPTRON = ["src/advect/networks/perceptron_kernel.cpp"]
+_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products", "transforms/functions")]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
@@ -22,10 +23,10 @@ _COMMON = [
 _FLAGS = {
     # Sums keep their order and products are not fused, so that every instruction set computes the same numbers; costs
     # are finite.
-    _ASSIGNMENT: ["-ffp-contract=off", "-ffinite-math-only"],
+    _ASSIGNMENT[0]: ["-ffp-contract=off", "-ffinite-math-only"],
     # Here they agree to rounding only, and rows may be NaN.
-    _LAYERS: ["-ffp-contract=fast"],
-    _PERCEPTRON: ["-ffp-contract=fast"],
+    _LAYERS[0]: ["-ffp-contract=fast"],
+    _PERCEPTRON[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
@@ -34,7 +35,7 @@ _X86_SETS = {
 
 
 class BuildKernel(build_ext):
-    """Compile the source for each instruction set the compiler knows, and link what came out."""
+    """Compile the sources for each instruction set the compiler knows, and link what came out."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """No tag of an interpreter: any of them can load it."""
@@ -46,23 +47,22 @@ class BuildKernel(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Leave out the instruction sets that the compiler refuses."""
-        (source,) = ext.sources
         msvc = self.compiler.compiler_type == "msvc"
-        common = _COMMON + _FLAGS[source]
-        objects = self._objects(source, "plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else common)
+        common = _COMMON + _FLAGS[ext.sources[0]]
+        objects = self._objects(ext.sources, "plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else common)
         if not msvc and platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin":
             for name, flags in _X86_SETS.items():
                 try:
-                    objects += self._objects(source, name, common + flags)
+                    objects += self._objects(ext.sources, name, common + flags)
                 except Exception as error:  # every compiler has its own exception
-                    self.warn(f"{source} goes without {name}: {error}")
+                    self.warn(f"{ext.name} goes without {name}: {error}")
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(objects, str(target), target_lang="c++")
 
-    def _objects(self, source: str, name: str, flags: list[str]) -> list[str]:
+    def _objects(self, sources: list[str], name: str, flags: list[str]) -> list[str]:
         return self.compiler.compile(
-            [source],
+            sources,
             output_dir=str(Path(self.build_temp, name)),
             macros=[("ADVECT_SET", name)],
             extra_postargs=flags,
@@ -71,9 +71,9 @@ class BuildKernel(build_ext):
 
 setup(
     ext_modules=[
-        Extension("advect.couplings.assignment_kernel", [_ASSIGNMENT], depends=_SHARED, language="c++", optional=True),
-        Extension("advect.transforms.layers_kernel", [_LAYERS], depends=_SHARED, language="c++", optional=True),
-        Extension("advect.networks.perceptron_kernel", [_PERCEPTRON], depends=_SHARED, language="c++", optional=True),
+        Extension("advect.couplings.assignment_kernel", _ASSIGNMENT, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.transforms.layers_kernel", _LAYERS, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

@@ -56,6 +56,8 @@ def _chosen(path: Path, function: str, asked: str) -> str | None:
     capability = torch.backends.cpu.get_cpu_capability().lower()
     able = SETS[: SETS.index(capability) + 1] if capability in SETS else ("plain",)
     built = [name for name in able if hasattr(found, f"{function}_{name}")]
+    if not built:  # it was built before there was this function
+        return None
     return asked if asked in built else built[-1]
 
 

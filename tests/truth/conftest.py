@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from advect.transforms import kernel
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -33,3 +35,13 @@ def built(tmp_path_factory):
     done = build(folder)
     assert done.returncode == 0, done.stderr
     return folder / "lib" / "advect"
+
+
+@pytest.fixture(params=kernel.compiled.SETS)
+def instructions(request, built, monkeypatch):
+    """Each instruction set of the compiled layers in turn, where this processor and this compiler have it."""
+    monkeypatch.setattr(kernel, "LIBRARY", built / "transforms" / "layers_kernel.so")
+    monkeypatch.setenv("ADVECT_KERNEL", request.param)
+    if kernel.instruction_set() != request.param:
+        pytest.skip(f"no {request.param} here")
+    return request.param

@@ -8,7 +8,7 @@ from torch import nn
 
 from advect.flows.architectures.coupling import nsf, realnvp
 from advect.networks.conditioner import Conditioner
-from advect.transforms import Coupling, kernel
+from advect.transforms import Coupling, coupling_pass, kernel
 from advect.transforms.scale import Scale
 from advect.transforms.spline import RationalQuadraticSpline
 
@@ -21,16 +21,6 @@ FUNCTIONS = {
 }
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 both_ways = pytest.mark.parametrize("inverse", [False, True])
-
-
-@pytest.fixture(params=kernel.compiled.SETS)
-def instructions(request, built, monkeypatch):
-    """Each instruction set in turn, where this processor and this compiler have it."""
-    monkeypatch.setattr(kernel, "LIBRARY", built / "transforms" / "layers_kernel.so")
-    monkeypatch.setenv("ADVECT_KERNEL", request.param)
-    if kernel.instruction_set() != request.param:
-        pytest.skip(f"no {request.param} here")
-    return request.param
 
 
 def drawn(*shape, seed=0, std=1.0):
@@ -155,16 +145,37 @@ def everything(flow, x, condition, verb):
 
 @pytest.mark.parametrize("make", [realnvp, nsf])
 @pytest.mark.parametrize("verb", ["encode", "decode"])
-@pytest.mark.parametrize(("features", "conditions"), [(2, 0), (5, 3), (33, 0)])
-def test_a_layer_as_one_pass_is_the_layer(instructions, make, verb, features, conditions, monkeypatch):
+@pytest.mark.parametrize(("features", "conditions", "rows"), [(2, 0, 19), (5, 3, 70), (33, 0, 64)])
+def test_a_layer_as_one_pass_is_the_layer(instructions, make, verb, features, conditions, rows, monkeypatch):
+    """Rows below, above and of one block."""
     flow = changed(make(features, conditions, layers=3, width=16, generator=torch.Generator().manual_seed(0)))
-    x = drawn(19, features, std=1.5).requires_grad_()
-    condition = drawn(19, conditions, seed=1).requires_grad_() if conditions else None
+    x = drawn(rows, features, std=1.5).requires_grad_()
+    condition = drawn(rows, conditions, seed=1).requires_grad_() if conditions else None
     fast = everything(flow, x, condition, verb)
     monkeypatch.setenv("ADVECT_KERNEL", "none")
     for ours, plain in zip(fast, everything(flow, x, condition, verb), strict=True):
         assert (ours is None) == (plain is None)
         if plain is not None:  # three layers of slopes between e^-4 and e^4
+            torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [realnvp, nsf])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_way_of_a_pass_and_of_its_weights_changes_nothing(make, shared, built, monkeypatch):
+    """Large passes on several cores leave products to torch; weights may lie in any order."""
+    monkeypatch.setattr(kernel, "LIBRARY", built / "transforms" / "layers_kernel.so")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(coupling_pass, "_FEW", 0 if shared else 2**25)
+    flow = changed(make(5, 2, layers=2, mixing="none", width=8, generator=torch.Generator().manual_seed(0)))
+    layer = next(part for part in flow.modules() if type(part) is Coupling)
+    weight = layer.conditioner.hidden[1].weight
+    weight.data = weight.data.t().contiguous().t()
+    x, condition = drawn(70, 5).requires_grad_(), drawn(70, 2, seed=1).requires_grad_()
+    assert type(layer.walk(x, condition)) is (coupling_pass.Walk if shared else coupling_pass.Blocks)
+    fast = everything(flow, x, condition, "encode")
+    monkeypatch.setenv("ADVECT_KERNEL", "none")
+    for ours, plain in zip(fast, everything(flow, x, condition, "encode"), strict=True):
+        if plain is not None:  # two layers of slopes between e^-4 and e^4
             torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-8)
 
 

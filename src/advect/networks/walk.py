@@ -29,7 +29,6 @@ class Walk:
 
     def __init__(self, network: "MaskedMLP", rows: int, condition: Tensor | None = None) -> None:
         bias = network.output_bias
-        order = torch.tensor(network.levels.order, device=bias.device)
         coordinates, units, each = network.levels.sizes, network.unit_sizes, network.num_parameters
         self._network, self._level = network, 0
         self._shapes = [(size, each, rows) for size in coordinates]
@@ -39,15 +38,8 @@ class Walk:
         given = one if condition is None else torch.cat([one, condition.T.to(bias.dtype)])
         self._known = [_Known(given, coordinates), *(_Known(one, units) for _ in network.layers)]
         self._last = self._known[-1] if network.layers else _Known(one, ())
-        self._weights: list[tuple[Tensor, ...]] = []
-        for index, (layer, weight) in enumerate(zip(network.layers, network.hidden_weights(), strict=True)):
-            parts = [layer.bias.unsqueeze(1), weight]
-            if not index:
-                parts[1:] = [weight[:, network.features :], weight.index_select(1, order)]
-            self._weights.append(torch.cat(parts, dim=1).split(units))
-        out, weight = bias.unsqueeze(-1), network.weight_of_output()
-        out = out if weight is None else torch.cat([out, weight], dim=2)
-        out = out.transpose(0, 1).index_select(0, order).flatten(0, 1)
+        *hidden, out = ordered_weights(network)
+        self._weights = [weight.split(units) for weight in hidden]
         self._out = out.split([size * each for size in coordinates])
         self._compute()
 
@@ -68,6 +60,26 @@ class Walk:
             return
         for below, weights, units in zip(self._known, self._weights, self._known[1:], strict=False):
             units.append(self._network.activation(below.times(weights[self._level])))
+
+
+def ordered_weights(network: "MaskedMLP") -> list[Tensor]:
+    """The masked weights of every layer as a walk meets them, each with its bias as the first column.
+
+    Of the first layer the condition comes next, then the coordinates by level. The last matrix is that of the output:
+    the parameters of one coordinate side by side, and the coordinates by level.
+    """
+    bias = network.output_bias
+    order = torch.tensor(network.levels.order, device=bias.device)
+    found: list[Tensor] = []
+    for index, (layer, weight) in enumerate(zip(network.layers, network.hidden_weights(), strict=True)):
+        parts = [layer.bias.unsqueeze(1), weight]
+        if not index:
+            parts[1:] = [weight[:, network.features :], weight.index_select(1, order)]
+        found.append(torch.cat(parts, dim=1))
+    out, weight = bias.unsqueeze(-1), network.weight_of_output()
+    out = out if weight is None else torch.cat([out, weight], dim=2)
+    found.append(out.transpose(0, 1).index_select(0, order).flatten(0, 1))
+    return found
 
 
 class _Known:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from advect.errors import ConfigError
 from advect.networks.masked import MaskedMLP
 from advect.records import Mapped, Status
+from advect.transforms.autoregressive_pass import inverted
 from advect.transforms.bijection import Bijection, mapped
 from advect.transforms.monotone import Monotone, Moved
 
@@ -48,6 +49,11 @@ class Autoregressive(Bijection):
         return _record([moved], log_det)
 
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        found = inverted(self.function, self.network, z, condition, log_det=log_det)
+        return self.plain_decode(z, condition, log_det) if found is None else mapped(*found)
+
+    def plain_decode(self, z: Tensor, condition: Tensor | None = None, log_det: bool = True) -> Mapped:
+        """`decode` level by level, without the pass of `autoregressive_pass` that computes the same."""
         levels = self.network.levels
         order = torch.tensor(levels.order, device=z.device)
         wanted = z.T.index_select(0, order).split(levels.sizes)

@@ -1,16 +1,17 @@
-"""A coupling layer as one operation: the conditioner's products by torch, all between them compiled.
+"""A coupling layer as one operation: all of it compiled, or all but the conditioner's products.
 
 `Coupling` and `Conditioner` say what is computed; this is the same in fewer passes over memory, and with one node in
-the graph of a gradient where there were some forty. The parameters lie rows last, θᵀ = V hᵀ + b, as the compiled
-functions read them, and the derivative of the activation is taken on the way there, where its exponential is known.
-With G = ∂L/∂(A h + b) the gradients are ∂L/∂A = Gᵀ h, ∂L/∂b = Σ_r G_r and ∂L/∂h = G A, layer by layer.
+the graph of a gradient where there were some forty. On one core, and in small passes, `coupling_blocks` computes it
+block by block of rows; `Walk` leaves the products to torch, which shares large ones out among cores. There the
+parameters lie rows last, θᵀ = V hᵀ + b, as the compiled functions read them. The derivative of the activation is taken
+on the way there, where its exponential is known. With G = ∂L/∂(A h + b) the gradients are ∂L/∂A = Gᵀ h,
+∂L/∂b = Σ_r G_r and ∂L/∂h = G A, layer by layer.
 
 Taken where a layer has two contiguous parts, the plain conditioner with its usual activation, and nobody listens to it
 (`walk_for`); everything else goes the plain way. Both agree to rounding.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,28 +22,13 @@ from torch.func import functional_call
 
 from advect.networks.conditioner import BULK, Conditioner
 from advect.records import Mapped
-from advect.transforms.kernel import Kernel, Layers, layers_for, plain_gradients
+from advect.transforms.coupling_blocks import Blocks, Layer
+from advect.transforms.kernel import Layers, layers_for, plain_gradients
 
 Network = Callable[[Tensor, Tensor | None], Tensor]
 _Place = tuple[int | None, int, int]
+_FEW = 2**25  # multiplications, about a millisecond of one core
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What a pass must know of a layer.
-
-    Attributes:
-        kernel: Of its function.
-        kept: The first of the coordinates that stay, and how many.
-        moved: The first of those that move, and how many.
-        inverse: Whether the pass goes from source to data.
-    """
-
-    kernel: Kernel
-    kept: tuple[int, int]
-    moved: tuple[int, int]
-    inverse: bool
 
 
 Plain = Callable[[Tensor, Tensor | None, bool, Network], Mapped]
@@ -65,13 +51,19 @@ def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
     return found
 
 
-def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor | None) -> "Walk | None":
+def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor | None) -> "Walk | Blocks | None":
     """A pass of these rows, not yet begun; None where only the plain way will do."""
     weights = weights_of(conditioner) if layer.kernel.fits and len(x) else None
     if weights is None or torch.is_autocast_enabled("cpu"):
         return None
     layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
-    return None if layers is None else Walk(layers, layer, x, condition, weights)
+    return None if layers is None else _way(x, weights)(layers, layer, x, condition, weights)
+
+
+def _way(x: Tensor, weights: Sequence[Tensor]) -> "type[Walk | Blocks]":
+    """By blocks of rows on one core; with more of them torch shares the products of large passes out."""
+    products = len(x) * sum(matrix.numel() for matrix in weights[::2])
+    return Blocks if torch.get_num_threads() == 1 or products <= _FEW else Walk
 
 
 def passed(
@@ -83,7 +75,7 @@ def passed(
         return None
     given = x, condition, *walk.weights
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
-        value, total = _Pass.apply(walk.layers, layer, conditioner, plain, *given)
+        value, total = _Pass.apply(walk, layer, conditioner, plain, *given)
         return value, total if log_det else None
     return walk.forward(log_det=log_det)
 
@@ -94,7 +86,7 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        layers: Layers,
+        walk: "Walk | Blocks",
         layer: Layer,
         conditioner: nn.Module,
         plain: Plain,
@@ -103,11 +95,11 @@ class _Pass(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """The rows and their log-determinants."""
-        walk = Walk(layers, layer, x, condition, weights)
         ctx.set_materialize_grads(False)
-        ctx.layers, ctx.layer, ctx.conditioner, ctx.plain = layers, layer, conditioner, plain
+        ctx.make, ctx.layers, ctx.layer = type(walk), layers_for(x), layer
+        ctx.conditioner, ctx.plain = conditioner, plain
         found = walk.forward(kept=True)
-        ctx.save_for_backward(x, condition, *weights, walk.theta, *walk.inputs, *walk.slopes)
+        ctx.save_for_backward(x, condition, *weights, *walk.kept)
         return found
 
     @staticmethod
@@ -115,12 +107,12 @@ class _Pass(torch.autograd.Function):
         """By rows, condition and weights; where these shall have a graph of their own, the plain way's."""
         x, condition, *rest = ctx.saved_tensors
         number = len(ctx.needs_input_grad) - 6
-        weights, (theta, *seen) = rest[:number], rest[number:]
+        weights, kept = rest[:number], rest[number:]
         if torch.is_grad_enabled():
             plain = partial(_plainly, ctx.plain, ctx.conditioner, condition is not None)
             return None, None, None, None, *plain_gradients(plain, (x, condition, *weights), gradients)
-        walk = Walk(ctx.layers, ctx.layer, x, condition, weights)
-        walk.theta, walk.inputs, walk.slopes = theta, seen[: number // 2], seen[number // 2 :]
+        walk = ctx.make(ctx.layers, ctx.layer, x, condition, weights)
+        walk.kept = kept
         return None, None, None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[4:6]))
 
 
@@ -135,7 +127,9 @@ def _plainly(plain: Plain, conditioner: nn.Module, conditioned: bool, *given: Te
 
 
 class Walk:
-    """One pass through a layer, and back. Rows lie side by side in memory, column by column, on the way and at the end.
+    """One pass through a layer, and back, with torch's products.
+
+    Rows lie side by side in memory, column by column, on the way and at the end.
 
     Attributes:
         layers: The compiled functions.
@@ -143,6 +137,7 @@ class Walk:
         theta: ``(outputs, rows)`` the parameters of the function.
         inputs: What each linear layer saw, ``(rows, inputs)``.
         slopes: Derivatives of the activation after each hidden layer, ``(rows, width)``.
+        kept: What `backward` needs of `forward`: all of these.
     """
 
     theta: Tensor
@@ -155,6 +150,17 @@ class Walk:
         self._matrices, self._shifts = weights[::2], weights[1::2]
         self.inputs: list[Tensor] = []
         self.slopes: list[Tensor] = []
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """Parameters, inputs and slopes as one list, to be kept and given back."""
+        return [self.theta, *self.inputs, *self.slopes]
+
+    @kept.setter
+    def kept(self, tensors: Sequence[Tensor]) -> None:
+        self.theta, *seen = tensors
+        number = len(self._matrices)
+        self.inputs, self.slopes = seen[:number], seen[number:]
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
         """The rows and their log-determinants.

@@ -25,6 +25,7 @@ LIBRARY = Path(__file__).with_name("layers_kernel.so")
 _KINDS = {torch.float32: "float", torch.float64: "double"}
 _POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _CONSTANTS = {"spline": [_NUMBER, _REAL, _REAL, _REAL], "affine": [_REAL]}
+_NEWEST = "advect_spline_coupling_float"  # a file built before there was this function counts as none
 MOST_BINS = 64
 
 
@@ -48,7 +49,9 @@ class Kernel:
 
 
 class Layers:
-    """The compiled functions for one dtype: ``spline``, ``spline_back``, …; arguments as in the source."""
+    """The compiled functions for one dtype: ``spline``, ``spline_back``, ``spline_walk``, …; arguments as in the
+    sources.
+    """
 
     def __init__(self, path: Path, instructions: str, kind: str) -> None:
         library = compiled.library(path)
@@ -59,11 +62,21 @@ class Layers:
             return found
 
         grid, theta = [_POINTER, _NUMBER, _NUMBER], [_POINTER, _NUMBER, _NUMBER, _NUMBER]
-        self.forward, self.backward = {}, {}
+        self.forward, self.backward, self.walk = {}, {}, {}
+        self.coupling, self.coupling_back = {}, {}
         for name, constants in _CONSTANTS.items():
             start = [_NUMBER, _NUMBER, *constants, _NUMBER, *grid, *theta]
             self.forward[name] = function(name, *start, *grid, *grid)
             self.backward[name] = function(f"{name}_back", *start, *grid, *grid, *grid, _POINTER)
+            network = [*[_NUMBER] * 6, _REAL, *[_POINTER] * 4]
+            self.walk[name] = function(
+                f"{name}_walk", _NUMBER, *constants, *network, *grid, *grid, *grid, _POINTER, _POINTER
+            )
+            layer = [_NUMBER, *constants, *[_NUMBER] * 7, _POINTER, _POINTER, _REAL, *grid, *grid]
+            self.coupling[name] = function(f"{name}_coupling", *layer, *grid, _POINTER, _POINTER, _NUMBER)
+            self.coupling_back[name] = function(
+                f"{name}_coupling_back", *layer, *grid * 4, _POINTER, _POINTER, _POINTER, _NUMBER
+            )
         self.squash = function("squash", _NUMBER, _NUMBER, _REAL, *grid, *grid)
         self.squash_back = function("squash_back", _NUMBER, _NUMBER, _REAL, *grid, *grid, *grid, *grid)
         self.silu = function("silu", _NUMBER, _POINTER, _POINTER, _POINTER)
@@ -71,7 +84,7 @@ class Layers:
 
 def instruction_set() -> str | None:
     """The instruction set of the compiled layers, None where there are none or they are switched off."""
-    return compiled.instruction_set(LIBRARY, "advect_spline_float")
+    return compiled.instruction_set(LIBRARY, _NEWEST)
 
 
 @functools.cache
