@@ -299,3 +299,14 @@ def test_a_training_goes_the_same_way_with_it_and_goes_on_in_the_same_bits(built
     losses = [[line["train_loss"] for line in trainer.sink.history] for trainer in (whole, plain)]
     # 30 steps of at most 0.01 a weight, whose gradients differ by rounding (2⁻²⁴ and the optimiser's division).
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_form_for_samples_keeps_the_gradient_by_points(instructions):
+    """A divergence by autograd asks for it, inside a solve without gradients."""
+    net = MLP((2,), width=8, depth=2, activation="tanh", generator=torch.Generator().manual_seed(3)).double()
+    x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        quick, (_, wanted) = net.for_inference(), net.velocity_and_divergence(0.3, x)
+    point = x.clone().requires_grad_()
+    rows = [torch.autograd.grad(quick(0.3, point)[:, i].sum(), point)[0][:, i] for i in range(2)]
+    torch.testing.assert_close(sum(rows), wanted, rtol=1e-12, atol=1e-12)  # a dozen sums of eight numbers

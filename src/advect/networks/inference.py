@@ -57,7 +57,11 @@ class MLPInference:
     def __call__(self, t: Tensor | float, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Velocity; shapes as for the network."""
         time, flat, condition = self._network.flatten(t, x, condition)
-        if self._quick is not None:
+        # Weights have no gradient here, but points may: a divergence by autograd asks for theirs.
+        followed = torch.is_grad_enabled() and any(
+            part is not None and part.requires_grad for part in (flat, time, condition)
+        )
+        if self._quick is not None and not followed:
             found = self._quick(rows_of(flat, self._network.time(time), condition))
             if found is not None:
                 return found.reshape(x.shape)
