@@ -47,8 +47,8 @@ from advect.training import clock, loop
 started = time.perf_counter()
 kept = []
 line = clock.Clock.line
-def watched(self, step, steps):
-    progress = line(self, step, steps)
+def watched(self, *told):
+    progress = line(self, *told)
     kept[:] = [progress.shares, time.perf_counter() - self._started, self._started - started]
     return progress
 clock.Clock.line = watched
