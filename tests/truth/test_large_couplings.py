@@ -309,6 +309,50 @@ def test_conditions_are_compared_in_units_of_their_spread():
     assert torch.equal(plain.index0, again.index0)
 
 
+def test_mass_is_made_and_lost_under_each_condition():
+    """Two far kinds under two far conditions, which hold different shares of them. Each of the four cells keeps
+    m = (a b)^((τ + ε)/(2τ + ε)) of its masses a at the source and b in the data: the minimum of
+    τ KL(m|a) + τ KL(m|b) + ε KL(m|ab).
+    """
+    count, relaxation, regularisation = 800, 0.05, 0.02
+    kind = torch.arange(count) % 2
+    x0 = 10.0 * kind[:, None].float()
+    held = (torch.arange(count) < count // 2).float()  # 4 of 5 of the one kind under the one, 1 of 5 under the other
+    mostly = torch.arange(count) % 5 < 4
+    other = torch.where(held > 0, mostly, ~mostly).float()
+    x1 = 10.0 * other[:, None]
+    plan = Unbalanced(relaxation, regularisation=regularisation)
+    pairs = Conditioned(0.05, plan).draw(x0, x1, condition=held[:, None], generator=seeded())
+    assert pairs.weight is not None
+    power = (relaxation + regularisation) / (2 * relaxation + regularisation)
+    for share, rows_of in ((0.4, mostly), (0.1, ~mostly)):
+        expected = (0.25 * share) ** power / share
+        # A cell has 200 ± 7.1 of the source rows (hypergeometric): 3.5 % to the power of 0.58, five times that.
+        assert float(pairs.weight[rows_of].mean()) == pytest.approx(expected, rel=0.1)
+    blind = plan.draw(x0, x1, generator=seeded()).weight
+    assert blind is not None
+    assert float(blind.max() - blind.min()) < 1e-6  # kinds alone are as many at both ends
+
+
+@pytest.mark.parametrize("inner", [Partial(0.8), Unbalanced(0.5), Entropic(0.3)], ids=["partial", "unbalanced", "sb"])
+def test_any_plan_weighs_conditions_and_without_their_weight_is_itself(inner):
+    x0, x1, condition = rows(60, 2, seed=1), rows(60, 2, seed=2), rows(60, 2, seed=3)
+    condition[:, 1] = 2026.1  # one number for all says nothing
+    plain = inner.draw(x0, x1, generator=seeded())
+    wide = Conditioned(1e6, inner).draw(x0, x1, condition=condition, generator=seeded())
+    if plain.weight is not None:
+        # The weight 1e-12 beside the rows moves a plan by about as much over ε of a fiftieth.
+        torch.testing.assert_close(wide.weight, plain.weight, rtol=1e-5, atol=1e-7)
+    narrow = Conditioned(1e-2, inner).draw(x0, x1, condition=condition, generator=seeded())
+    assert narrow.report["condition_mismatch"] < 0.7 * wide.report["condition_mismatch"]
+    assert all(math.isfinite(figure) for figure in narrow.report.values())
+
+
+def test_conditions_are_weighed_against_squared_distances_alone():
+    with pytest.raises(ConfigError, match="squared"):
+        Conditioned(0.05, Assignment(cost="distance"))
+
+
 # --- power cells and semidiscrete plans ------------------------------------------------------------------------------
 
 

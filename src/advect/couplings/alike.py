@@ -8,11 +8,7 @@ row of condition c1 a source row is drawn from the law given c1 before anything 
     scales   one of the ⌈√n⌉ rows of nearest condition: the bias shrinks as n grows, and the number of rows rises
 
 That pairing is independent of x given the condition. A plan then acts inside each class, or, for scales, on rows that
-have their condition beside them as further coordinates:
-
-    |x0 − x1|² + w |c0 − c1|²,   w so that a mismatch of ``bandwidth`` typical distances costs as much as two rows at
-                                 random are apart (as in `conditioned`; Cheng & Schwing, "C2OT", 2503.10636), or in an
-                                 unbalanced plan as mass does, if that is less
+have their condition beside them as further coordinates (`beside`).
 """
 
 import math
@@ -23,9 +19,10 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from advect.couplings.assignment import Assignment
+from advect.couplings.beside import Beside
 from advect.couplings.classwise import Classwise, joined_classes
 from advect.couplings.conditioned import Conditioned
-from advect.couplings.cost import centred_rows, check_rows
+from advect.couplings.cost import check_rows
 from advect.couplings.draws import permutation
 from advect.couplings.entropic import Entropic
 from advect.couplings.partial import Partial
@@ -35,7 +32,6 @@ from advect.records import Pairs
 from advect.typing import Coupling
 
 MOST_COMPARED = 4096  # rows among which those of near condition are looked for, in a draw
-_SAME = 1e-12  # a typical squared distance of scaled conditions below which they do not differ
 _TIE = 1e-9  # of squared distances of conditions, which are of the order of 1
 
 
@@ -178,7 +174,7 @@ class Alike:
             return self._in_classes(x0, x1, condition, generator)
         if source_condition is None or source_condition.shape != condition.shape:
             raise ShapeError("source rows without conditions of their own", where="Alike.draw")
-        return self._weighed(x0, x1, source_condition, condition, generator)
+        return self.widened(x0, x1, source_condition, condition).draw(x0, x1, (source_condition, condition), generator)
 
     def _in_classes(self, x0: Tensor, x1: Tensor, condition: Tensor, generator: Generator | None) -> Pairs:
         which, counts = torch.unique(condition, dim=0, return_inverse=True, return_counts=True)[1:]
@@ -186,62 +182,6 @@ class Alike:
         drawn = [self.inner.draw(x0[rows.to(x0.device)], x1[rows], generator=generator) for rows in members]
         return joined_classes(drawn, members, members)
 
-    def _weighed(self, x0: Tensor, x1: Tensor, c0: Tensor, c1: Tensor, generator: Generator | None) -> Pairs:
-        """The inner coupling on rows that have their conditions beside them."""
-        rows0, rows1 = centred_rows(x0, x1)
-        found, (given0, given1) = self.widened(x0, x1, c0, c1), (c.detach().double() for c in (c0, c1))
-        wide0, wide1 = (
-            torch.cat([rows, (found.weight.to(given.device) * given).to(rows.device)], 1)
-            for rows, given in ((rows0, given0), (rows1, given1))
-        )
-        pairs = found.inner.draw(wide0, wide1, generator=generator)
-        index0, index1 = pairs.index0.to(x1.device), pairs.index1.to(x1.device)
-        mass = None if pairs.weight is None else pairs.weight.to(x1.device, x1.dtype)
-        share = torch.ones_like(index1, dtype=torch.float64) if mass is None else mass.double()
-        missed = (self.scale.double().to(given0.device) * (given0[index0] - given1[index1])).square().sum(1)
-        figures = {
-            "mean_cost": _over(share, (rows0[index0] - rows1[index1]).square().sum(1)),
-            "independent_cost": found.apart,
-            "condition_mismatch": math.sqrt(_over(share, missed) / found.typical),
-        }
-        known = {"relative_gap", "lower_bound", *figures}  # those of the plan are of rows and conditions together
-        return Pairs(index0, index1, mass, {k: v for k, v in pairs.report.items() if k not in known} | figures)
-
-    def widened(self, x0: Tensor, x1: Tensor, c0: Tensor, c1: Tensor) -> "Widened":
+    def widened(self, x0: Tensor, x1: Tensor, c0: Tensor, c1: Tensor) -> Beside:
         """How rows of these populations and their scales are compared together."""
-        rows0, rows1 = centred_rows(x0, x1)
-        given0, given1 = (c.detach().double() * self.scale.double().to(c.device) for c in (c0, c1))
-        apart, typical = _mean_cost(rows0, rows1), max(_mean_cost(given0, given1), torch.finfo(torch.float64).tiny)
-        dear, inner = apart, self.inner
-        if isinstance(inner, Unbalanced):
-            # What mass costs is a share of what rows cost, without their conditions. Nothing is moved that costs far
-            # more than mass does: conditions must be able to differ by as much as they do in pairs for less than that.
-            inner, dear = replace(inner, unit=apart), min(1.0, inner.relaxation) * apart
-        weight = math.sqrt(dear / typical) / self.bandwidth if typical > _SAME else 0.0
-        return Widened(inner, weight * self.scale.double().cpu(), apart, typical)
-
-
-@dataclass(frozen=True)
-class Widened:
-    """Rows that have their conditions beside them.
-
-    Attributes:
-        inner: Pairs such rows.
-        weight: ``(condition,)`` what the numbers of a condition are multiplied by there.
-        apart: The mean cost of two rows at random.
-        typical: Mean squared distance of two scaled conditions at random.
-    """
-
-    inner: Coupling
-    weight: Tensor
-    apart: float
-    typical: float
-
-
-def _mean_cost(x0: Tensor, x1: Tensor) -> float:
-    """The mean of |x0 − x1|² over all pairs."""
-    return float(x0.square().sum(1).mean() + x1.square().sum(1).mean() - 2 * x0.mean(0) @ x1.mean(0))
-
-
-def _over(share: Tensor, values: Tensor) -> float:
-    return float((share.to(values.device) * values).sum() / share.sum())
+        return Beside.of(self.inner, self.scale, self.bandwidth, rows=(x0, x1), given=(c0, c1))

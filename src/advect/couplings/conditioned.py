@@ -3,14 +3,11 @@
 A sampler asks for one condition and starts from the whole source. Transport of whole batches would give each
 condition its own part of the source, and leave the field untrained elsewhere. Here every source row is given a
 condition too, drawn at random from those of the batch, so that source and condition are independent; then rows are
-paired at least cost
+paired at the cost of rows and conditions together (`beside`).
 
-    |x0 − x1|² + w |c0 − c1|²
-
-As w → ∞ only equal conditions are paired, and the pairing is independent of x; as w → 0 it is transport of the whole
-batch. Between them lies the plan that is straight *and* leaves the source nearly independent of the condition: w
-makes a mismatch of ``bandwidth`` typical distances of two conditions cost as much as two rows at random are apart.
-Conditions are compared after scaling each of their numbers to unit variance in the batch.
+As its weight w → ∞ only equal conditions are paired, and the pairing is independent of x; as w → 0 it is transport of
+the whole batch. Between them lies the plan that is straight *and* leaves the source nearly independent of the
+condition. Conditions are compared after scaling each of their numbers to unit variance in the batch.
 """
 
 import math
@@ -20,31 +17,41 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from advect.couplings.cost import GroundCost, centred_rows, check_rows, ground_cost, squared_cost
+from advect.couplings.assignment import Assignment
+from advect.couplings.beside import Beside
+from advect.couplings.cost import centred_rows, check_rows
 from advect.couplings.draws import need_generator, permutation
-from advect.couplings.exact import solve_assignment
 from advect.couplings.in_batch import InBatch
 from advect.errors import ConfigError, ShapeError
 from advect.records import Pairs
+from advect.typing import Coupling
+
+_ROUNDING = 1e-12  # spread of a number beside its size below which it is one number with rounding
 
 
 @dataclass(frozen=True)
 class Conditioned(InBatch):
-    """Exact transport on the cost of rows and conditions together.
+    """A plan on the cost of rows and conditions together.
 
     Attributes:
         bandwidth: Of the conditions, as a share of their typical distance: small keeps the source independent of the
             condition, large makes the ways straight.
-        cost: Of the rows, as for `Assignment`.
+        inner: Makes the plan, by squared distances: `Assignment`, `Partial`, `Entropic` or `Unbalanced`. What it loses
+            or leaves out is then of rows and conditions together.
     """
 
     bandwidth: float = 0.05
-    cost: str | GroundCost = "squared"
+    inner: Coupling = Assignment()  # noqa: RUF009 -- it is frozen
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
             raise ConfigError(f"bandwidth is {self.bandwidth}, but must be a positive number", where="Conditioned")
-        ground_cost(self.cost, "Conditioned(cost=…)")
+        if getattr(self.inner, "cost", "squared") != "squared":
+            raise ConfigError(
+                "a condition of numbers can only be weighed against squared distances of rows",
+                where="Conditioned(inner=…)",
+                remedy='Take the cost "squared".',
+            )
 
     def draw(
         self,
@@ -54,7 +61,7 @@ class Conditioned(InBatch):
         condition: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Pairs:
-        """Pair every row once; without a condition it is `Assignment`.
+        """Pair every row once; without a condition it is `inner`.
 
         Returns: Data rows in place. The report holds ``mean_cost`` and ``independent_cost`` of the rows alone, and
             ``condition_mismatch``, the root-mean-square distance of paired conditions as a share of that of two at
@@ -74,19 +81,13 @@ class Conditioned(InBatch):
                 where="Conditioned.draw",
                 remedy="Give equally many of each.",
             )
-        matrix = ground_cost(self.cost, "Conditioned")(x0, x1).T
-        total, apart = matrix, torch.zeros_like(matrix)
-        if condition is not None:
-            generator = need_generator(generator, "Conditioned.draw")
-            given, _ = centred_rows(condition, condition)
-            given = given / given.std(0).clamp(min=torch.finfo(given.dtype).tiny)
-            apart = squared_cost(given, given[permutation(rows, generator, given.device)])
-            typical = apart.mean().clamp(min=torch.finfo(apart.dtype).tiny)
-            total = matrix + matrix.mean() / (self.bandwidth**2 * typical) * apart
-        index0 = torch.from_numpy(solve_assignment(total.cpu().numpy().copy())).to(x1.device)
-        index1 = torch.arange(rows, device=x1.device)
-        report = {"mean_cost": float(matrix[index1, index0].mean()), "independent_cost": float(matrix.mean())}
-        if condition is not None:
-            mismatch = apart[index1, index0].mean() / apart.mean().clamp(min=torch.finfo(apart.dtype).tiny)
-            report["condition_mismatch"] = float(mismatch.sqrt())
-        return Pairs(index0, index1, report=report)
+        if condition is None:
+            return self.inner.draw(x0, x1, generator=generator)
+        generator = need_generator(generator, "Conditioned.draw")
+        given1, _ = centred_rows(condition, condition)
+        given0 = given1[permutation(rows, generator, given1.device)]
+        spread = given1.std(0, correction=0)
+        constant = spread <= _ROUNDING * condition.detach().reshape(rows, -1).double().abs().amax(0)
+        scale = torch.where(constant, 0.0, 1 / spread)
+        beside = Beside.of(self.inner, scale, self.bandwidth, rows=(x0, x1), given=(given0, given1))
+        return beside.draw(x0, x1, (given0, given1), generator)

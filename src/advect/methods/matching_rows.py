@@ -61,7 +61,7 @@ def _optimal_plan(options: Options) -> Coupling:
         inner = Unbalanced(options["relaxation"])
     elif options["share"] < 1:
         inner = Partial(options["share"])
-    return Classwise(inner, continuous=Conditioned(options["bandwidth"]))
+    return Classwise(inner, continuous=Conditioned(options["bandwidth"], inner))
 
 
 def _bridge_start(options: Options, shape: tuple[int, ...], latent: Tensor | None) -> nn.Module:
