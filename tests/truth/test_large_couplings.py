@@ -30,6 +30,7 @@ from advect.couplings import (
 from advect.couplings.cells import PowerCells
 from advect.couplings.cost import COSTS, ground_cost
 from advect.couplings.duals import graph_duals, learn_duals
+from advect.couplings.scaling import Scaling
 from advect.errors import ConfigError, DataError, ShapeError
 
 
@@ -265,6 +266,20 @@ def test_without_growth_the_plan_is_the_entropic_one():
     # Marginals are off by about the duals over τ: a millionth of them is left at τ = 10⁶ mean costs.
     relaxed = Unbalanced(1e6, regularisation=0.05, max_iterations=20_000, tolerance=1e-9).plan(x0, x1)
     torch.testing.assert_close(relaxed, balanced, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e3, 1e5])
+@pytest.mark.parametrize("moved", [0.1, 50.0, 5000.0])
+def test_sums_of_a_scaling_iteration_against_the_log_domain(spread, moved):
+    """In units of ε costs reach 1e5 where plans are sharp, and rows far from all others have no sum to speak of."""
+    cost = spread * rows(40, 30, seed=1).square()
+    cost[3] += 20 * spread
+    sums, f, g = Scaling(cost), spread * rows(40, seed=2), spread * rows(30, seed=3)
+    for step in range(3):
+        torch.testing.assert_close(sums.rows(g), torch.logsumexp(g - cost, 1), rtol=1e-12, atol=1e-11)
+        torch.testing.assert_close(sums.columns(f), torch.logsumexp(f[:, None] - cost, 0), rtol=1e-12, atol=1e-11)
+        sums.follow(f, g)
+        f, g = f + moved * rows(40, seed=10 + step), g + moved * rows(30, seed=20 + step)
 
 
 def test_an_unbalanced_plan_that_did_not_come_to_rest_is_refused():

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from advect.couplings.cost import ground_cost
+from advect.couplings.logarithms import log_sum
 from advect.couplings.unbalanced import Unbalanced
 
 _ROWS = 2048  # looked at together
@@ -83,7 +84,7 @@ class PlanGrowth:
         parts = []
         for rows in _flat(x).split(_ROWS):
             log_share, log_pairs = self._side(rows, self.late, self.late_dual)
-            parts.append(log_share + torch.logsumexp(log_pairs - self._log_kept[1], 1))
+            parts.append(log_share + log_sum(log_pairs - self._log_kept[1], 1))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -92,7 +93,7 @@ class PlanGrowth:
         parts = []
         for rows in _flat(y).split(_ROWS):
             log_share, log_pairs = self._side(rows, self.early, self.early_dual)
-            parts.append(-log_share - torch.logsumexp(log_pairs - self._log_kept[0], 1))
+            parts.append(-log_share - log_sum(log_pairs - self._log_kept[0], 1))
         return torch.cat(parts)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -121,7 +122,7 @@ class PlanGrowth:
     def _side(self, rows: Tensor, others: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
         """Log of the share of its mass with which each row takes part, and log-probabilities of its partners."""
         logits = dual - ground_cost(self.cost, "PlanGrowth")(rows, others) / self.epsilon
-        total = torch.logsumexp(logits, 1)
+        total = log_sum(logits, 1)
         # The dual of a row is −τ/(τ + ε) of this mean, and its share e^(dual + mean).
         mean = total - torch.log(torch.tensor(float(len(others)), dtype=torch.float64))
         return mean * self.epsilon / (self.relaxation + self.epsilon), logits - total[:, None]

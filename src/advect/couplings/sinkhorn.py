@@ -12,11 +12,14 @@ steps with line search, which reach 1e-6 in some ten factorisations where Sinkho
 1e-4 (128 Gaussian rows in 16 dimensions, ε = 0.18: 8 ms against 110 ms).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from advect.couplings.logarithms import exp_of, log_sum
 
 _SHRINK = 4.0  # of ε from level to level
 _ROUNDS = 10  # Sinkhorn rounds that start each level
@@ -64,9 +67,11 @@ class _Point:
 def _evaluate(cost: Float[Tensor, "source data"], epsilon: float, potential: Float[Tensor, " data"]) -> _Point:
     """The plan with exact rows that belongs to a column potential."""
     exponent = (potential - cost) / epsilon
-    normaliser = torch.logsumexp(exponent, 1, keepdim=True)
-    plan = torch.exp(exponent - normaliser) / len(cost)
-    value = float(potential.mean() - epsilon * normaliser.mean())
+    largest = exponent.amax(1, keepdim=True)
+    plan = exp_of(exponent - largest)
+    sums = plan.sum(1, keepdim=True)
+    plan /= sums * len(cost)
+    value = float(potential.mean() - epsilon * (largest + sums.log()).mean())
     return _Point(potential, plan, plan.sum(0), value)
 
 
@@ -74,10 +79,9 @@ def _sinkhorn_round(point: _Point, cost: Float[Tensor, "source data"], epsilon: 
     """Make the columns exact, then the rows again. The logarithm of an empty column is taken in log domain."""
     log_columns = point.columns.log()
     if bool((point.columns < 1e-250).any()):
-        normaliser = torch.logsumexp((point.potential - cost) / epsilon, 1, keepdim=True)
-        log_plan = (point.potential - cost) / epsilon - normaliser
-        log_columns = torch.logsumexp(log_plan, 0) - torch.log(torch.tensor(float(len(cost))))
-    shift = epsilon * (log_columns + torch.log(torch.tensor(float(cost.shape[1]))))
+        exponent = (point.potential - cost) / epsilon
+        log_columns = log_sum(exponent - log_sum(exponent, 1)[:, None], 0) - math.log(len(cost))
+    shift = epsilon * (log_columns + math.log(cost.shape[1]))
     return _evaluate(cost, epsilon, point.potential - shift)
 
 
