@@ -18,6 +18,7 @@ from advect.networks.perceptron import (
     Layout,
     Rows,
     compiled_for,
+    given_as,
     instruction_set,
     layout_of,
     pointers,
@@ -49,7 +50,7 @@ def said(layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: R
 def said_and_traced(
     layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows
 ) -> tuple[Tensor, Tensor] | None:
-    """The same with the trace of the Jacobian ``(rows,)``, where no gradient is wanted; under autocast to bfloat16 by its
+    """The same with the trace of the Jacobian ``(rows,)``, where no gradient is wanted; under autocast by bfloat16
     products, with sums in float32.
     """
     rounded = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
@@ -96,6 +97,8 @@ def _found(
 ) -> tuple[Layout, list[Tensor | None]] | None:
     """Sizes and weights of a network whose layers nobody listens to and whose operations nobody wants to see."""
     if instruction_set() is None or compiled.watched(autocast=autocast) or heard(layers):
+        return None
+    if rows.x.dtype != given_as(rows.x.dtype):
         return None
     linears = [layer for layer in layers if type(layer) is nn.Linear]
     if len(linears) < len(layers) or not all(compiled.in_rows(part, rows.x.dtype) for part in rows.tensors):
