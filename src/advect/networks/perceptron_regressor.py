@@ -24,7 +24,7 @@ class PerceptronRegressor(LinearRegressor):
         precision: torch.dtype,
     ) -> None:
         super().__init__(layers, activation, time, gradients, precision)
-        own = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+        own = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
         weights = [None if parameter is None else parameter.detach() for parameter in own]
         put = [None if parameter is None else gradients[parameter] for parameter in own]
         self._choice = Choice(weights, activation.function, precision, gradients=True, times=1)
