@@ -14,8 +14,9 @@ from setuptools.command.build_ext import build_ext
 
 _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
-_PERCEPTRON = ["src/advect/networks/perceptron_kernel.cpp"]
-_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products", "transforms/functions")]
+_PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
+_HEADERS = ("compiled", "vectors", "products", "bfloat16", "transforms/functions", "networks/perceptron")
+_SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
@@ -31,6 +32,13 @@ _FLAGS = {
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+}
+# Some sources are for sets of their own alone: products of bfloat16 numbers.
+_OWN_SETS = {
+    _PERCEPTRON[1]: {
+        "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
+        "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    }
 }
 
 
@@ -49,13 +57,16 @@ class BuildKernel(build_ext):
         """Leave out the instruction sets that the compiler refuses."""
         msvc = self.compiler.compiler_type == "msvc"
         common = _COMMON + _FLAGS[ext.sources[0]]
-        objects = self._objects(ext.sources, "plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else common)
+        sources = [source for source in ext.sources if source not in _OWN_SETS]
+        objects = self._objects(sources, "plain", ["/std:c++17", "/O2", "/EHsc"] if msvc else common)
         if not msvc and platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "darwin":
-            for name, flags in _X86_SETS.items():
-                try:
-                    objects += self._objects(ext.sources, name, common + flags)
-                except Exception as error:  # every compiler has its own exception
-                    self.warn(f"{ext.name} goes without {name}: {error}")
+            kinds = [(sources, _X86_SETS), *(([own], _OWN_SETS[own]) for own in ext.sources if own in _OWN_SETS)]
+            for some, sets in kinds:
+                for name, flags in sets.items():
+                    try:
+                        objects += self._objects(some, name, common + flags)
+                    except Exception as error:  # every compiler has its own exception
+                        self.warn(f"{ext.name} goes without {name}: {error}")
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(objects, str(target), target_lang="c++")

@@ -60,9 +60,14 @@ def divergences(features: int, steps: int) -> list[Contender]:
         with torch.no_grad():
             return field.velocity_and_divergence(0.5, x)[1]
 
+    def ours_rounded() -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return field.velocity_and_divergence(0.5, x)[1]
+
     expected = lean_trace(copy.deepcopy(field).double(), 0.5, x.double())
     runs: dict[str, tuple[Callable[[], Tensor], str]] = {
         "advect": (ours, "tangents through the layers"),
+        "advect bfloat16": (ours_rounded, "the same under bfloat16 autocast"),
         "torchdyn": (theirs, "autograd_trace"),
         "lean loop": (lambda: lean_trace(field, 0.5, x), "backward passes, no graph of theirs"),
     }
@@ -81,7 +86,12 @@ def d1(settings: Mapping[str, Any]) -> dict[str, Any]:
             task(
                 f"velocity and exact divergence, {ROWS_SCORED} rows, {features} coordinates",
                 divergences(features, 100),
-                [Goal("advect", ("torchdyn",), 2.3, 3.5), Goal("advect", ("lean loop",), 1.1, 1.7)],
+                [
+                    Goal("advect", ("torchdyn",), 2.3, 3.5),
+                    Goal("advect", ("lean loop",), 1.1, 1.7),
+                    Goal("advect bfloat16", ("torchdyn",), 5.0, 8.0),
+                    Goal("advect bfloat16", ("lean loop",), 2.4, 3.9),
+                ],
                 rounds=3 if settings["quick"] else 7,
                 clock=settings["clock"],
                 unit="mean, relative",

@@ -4,6 +4,8 @@ An installation with a C++ compiler builds them; without one, every caller has a
 more time. In a checkout that is used without being installed, `python setup.py build_ext --inplace` builds them. A file
 holds its functions once for each instruction set; the set is chosen when it is first used, as torch chooses its own.
 ``ADVECT_KERNEL`` in the environment names another (``plain``, ``avx2``, ``avx512``), or ``none`` to leave all alone.
+Products of bfloat16 numbers have sets of their own (``avx512bf16``, ``amx``), which processors have beside ``avx512``:
+naming one of them leaves everything else as it is, naming one of the others leaves bfloat16 to torch.
 """
 
 import ctypes
@@ -18,6 +20,7 @@ from torch.autograd import forward_ad
 from advect.errors import ConfigError
 
 SETS = ("plain", "avx2", "avx512")
+BFLOAT16_SETS = ("avx512bf16", "amx")
 
 
 @functools.cache
@@ -39,17 +42,48 @@ def instruction_set(path: Path, function: str) -> str | None:
     Raises:
         ConfigError: ``ADVECT_KERNEL`` names none of the sets.
     """
-    return _chosen(path, function, os.environ.get("ADVECT_KERNEL", ""))
+    return _chosen(path, function, _asked())
+
+
+def bfloat16_set(path: Path, able: str) -> str | None:
+    """The instruction set for products of bfloat16 numbers, None where file or processor have none.
+
+    Args:
+        path: The file.
+        able: The name of the function, without the set, that says whether this processor has a set (1) and is quicker
+            by it than in float32 (2); it is then taken unasked.
+
+    Raises:
+        ConfigError: ``ADVECT_KERNEL`` names none of the sets.
+    """
+    return _chosen_bfloat16(path, able, _asked())
+
+
+def _asked() -> str:
+    asked, known = os.environ.get("ADVECT_KERNEL", ""), ("none", *SETS, *BFLOAT16_SETS)
+    if asked not in ("", *known):
+        raise ConfigError(
+            f"ADVECT_KERNEL is {asked!r}, but must be one of {', '.join(known)}",
+            where="the environment",
+            remedy="Unset it: the best of them is chosen by itself.",
+        )
+    return asked
+
+
+@functools.cache
+def _chosen_bfloat16(path: Path, able: str, asked: str) -> str | None:
+    found = library(path) if asked in ("", *BFLOAT16_SETS) else None
+    if found is None or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return None
+    for name in reversed(BFLOAT16_SETS if not asked else (asked,)):
+        function = getattr(found, f"{able}_{name}", None)
+        if function is not None and function() >= (1 if asked else 2):
+            return name
+    return None
 
 
 @functools.cache
 def _chosen(path: Path, function: str, asked: str) -> str | None:
-    if asked not in ("", "none", *SETS):
-        raise ConfigError(
-            f"ADVECT_KERNEL is {asked!r}, but must be one of {', '.join(('none', *SETS))}",
-            where="the environment",
-            remedy="Unset it: the best of them is chosen by itself.",
-        )
     found = None if asked == "none" else library(path)
     if found is None:
         return None
@@ -61,14 +95,17 @@ def _chosen(path: Path, function: str, asked: str) -> str | None:
     return asked if asked in built else built[-1]
 
 
-def watched() -> bool:
+def watched(*, autocast: bool = True) -> bool:
     """Whether torch wants to see every operation: transformed functions, forward derivatives, autocast, compiling,
     tracing, or a mode that looks at calls. What is compiled here it cannot see.
+
+    Args:
+        autocast: Whether autocast counts; what is compiled in its precision may leave it out.
     """
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
+        or (autocast and torch.is_autocast_enabled("cpu"))
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch.compiler.is_compiling()

@@ -55,6 +55,8 @@ template <> struct Type<double> {
 template <class R> using Vec = typename Type<R>::Vector;
 template <class R> using Int = typename Type<R>::Whole;
 template <class R> constexpr int kLanes = sizeof(Vec<R>) / sizeof(R);
+// Columns in whole vectors: what rows of most matrices have room for.
+template <class R> inline int64_t whole(int64_t columns) { return (columns + kLanes<R> - 1) / kLanes<R> * kLanes<R>; }
 
 template <class To, class From> inline To bits_of(From value) {
     static_assert(sizeof(To) == sizeof(From), "sizes");
@@ -62,6 +64,13 @@ template <class To, class From> inline To bits_of(From value) {
     std::memcpy(&result, &value, sizeof(result));
     return result;
 }
+
+template <class R> inline Vec<R> load(const R *from) {
+    Vec<R> result;
+    std::memcpy(&result, from, sizeof(result));
+    return result;
+}
+template <class R> inline void store(R *to, Vec<R> value) { std::memcpy(to, &value, sizeof(value)); }
 
 template <class R> inline Vec<R> all(R value) { return Vec<R>{} + value; }
 
@@ -151,7 +160,16 @@ template <class R> inline Vec<R> log_of(Vec<R> y) {
     return e * T::log2_high + (z * 2 * sum + e * T::log2_low) + (y - y); // the last is NaN for NaN
 }
 
-template <class R> inline Vec<R> sigmoid_of(Vec<R> x) { return 1 / (1 + exp_of<R>(-x)); }
+// 1 / x for numbers from 1 to the greatest: the processor's guess of 14 bits, made good twice as far by one step of
+// Newton's, takes half the time of a division.
+template <class R> inline Vec<R> inverse_of(Vec<R> x) { return 1 / x; }
+#if defined(__GNUC__) && defined(__AVX512F__)
+template <> inline Floats inverse_of<float>(Floats x) {
+    const Floats guess = (Floats)_mm512_rcp14_ps((__m512)x);
+    return guess + guess * (1 - x * guess);
+}
+#endif
+template <class R> inline Vec<R> sigmoid_of(Vec<R> x) { return inverse_of<R>(1 + exp_of<R>(-x)); }
 
 // Neighbouring rows of one column; the lanes beyond `count` repeat the first row.
 template <class R> inline Vec<R> take(const R *from, int64_t stride, int count) {

@@ -43,19 +43,23 @@ class FieldNetwork(TimedNetwork):
         found = self._at_once(t, flat, condition)
         if found is not None:
             return found[0].reshape(x.shape), found[1]
+        velocity, divergence = self._by_blocks(t, flat, condition)
+        # Under autocast products are rounded, and results have the dtype of the points all the same.
+        return velocity.reshape(x.shape).to(x.dtype), divergence.to(x.dtype)
+
+    def _by_blocks(self, t: Tensor, flat: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         rows = max(1, TANGENT_ROWS // max(1, self._tangents))
-        if len(x) <= rows:
-            velocity, divergence = self._velocity_and_divergence(t, flat, condition)
-            return velocity.reshape(x.shape), divergence
+        if len(flat) <= rows:
+            return self._velocity_and_divergence(t, flat, condition)
         parts = [
             self._velocity_and_divergence(
                 t if len(t) == 1 else t[start : start + rows],
                 flat[start : start + rows],
                 None if condition is None else condition[start : start + rows],
             )
-            for start in range(0, len(x), rows)
+            for start in range(0, len(flat), rows)
         ]
-        return torch.cat([v for v, _ in parts]).reshape(x.shape), torch.cat([d for _, d in parts])
+        return torch.cat([v for v, _ in parts]), torch.cat([d for _, d in parts])
 
     def start_at_zero(self) -> None:
         """Make the output zero everywhere, for networks that learn what a baseline leaves."""
@@ -103,7 +107,8 @@ def scale(tangents: Tensor, slope: Tensor) -> Tensor:
 
 def trace(tangents: Tensor, weight: Tensor) -> Tensor:
     """Σ_i (W T_i)_i for tangents ``(rows, d, width)`` and the last layer's ``weight`` ``(d, width)``: ``(rows,)``."""
-    return torch.mv(tangents.reshape(len(tangents), weight.numel()), weight.reshape(-1))
+    flat = tangents.reshape(len(tangents), weight.numel()).to(weight.dtype)  # autocast leaves this product alone
+    return torch.mv(flat, weight.reshape(-1))
 
 
 def check_sizes(where: str, **sizes: int) -> None:

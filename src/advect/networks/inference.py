@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advect.networks.perceptron import rows_of
+from advect.networks.perceptron import given_as, rows_of
 from advect.networks.perceptron_pass import Quick
 from advect.networks.regressor import plain_linears
 
@@ -35,8 +35,9 @@ class MLPInference:
         self._network = network
         weight = network.output.get_parameter("weight")
         self._dtype = weight.dtype if dtype is None else dtype
-        plain = plain_linears([*network.hidden, network.output]) if self._dtype == weight.dtype else None
-        self._quick = None if plain is None else Quick(plain, network.activation.function)
+        known = given_as(self._dtype) == weight.dtype
+        plain = plain_linears([*network.hidden, network.output]) if known else None
+        self._quick = None if plain is None else Quick(plain, network.activation.function, self._dtype)
         if self._quick is None:
             _ = self._layers, self._of_time  # the weights of now
 

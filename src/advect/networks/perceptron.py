@@ -4,6 +4,9 @@ On a few hundred rows and layers of 64, torch's thirty small operations cost sev
 functions (`mlp`, `field`, `regressor`) say what is computed, and are what runs without a compiled file, on other
 devices, wherever torch wants to see every operation (`compiled.watched`), under second derivatives, and where layers
 are so wide or rows so many that torch is no slower (`worth_it`). Both give the same numbers to rounding.
+
+Where bfloat16 is asked for (a training's precision, samples, autocast), `perceptron_bfloat16_kernel.cpp` rounds where
+autocast does and less often: weights once a packing, activations, tangents and their gradients before each product.
 """
 
 import ctypes
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from advect import compiled
 
 LIBRARY = Path(__file__).with_name("perceptron_kernel.so")
-_KINDS = {torch.float32: "float", torch.float64: "double"}
+_KINDS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 _ACTIVATIONS: dict[Callable[..., Tensor], int] = {F.selu: 0, F.elu: 1, F.silu: 2, torch.tanh: 3}
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 _ROWS = [_POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER]
@@ -37,6 +40,16 @@ SHARED = 4e6
 def instruction_set() -> str | None:
     """The instruction set of the compiled perceptron, None where there is none or it is switched off."""
     return compiled.instruction_set(LIBRARY, "advect_perceptron_room_float")
+
+
+def bfloat16_set() -> str | None:
+    """The instruction set of its products in bfloat16, None where there is none or it is switched off."""
+    return compiled.bfloat16_set(LIBRARY, "advect_perceptron_able_bfloat16")
+
+
+def given_as(precision: torch.dtype) -> torch.dtype:
+    """The dtype of rows, weights and results of functions that compute in this precision."""
+    return torch.float32 if precision == torch.bfloat16 else precision
 
 
 @dataclass(frozen=True)
@@ -94,16 +107,19 @@ class Compiled:
     Args:
         path: The compiled file.
         instructions: Which of its sets.
-        dtype: Of all numbers.
+        precision: Of the products; that of all other numbers is `given_as`.
         layout: Sizes.
         gradients: Whether for the way back, or for values and divergences.
+
+    Attributes:
+        dtype: Of rows, weights and results.
     """
 
-    def __init__(self, path: Path, instructions: str, dtype: torch.dtype, layout: Layout, gradients: bool) -> None:
+    def __init__(self, path: Path, instructions: str, precision: torch.dtype, layout: Layout, gradients: bool) -> None:
         library = compiled.library(path)
 
         def function(name: str, *types: Any) -> Any:
-            found = getattr(library, f"advect_perceptron_{name}_{_KINDS[dtype]}_{instructions}")
+            found = getattr(library, f"advect_perceptron_{name}_{_KINDS[precision]}_{instructions}")
             found.argtypes, found.restype = types, ctypes.c_int
             return found
 
@@ -115,7 +131,8 @@ class Compiled:
         sizes = (_NUMBER * 2)()
         function("room", _POINTER, _NUMBER, _POINTER)(self._shape, gradients, sizes)
         self._packed_size, self._room_size = sizes
-        self.dtype, self.layout, self._gradients = dtype, layout, gradients
+        self.dtype, self.layout, self._gradients = given_as(precision), layout, gradients
+        self._precision = precision
 
     def packed(self, weights: Sequence[Tensor | None]) -> Tensor:
         """Weight and bias of every layer in turn, as the other functions want them."""
@@ -125,7 +142,7 @@ class Compiled:
 
     def empty(self) -> Tensor:
         """Memory for packed weights."""
-        return torch.empty(self._packed_size, dtype=self.dtype)
+        return torch.empty(self._packed_size, dtype=self._precision)
 
     def pack(self, weights: Any, to: Tensor) -> None:
         """Pack weights, given as pointers, into memory that is there."""
@@ -133,7 +150,7 @@ class Compiled:
 
     def room(self) -> Tensor:
         """Memory for one call at a time."""
-        return torch.empty(self._room_size, dtype=self.dtype)
+        return torch.empty(self._room_size, dtype=self._precision)
 
     def forward(self, packed: Tensor, rows: Rows, *, trace: bool) -> tuple[Tensor, Tensor | None]:
         """What the network says ``(rows, features)`` and, where asked for, the trace of its Jacobian ``(rows,)``."""
@@ -191,16 +208,16 @@ def rows_of(x: Tensor, time: Tensor, condition: Tensor | None) -> Rows:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(path: Path, instructions: str, dtype: torch.dtype, layout: Layout, gradients: bool) -> Compiled:
-    return Compiled(path, instructions, dtype, layout, gradients)
+def _compiled(path: Path, instructions: str, precision: torch.dtype, layout: Layout, gradients: bool) -> Compiled:
+    return Compiled(path, instructions, precision, layout, gradients)
 
 
-def compiled_for(layout: Layout, dtype: torch.dtype, *, gradients: bool = False) -> Compiled | None:
+def compiled_for(layout: Layout, precision: torch.dtype, *, gradients: bool = False) -> Compiled | None:
     """The functions for a network of these sizes, None where there are none."""
-    instructions = instruction_set()
-    if instructions is None or dtype not in _KINDS:
+    instructions = bfloat16_set() if precision == torch.bfloat16 else instruction_set()
+    if instructions is None or precision not in _KINDS:
         return None
-    return _compiled(LIBRARY, instructions, dtype, layout, gradients)
+    return _compiled(LIBRARY, instructions, precision, layout, gradients)
 
 
 def worth_it(layout: Layout, rows: int, *, tangents: int = 0, times: int = 1) -> bool:
@@ -264,26 +281,36 @@ class Choice:
     Args:
         weights: Weight and bias of every layer in turn.
         activation: Between the layers.
+        precision: Of the products, where it is not that of the rows.
         gradients: Whether for the way back.
         times: Calls that are made with the same packed weights.
     """
 
     def __init__(
-        self, weights: Sequence[Tensor | None], activation: Callable[..., Tensor], *, gradients: bool, times: int
+        self,
+        weights: Sequence[Tensor | None],
+        activation: Callable[..., Tensor],
+        precision: torch.dtype | None = None,
+        *,
+        gradients: bool,
+        times: int,
     ) -> None:
-        self.weights, self._activation = weights, activation
+        self.weights, self._activation, self._precision = weights, activation, precision
         self._gradients, self._times = gradients, times
         self._last: tuple[Any, Compiled | None] | None = None
 
     def functions(self, rows: Rows) -> Compiled | None:
         """Those for rows like these; None where only the plain way will do."""
         dtype = rows.x.dtype
-        if compiled.watched() or not all(compiled.in_rows(part, dtype) for part in rows.tensors):
+        precision = dtype if self._precision is None else self._precision
+        if compiled.watched() or dtype != given_as(precision):
+            return None
+        if not all(compiled.in_rows(part, dtype) for part in rows.tensors):
             return None
         like = dtype, rows.x.shape, rows.time.shape, None if rows.condition is None else rows.condition.shape
         if self._last is None or self._last[0] != like:
             layout = layout_of(self.weights, dtype, self._activation, rows)
             wanted = layout is not None and worth_it(layout, len(rows.x), times=self._times)
-            found = compiled_for(layout, dtype, gradients=self._gradients) if wanted and layout else None
+            found = compiled_for(layout, precision, gradients=self._gradients) if wanted and layout else None
             self._last = like, found
         return self._last[1]

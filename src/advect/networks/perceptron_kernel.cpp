@@ -11,44 +11,26 @@
 // The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There is no state between
 // calls and no call into Python; whoever calls brings the room, whose size `room` tells.
 
-#include <algorithm>
-
 #include "../products.h"
+#include "perceptron.h"
 
 namespace {
 
-enum Activation { kSelu, kElu, kSilu, kTanh };
-constexpr int64_t kMostRows = 96;       // of a block: a multiple of kTall
+// Rows of a block are multiples of kTall. Where all weights stay in the second cache, activations stay in the first;
+// beyond that every block fetches the weights anew, and on the way back their gradients, which many rows then share.
+constexpr int64_t kMostRows = 96, kMostRowsBack = 258;
 constexpr int64_t kBlock = 8192;        // numbers in the activations of a block: 32 kB in float32
+constexpr int64_t kWeights = 32 * kBlock; // numbers in weights that stay
 constexpr int64_t kTangents = 6 * kBlock; // numbers in the tangents of a block: both buffers stay in the second cache
 
-struct Shape {
-    int64_t layers, activation, features, times, conditions;
-    const int64_t *widths;
-    explicit Shape(const int64_t *shape)
-        : layers(shape[0]), activation(shape[1]), features(shape[2]), times(shape[3]), conditions(shape[4]),
-          widths(shape + 5) {}
-    int64_t in(int64_t layer) const { return widths[layer]; }
-    int64_t out(int64_t layer) const { return widths[layer + 1]; }
-    int64_t last() const { return layers - 1; }
-    int64_t widest() const { return *std::max_element(widths, widths + layers + 1); }
-    int64_t rows() const {
-        return std::max<int64_t>(2 * kTall, std::min(kMostRows, kBlock / widest() / kTall * kTall));
-    }
-    int64_t tangent_rows() const { return std::max<int64_t>(1, std::min(rows(), kTangents / widest() / features)); }
-};
-
-// Parts of the memory that was brought, in lines of the cache; without memory only its size.
-template <class R> struct Room {
-    R *first;
-    int64_t used = 0;
-    R *take(int64_t numbers) {
-        R *part = first ? first + used : nullptr;
-        const int64_t line = 64 / sizeof(R);
-        used += (numbers + line - 1) / line * line;
-        return part;
-    }
-};
+// Rows that go together.
+inline int64_t block_rows(const Shape &shape, bool gradients) {
+    if (shape.weights() > kWeights) return gradients ? kMostRowsBack : kMostRows;
+    return std::max<int64_t>(2 * kTall, std::min(kMostRows, kBlock / shape.widest() / kTall * kTall));
+}
+inline int64_t tangent_rows(const Shape &shape) {
+    return std::max<int64_t>(1, std::min(block_rows(shape, false), kTangents / shape.widest() / shape.features));
+}
 
 // Packed weights of every layer, there and back, and what tangents need.
 template <class R> struct Packed {
@@ -58,11 +40,11 @@ template <class R> struct Packed {
     R *columns, *last;
 
     Packed(const Shape &of, R *first, bool gradients) : shape(of), room{first} {
-        for (int64_t l = 0; l < shape.layers; ++l) {
-            turned[l] = room.take(packed_size<R>(shape.in(l), shape.out(l)));
-            bias[l] = room.take(whole<R>(shape.out(l)) + kPanel<R>);
+        // In the order of their use, as the end of one asks for the next (`products.h`).
+        for (int64_t l = 0; l < shape.layers; ++l) turned[l] = room.take(packed_size<R>(shape.in(l), shape.out(l)));
+        for (int64_t l = shape.last(); l >= 0; --l)
             back[l] = gradients && l ? room.take(packed_size<R>(shape.out(l), shape.in(l))) : nullptr;
-        }
+        for (int64_t l = 0; l < shape.layers; ++l) bias[l] = room.take(whole<R>(shape.out(l)) + kPanel<R>);
         columns = gradients ? nullptr : room.take(shape.features * whole<R>(shape.out(0)));
         last = gradients ? nullptr : room.take(shape.features * whole<R>(shape.in(shape.last())));
     }
@@ -86,15 +68,6 @@ template <class R> struct Packed {
                 row[c] = c < end ? weights[2 * shape.last()][i * end + c] : 0;
         }
     }
-};
-
-template <class R> struct Part {
-    const R *first;
-    int64_t row;
-};
-// What the rows are made of.
-template <class R> struct Input {
-    Part<R> x, time, condition;
 };
 
 template <class R> void gather(const Shape &shape, const Input<R> &input, int64_t start, int64_t rows, R *to) {
@@ -142,14 +115,6 @@ template <class R> void activate(int64_t kind, int64_t numbers, R *values, R *sl
     if (kind == kTanh) activate_as<R, kTanh>(numbers, values, slopes);
 }
 
-// Results that go out: only the columns there are.
-template <class R> struct Clipped {
-    R *first;
-    int64_t row, columns;
-    void operator()(int64_t r, int64_t c, Vec<R> value) const {
-        put<R>(first + r * row + c, 1, int(std::min<int64_t>(kLanes<R>, columns - c)), value);
-    }
-};
 // Results times the slopes of their row, of which several results may share one.
 template <class R> struct Scaled {
     R *first;
@@ -181,7 +146,7 @@ template <class R> struct Block {
     int64_t rows;
     R *input, *values[64], *slopes[64];
 
-    Block(const Packed<R> &of, Room<R> &room, bool kept, bool with_slopes) : net(of), rows(of.shape.rows()) {
+    Block(const Packed<R> &of, Room<R> &room, bool kept, bool with_slopes) : net(of), rows(block_rows(of.shape, kept)) {
         const Shape &shape = net.shape;
         input = room.take(rows * whole<R>(shape.in(0)));
         R *turns[2];
@@ -218,7 +183,7 @@ template <class R> struct Tangents {
     R *turns[2], *sums;
     int32_t *owner;
 
-    Tangents(const Packed<R> &of, Room<R> &room) : net(of), rows(of.shape.tangent_rows()) {
+    Tangents(const Packed<R> &of, Room<R> &room) : net(of), rows(tangent_rows(of.shape)) {
         const int64_t numbers = rows * net.shape.features;
         for (R *&turn : turns) turn = room.take(numbers * whole<R>(net.shape.widest()));
         sums = room.take(rows * kLanes<R>);
@@ -284,37 +249,27 @@ int64_t forward(const Shape &shape, int64_t rows, const Input<R> &input, const R
     return room.used;
 }
 
-// The gradients of a loss whose gradient by the output is given, or of the mean squared error beside a
-// target, weighted by rows where there are weights.
-template <class R> struct Back {
-    const R *by_output, *target, *weight;
-    R *const *gradients;
-    double *loss;
-};
-
+// The gradients of a layer while they are summed, rows in whole vectors: where they go at last, if those are too.
 template <class R> struct Gradient {
     R *by_weight, *by_bias;
-};
-
-template <class R>
-void error_of(const Shape &shape, const Back<R> &back, int64_t rows, int64_t start, int64_t count, R *said) {
-    const int64_t d = shape.features, width = whole<R>(d);
-    const R share = R(1) / R(std::max<int64_t>(1, rows * d));
-    for (int64_t r = 0; r < count; ++r) {
-        const R of_row = back.weight ? back.weight[start + r] * share : share;
-        double squares = 0;
-        for (int64_t c = 0; c < d; ++c) {
-            const R error = said[r * width + c] - back.target[(start + r) * d + c];
-            squares += double(error) * double(error);
-            said[r * width + c] = 2 * of_row * error;
-        }
-        *back.loss += squares * double(of_row);
+    int64_t row;
+    void hand_over(int64_t out, int64_t in, R *const *to) const {
+        for (int64_t r = 0; by_weight != to[0] && r < out; ++r)
+            std::copy(by_weight + r * row, by_weight + r * row + in, to[0] + r * in);
+        if (to[1]) std::copy(by_bias, by_bias + out, to[1]);
     }
+};
+template <class R>
+Gradient<R> gradient_of(const Shape &shape, int64_t layer, const Back<R> &back, Room<R> &room) {
+    const int64_t in = shape.in(layer), out = shape.out(layer);
+    R *by_bias = room.take(whole<R>(out));
+    if (whole<R>(in) == in) return {back.gradients ? back.gradients[2 * layer] : nullptr, by_bias, in};
+    return {room.take(out * whole<R>(in)), by_bias, whole<R>(in)};
 }
 
-template <class R> void add_columns(int64_t rows, int64_t width, const R *from, R *to) {
+template <class R> void add_columns(int64_t rows, int64_t width, const R *from, R *to, bool first) {
     for (int64_t c = 0; c < width; c += kLanes<R>) {
-        Vec<R> sum = load<R>(to + c);
+        Vec<R> sum = first ? Vec<R>{} : load<R>(to + c);
         for (int64_t r = 0; r < rows; ++r) sum += load<R>(from + r * width + c);
         store<R>(to + c, sum);
     }
@@ -327,19 +282,16 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const 
     Room<R> room{memory};
     const Block<R> block(net, room, true, true);
     const int64_t last = shape.last(), d = shape.features;
-    Gradient<R> sums[64];
     R *said = room.take(block.rows * whole<R>(d));
-    R *turns[2];
+    R *turns[2], *panels = room.take(block.rows * whole<R>(shape.widest() + kPanel<R>));
     for (R *&turn : turns) turn = room.take(block.rows * whole<R>(shape.widest()));
     int32_t *owner = reinterpret_cast<int32_t *>(room.take(block.rows));
-    const int64_t from = room.used;
-    for (int64_t l = 0; l < shape.layers; ++l)
-        sums[l] = {room.take(shape.out(l) * whole<R>(shape.in(l))), room.take(whole<R>(shape.out(l)))};
+    Gradient<R> sums[64];
+    for (int64_t l = 0; l < shape.layers; ++l) sums[l] = gradient_of(shape, l, back, room);
     if (!memory) return room.used;
-    std::fill(memory + from, memory + room.used, R(0));
     for (int64_t r = 0; r < block.rows; ++r) owner[r] = int32_t(r);
 
-    for (int64_t start = 0; start < rows; start += block.rows) {
+    for (int64_t start = 0; start == 0 || start < rows; start += block.rows) {
         const int64_t count = std::min(block.rows, rows - start);
         block.forward(input, start, count, Stored<R>{said, whole<R>(d)});
         if (back.target)
@@ -350,24 +302,21 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const 
         const R *given = said;
         for (int64_t l = last; l >= 0; --l) {
             const int64_t in = shape.in(l), out = shape.out(l);
+            const Gradient<R> &sum = sums[l];
             const R *h = l ? block.values[l - 1] : block.input;
-            product<R>(out, in, count, {given, 1, whole<R>(out)}, as_it_lies<R>(h, whole<R>(in)),
-                       {sums[l].by_weight, whole<R>(in)}, Stored<R>{sums[l].by_weight, whole<R>(in)});
-            add_columns<R>(count, whole<R>(out), given, sums[l].by_bias);
+            const bool narrow = in <= kPanel<R>; // it is a panel as it lies
+            if (!narrow) pack<R>(h, count, whole<R>(in), panels);
+            product<R>(out, in, count, {given, 1, whole<R>(out)},
+                       narrow ? as_it_lies<R>(h, whole<R>(in)) : packed<R>(panels, count),
+                       {start ? sum.by_weight : nullptr, sum.row}, Stored<R>{sum.by_weight, sum.row});
+            add_columns<R>(count, whole<R>(out), given, sum.by_bias, start == 0);
             if (!l) break;
             const Scaled<R> scaled{turns[l % 2], whole<R>(in), block.slopes[l - 1], owner};
             product<R>(count, in, out, {given, whole<R>(out), 1}, packed<R>(net.back[l], out), {nullptr, 0}, scaled);
             given = turns[l % 2];
         }
     }
-    for (int64_t l = 0; l < shape.layers; ++l) {
-        const int64_t in = shape.in(l), out = shape.out(l);
-        for (int64_t r = 0; r < out; ++r)
-            std::copy(sums[l].by_weight + r * whole<R>(in), sums[l].by_weight + r * whole<R>(in) + in,
-                      back.gradients[2 * l] + r * in);
-        if (back.gradients[2 * l + 1])
-            std::copy(sums[l].by_bias, sums[l].by_bias + out, back.gradients[2 * l + 1]);
-    }
+    for (int64_t l = 0; l < shape.layers; ++l) sums[l].hand_over(shape.out(l), shape.in(l), back.gradients + 2 * l);
     return room.used;
 }
 

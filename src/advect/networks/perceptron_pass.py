@@ -18,6 +18,7 @@ from advect.networks.perceptron import (
     Layout,
     Rows,
     compiled_for,
+    given_as,
     instruction_set,
     layout_of,
     pointers,
@@ -49,12 +50,15 @@ def said(layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: R
 def said_and_traced(
     layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows
 ) -> tuple[Tensor, Tensor] | None:
-    """The same with the trace of the Jacobian ``(rows,)``, where no gradient is wanted."""
-    found = _found(layers, activation, rows)
-    if found is None or _followed(rows, found[1]):
+    """The same with the trace of the Jacobian ``(rows,)``, where no gradient is wanted; under autocast by bfloat16
+    products, with sums in float32.
+    """
+    rounded = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    found = _found(layers, activation, rows, autocast=not rounded)
+    if found is None or _followed(rows, found[1]) or (rounded and rows.x.dtype != torch.float32):
         return None
     layout, weights = found
-    functions = compiled_for(layout, rows.x.dtype)
+    functions = compiled_for(layout, torch.bfloat16 if rounded else rows.x.dtype)
     if functions is None or not worth_it(layout, len(rows.x), tangents=layout.features):
         return None
     velocity, traces = functions.forward(functions.packed(weights), rows, trace=True)
@@ -68,13 +72,14 @@ class Quick:
     Args:
         layers: Of the network.
         activation: Between them.
+        precision: Of the products: that of the weights, or bfloat16 of weights in float32.
     """
 
     _CALLS = 8  # that are expected of one solve, at least
 
-    def __init__(self, layers: Sequence[nn.Linear], activation: Callable[..., Tensor]) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], activation: Callable[..., Tensor], precision: torch.dtype) -> None:
         weights = [weight if weight is None else weight.detach() for weight in weights_of(layers)]
-        self._choice = Choice(weights, activation, gradients=False, times=self._CALLS)
+        self._choice = Choice(weights, activation, precision, gradients=False, times=self._CALLS)
         self._packed: tuple[Compiled, Tensor] | None = None
 
     def __call__(self, rows: Rows) -> Tensor | None:
@@ -88,10 +93,12 @@ class Quick:
 
 
 def _found(
-    layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows
+    layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows, *, autocast: bool = True
 ) -> tuple[Layout, list[Tensor | None]] | None:
     """Sizes and weights of a network whose layers nobody listens to and whose operations nobody wants to see."""
-    if instruction_set() is None or compiled.watched() or heard(layers):
+    if instruction_set() is None or compiled.watched(autocast=autocast) or heard(layers):
+        return None
+    if rows.x.dtype != given_as(rows.x.dtype):
         return None
     linears = [layer for layer in layers if type(layer) is nn.Linear]
     if len(linears) < len(layers) or not all(compiled.in_rows(part, rows.x.dtype) for part in rows.tensors):

@@ -24,15 +24,16 @@ class PerceptronRegressor(LinearRegressor):
         precision: torch.dtype,
     ) -> None:
         super().__init__(layers, activation, time, gradients, precision)
-        weights = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
-        put = [tensor for layer in self.layers for tensor in (layer.weight_gradient, layer.bias_gradient)]
-        self._choice = Choice(weights, activation.function, gradients=True, times=1)
+        own = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
+        weights = [None if parameter is None else parameter.detach() for parameter in own]
+        put = [None if parameter is None else gradients[parameter] for parameter in own]
+        self._choice = Choice(weights, activation.function, precision, gradients=True, times=1)
         self._from, self._to = pointers(weights), pointers(put)
         self._held: tuple[Compiled, Tensor, Tensor] | None = None
 
     def __call__(self, regression: Regression) -> Tensor:
         """Put the gradient of the mean loss where it belongs and return the loss."""
-        loss = None if self._rounded else self._at_once(regression)
+        loss = self._at_once(regression)
         return super().__call__(regression) if loss is None else loss
 
     def _at_once(self, regression: Regression) -> Tensor | None:

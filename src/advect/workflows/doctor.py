@@ -39,6 +39,7 @@ def examine() -> dict[str, Any]:
         "assignment solver": _assignment_solver(),
         "coupling and spline layers": _compiled(kernel.instruction_set()),
         "plain networks": _compiled(perceptron.instruction_set()),
+        "plain networks, bfloat16": _compiled_bfloat16(perceptron.bfloat16_set()),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "mps": "yes" if torch.backends.mps.is_available() else "none",
     }
@@ -60,6 +61,10 @@ def _compiled(instructions: str | None) -> str:
     if instructions is not None:
         return f"compiled ({instructions})"
     return "torch (the compiled ones are faster; installing advect with a C++ compiler builds them)"
+
+
+def _compiled_bfloat16(instructions: str | None) -> str:
+    return "torch" if instructions is None else f"compiled ({instructions})"
 
 
 def time_step(method: str, *, rows: int = 4096, steps: int = 20) -> float:

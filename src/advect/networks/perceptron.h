@@ -1,0 +1,84 @@
+// What the compiled perceptrons share: the sizes of a network, the memory they are brought, what they are asked, and the
+// squared error at the end.
+
+#pragma once
+
+#include <algorithm>
+
+#include "../vectors.h"
+
+namespace {
+
+enum Activation { kSelu, kElu, kSilu, kTanh };
+
+struct Shape {
+    int64_t layers, activation, features, times, conditions;
+    const int64_t *widths;
+    explicit Shape(const int64_t *shape)
+        : layers(shape[0]), activation(shape[1]), features(shape[2]), times(shape[3]), conditions(shape[4]),
+          widths(shape + 5) {}
+    int64_t in(int64_t layer) const { return widths[layer]; }
+    int64_t out(int64_t layer) const { return widths[layer + 1]; }
+    int64_t last() const { return layers - 1; }
+    int64_t widest() const { return *std::max_element(widths, widths + layers + 1); }
+    int64_t weights() const {
+        int64_t sum = 0;
+        for (int64_t l = 0; l < layers; ++l) sum += in(l) * out(l);
+        return sum;
+    }
+};
+
+// Parts of the memory that was brought, in lines of the cache; without memory only its size.
+template <class R> struct Room {
+    R *first;
+    int64_t used = 0;
+    R *take(int64_t numbers) {
+        R *part = first ? first + used : nullptr;
+        const int64_t line = 64 / sizeof(R);
+        used += (numbers + line - 1) / line * line;
+        return part;
+    }
+};
+
+template <class R> struct Part {
+    const R *first;
+    int64_t row;
+};
+// What the rows are made of.
+template <class R> struct Input {
+    Part<R> x, time, condition;
+};
+
+// Results that go out: only the columns there are.
+template <class R> struct Clipped {
+    R *first;
+    int64_t row, columns;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        put<R>(first + r * row + c, 1, int(std::min<int64_t>(kLanes<R>, columns - c)), value);
+    }
+};
+// The gradients of a loss whose gradient by the output is given, or of the mean squared error beside a
+// target, weighted by rows where there are weights.
+template <class R> struct Back {
+    const R *by_output, *target, *weight;
+    R *const *gradients;
+    double *loss;
+};
+
+template <class R>
+void error_of(const Shape &shape, const Back<R> &back, int64_t rows, int64_t start, int64_t count, R *said) {
+    const int64_t d = shape.features, width = whole<R>(d);
+    const R share = R(1) / R(std::max<int64_t>(1, rows * d));
+    for (int64_t r = 0; r < count; ++r) {
+        const R of_row = back.weight ? back.weight[start + r] * share : share;
+        double squares = 0;
+        for (int64_t c = 0; c < d; ++c) {
+            const R error = said[r * width + c] - back.target[(start + r) * d + c];
+            squares += double(error) * double(error);
+            said[r * width + c] = 2 * of_row * error;
+        }
+        *back.loss += squares * double(of_row);
+    }
+}
+
+} // namespace
