@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = ["src/advect/networks/perceptron_kernel.cpp"]
+_NORM = ["src/advect/networks/norm_kernel.cpp"]
 _SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products", "transforms/functions")]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
@@ -27,6 +28,7 @@ _FLAGS = {
     # Here they agree to rounding only, and rows may be NaN.
     _LAYERS[0]: ["-ffp-contract=fast"],
     _PERCEPTRON[0]: ["-ffp-contract=fast"],
+    _NORM[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
@@ -74,6 +76,7 @@ setup(
         Extension("advect.couplings.assignment_kernel", _ASSIGNMENT, depends=_SHARED, language="c++", optional=True),
         Extension("advect.transforms.layers_kernel", _LAYERS, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

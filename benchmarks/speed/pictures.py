@@ -23,7 +23,7 @@ from benchmarks.speed.rows import Row
 from benchmarks.speed.training import ENDLESS, Silence
 
 SHAPE, BATCH = (1, 28, 28), 32
-SIZE = UNetSize(32, (1, 2, 2), 1, attention=(0,), head_channels=32)
+SIZE = UNetSize(32, (1, 2, 2), 1, attention=(0,), head_channels=64, scales=False, time_features=32)
 
 
 def pictures() -> torch.Tensor:

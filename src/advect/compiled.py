@@ -62,13 +62,19 @@ def _chosen(path: Path, function: str, asked: str) -> str | None:
 
 
 def watched() -> bool:
-    """Whether torch wants to see every operation: transformed functions, forward derivatives, autocast, compiling,
-    tracing, or a mode that looks at calls. What is compiled here it cannot see.
+    """Whether torch wants to see every operation, be it to choose the precision of each by autocast. What is compiled
+    here it cannot see.
+    """
+    return torch.is_autocast_enabled("cpu") or transformed()
+
+
+def transformed() -> bool:
+    """The same but for autocast: transformed functions, forward derivatives, compiling, tracing, or a mode that looks
+    at calls.
     """
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch.compiler.is_compiling()
