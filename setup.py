@@ -16,7 +16,7 @@ _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = ["src/advect/networks/perceptron_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
-_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "products", "transforms/functions")]
+_SHARED = [f"src/advect/{name}.h" for name in ("compiled", "vectors", "numbers", "products", "transforms/functions")]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),

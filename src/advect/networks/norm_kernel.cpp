@@ -14,55 +14,11 @@
 #include <thread>
 #include <vector>
 
-#include "../vectors.h"
+#include "../numbers.h"
 
 namespace {
 
-typedef Vec<float> V;
-constexpr int L = kLanes<float>;
 constexpr int64_t kPixels = 128; // summed before the sum is added to the others
-
-struct Half {
-    uint16_t bits;
-};
-
-template <class S> struct Memory;
-template <> struct Memory<float> {
-    static V read(const float *from, int count) {
-        V value = {};
-        if (count == L) std::memcpy(&value, from, sizeof(value));
-        else std::memcpy(&value, from, count * sizeof(float));
-        return value;
-    }
-    static void write(float *to, V value, int count) {
-        if (count == L) std::memcpy(to, &value, sizeof(value));
-        else std::memcpy(to, &value, count * sizeof(float));
-    }
-};
-template <> struct Memory<Half> {
-    static V read(const Half *from, int count) {
-        uint32_t lanes[L] = {};
-        if (count == L)
-            for (int i = 0; i < L; ++i) lanes[i] = uint32_t(from[i].bits) << 16;
-        else
-            for (int i = 0; i < count; ++i) lanes[i] = uint32_t(from[i].bits) << 16;
-        V value;
-        std::memcpy(&value, lanes, sizeof(value));
-        return value;
-    }
-    static uint16_t rounded(uint32_t bits) {
-        const uint32_t even = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        return uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : even);
-    }
-    static void write(Half *to, V value, int count) {
-        uint32_t lanes[L];
-        std::memcpy(lanes, &value, sizeof(value));
-        if (count == L)
-            for (int i = 0; i < L; ++i) to[i].bits = rounded(lanes[i]);
-        else
-            for (int i = 0; i < count; ++i) to[i].bits = rounded(lanes[i]);
-    }
-};
 
 struct Sizes {
     int64_t pictures, pixels, channels, groups, silu;
@@ -178,17 +134,17 @@ void forward(const Sizes &size, double epsilon, const S *x, const Beside &beside
     }
 }
 
-// The gradient by y, from that by what SiLU made of it.
+// The gradient by y, from that by what SiLU made of it. It waits for the sums where that by x will be.
 template <bool Silu> inline V by_line(V gradient, V y) {
     if (!Silu) return gradient;
     const V s = sigmoid_of<float>(y);
     return gradient * (s + s * y * (1 - s));
 }
 
-// Sums over pixels of the gradient by y, of it times x - centre, and of x - centre.
+// The gradient by y, and its sums over pixels, of it times x - centre, and of x - centre.
 template <class S, int W, bool Silu>
 inline void gather(const S *x, const S *gradient, const Sizes &size, const Lines &lines, int64_t c, int count,
-                   float *plain, float *along, float *away) {
+                   S *by_y, float *plain, float *along, float *away) {
     V centre[W], slope[W], height[W], sums[3][W] = {};
     for (int w = 0; w < W; ++w) {
         centre[w] = Memory<float>::read(&lines.centre[c + w * L], count);
@@ -203,6 +159,7 @@ inline void gather(const S *x, const S *gradient, const Sizes &size, const Lines
                 const int64_t at = p * size.channels + c + w * L;
                 const V from = Memory<S>::read(x + at, count) - centre[w];
                 const V by = by_line<Silu>(Memory<S>::read(gradient + at, count), from * slope[w] + height[w]);
+                if (Silu) Memory<S>::write(by_y + at, by, count);
                 part[0][w] += by;
                 part[1][w] += by * from;
                 part[2][w] += from;
@@ -217,23 +174,21 @@ inline void gather(const S *x, const S *gradient, const Sizes &size, const Lines
     }
 }
 
-// slope by_y - level - tilt (x - centre).
-template <class S, int W, bool Silu>
-inline void spread(const S *x, const S *gradient, const Sizes &size, const Lines &lines, const float *level,
+// slope by_y - level - tilt (x - centre), which may be written over by_y.
+template <class S, int W>
+inline void spread(const S *x, const S *by_y, const Sizes &size, const Lines &lines, const float *level,
                    const float *tilt, int64_t c, int count, S *by_x) {
-    V centre[W], slope[W], height[W], flat[W], steep[W];
+    V centre[W], slope[W], flat[W], steep[W];
     for (int w = 0; w < W; ++w) {
-        centre[w] = Memory<float>::read(&lines.centre[c + w * L], count);
         slope[w] = Memory<float>::read(&lines.slope[c + w * L], count);
-        height[w] = Memory<float>::read(&lines.height[c + w * L], count);
-        flat[w] = Memory<float>::read(level + c + w * L, count);
         steep[w] = Memory<float>::read(tilt + c + w * L, count);
+        flat[w] = Memory<float>::read(level + c + w * L, count);
+        centre[w] = Memory<float>::read(&lines.centre[c + w * L], count);
     }
     for (int64_t p = 0; p < size.pixels; ++p)
         for (int w = 0; w < W; ++w) {
             const int64_t at = p * size.channels + c + w * L;
-            const V from = Memory<S>::read(x + at, count) - centre[w];
-            const V by = by_line<Silu>(Memory<S>::read(gradient + at, count), from * slope[w] + height[w]);
+            const V from = Memory<S>::read(x + at, count) - centre[w], by = Memory<S>::read(by_y + at, count);
             Memory<S>::write(by_x + at, by * slope[w] - flat[w] - steep[w] * from, count);
         }
 }
@@ -257,10 +212,12 @@ void back(const Sizes &size, const S *x, const S *gradient, const Beside &beside
         blocks<2>(
             channels,
             [&](int64_t c) {
-                gather<S, 2, Silu>(x + start, gradient + start, size, lines, c, L, &plain[0], &along[0], &away[0]);
+                gather<S, 2, Silu>(x + start, gradient + start, size, lines, c, L, by_x + start, &plain[0], &along[0],
+                                   &away[0]);
             },
             [&](int64_t c, int count) {
-                gather<S, 1, Silu>(x + start, gradient + start, size, lines, c, count, &plain[0], &along[0], &away[0]);
+                gather<S, 1, Silu>(x + start, gradient + start, size, lines, c, count, by_x + start, &plain[0],
+                                   &along[0], &away[0]);
             });
         for (int64_t g = 0; g < size.groups; ++g) {
             double flat = 0, steep = 0;
@@ -280,14 +237,14 @@ void back(const Sizes &size, const S *x, const S *gradient, const Beside &beside
             if (found.before)
                 found.before[at] = lines.slope[c] * plain[c] - level[c] * float(size.pixels) - tilt[c] * away[c];
         }
-        blocks<2>(
+        const S *by_y = Silu ? by_x : gradient;
+        blocks<4>(
             channels,
             [&](int64_t c) {
-                spread<S, 2, Silu>(x + start, gradient + start, size, lines, &level[0], &tilt[0], c, L, by_x + start);
+                spread<S, 4>(x + start, by_y + start, size, lines, &level[0], &tilt[0], c, L, by_x + start);
             },
             [&](int64_t c, int count) {
-                spread<S, 1, Silu>(x + start, gradient + start, size, lines, &level[0], &tilt[0], c, count,
-                                   by_x + start);
+                spread<S, 1>(x + start, by_y + start, size, lines, &level[0], &tilt[0], c, count, by_x + start);
             });
     }
 }

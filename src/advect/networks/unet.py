@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advect.errors import ConfigError, ShapeError
+from advect.networks.attention import attention
 from advect.networks.conv import convolution, zero_convolution
 from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
@@ -201,7 +202,7 @@ class _ResidualBlock(nn.Module):
 
 
 class _SelfAttention(nn.Module):
-    """h + W attention(norm(h)) over all pixels, by torch's fused kernel."""
+    """h + W attention(norm(h)) over all pixels."""
 
     def __init__(self, channels: int, head_channels: int, generator: Generator | None) -> None:
         super().__init__()
@@ -217,8 +218,9 @@ class _SelfAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         rows, channels, height, width = h.shape
         tokens = self.qkv(normed(self.norm, h, silu=False)).permute(0, 2, 3, 1)
-        q, k, v = tokens.reshape(rows, height * width, 3, self.heads, channels // self.heads).transpose(1, 3).unbind(2)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, height, width, channels)
+        each = channels // self.heads
+        mixed = attention(tokens.reshape(rows, height * width, 3, self.heads, each))
+        mixed = mixed.reshape(rows, height, width, channels)
         return h + self.output(_laid_as(h, mixed.permute(0, 3, 1, 2)))
 
 
