@@ -124,7 +124,7 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd, *beside = ctx.saved_tensors
-        groups, epsilon, silu = ctx.how
+        groups, _, silu = ctx.how
         wanted = ctx.needs_input_grad[:6]
         if torch.is_grad_enabled():
             inputs = (x, weight, bias, *beside)
@@ -152,7 +152,9 @@ def _of_plain(
     """The gradients by the inputs that want one, themselves in autograd's graph."""
     by = [part for part, want in zip(inputs, wanted, strict=True) if want and part is not None]
     x, weight, bias, *beside = inputs
-    assert x is not None and weight is not None and bias is not None
+    assert x is not None
+    assert weight is not None
+    assert bias is not None
     out = plain(x, weight, bias, *beside, *how)
     found = iter(torch.autograd.grad(out, by, gradient, create_graph=True))
     return [next(found) if want and part is not None else None for part, want in zip(inputs, wanted, strict=True)]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from advect import compiled
 from advect.errors import ConfigError, ShapeError
 from advect.networks.attention import attention
 from advect.networks.conv import convolution, zero_convolution
@@ -232,8 +233,12 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def _pixel_by_pixel(h: Tensor) -> Tensor:
-    """On a processor the channels of a pixel side by side, as convolutions and products over pixels want them there."""
-    return h.contiguous(memory_format=torch.channels_last) if h.is_cpu else h
+    """On a processor the channels of a pixel side by side, as convolutions and products over pixels want them there;
+    not where torch takes operations apart, whose forward derivative of a group norm knows the plain order alone.
+    """
+    if not h.is_cpu or compiled.transformed():
+        return h
+    return h.contiguous(memory_format=torch.channels_last)
 
 
 def _laid_as(h: Tensor, other: Tensor) -> Tensor:
