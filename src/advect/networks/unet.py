@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from advect import compiled
 from advect.errors import ConfigError, ShapeError
 from advect.networks.attention import attention
 from advect.networks.conv import convolution, zero_convolution
 from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
-from advect.networks.normed import normed
+from advect.networks.normed import normed, pixel_by_pixel
 
 GROUPS = 32
 TIME_FEATURES = 64
@@ -126,7 +125,7 @@ class UNet(EmbeddedNetwork):
         """Velocity at time ``t`` (a number or ``(batch,)``) and pictures ``x`` ``(batch, channels, h, w)``."""
         t, condition = self._checked(t, x, condition)
         embedding = self._embedded(t, condition)
-        h = _pixel_by_pixel(self.input(x))
+        h = pixel_by_pixel(self.input(x))
         kept = [h]
         for level, blocks in enumerate(self.down):
             for block in blocks.children():
@@ -230,15 +229,6 @@ def _norm(channels: int) -> nn.GroupNorm:
     most = max(1, min(GROUPS, channels // 4))
     groups = next(count for count in range(most, 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
-
-
-def _pixel_by_pixel(h: Tensor) -> Tensor:
-    """On a processor the channels of a pixel side by side, as convolutions and products over pixels want them there;
-    not where torch takes operations apart, whose forward derivative of a group norm knows the plain order alone.
-    """
-    if not h.is_cpu or compiled.transformed():
-        return h
-    return h.contiguous(memory_format=torch.channels_last)
 
 
 def _laid_as(h: Tensor, other: Tensor) -> Tensor:
