@@ -14,8 +14,8 @@ from torch import Tensor
 
 from advect import compiled
 
-_forward = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_back = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+_forward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_back: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
 def attention(tokens: Float[Tensor, "batch tokens 3 heads each"]) -> Float[Tensor, "batch tokens heads each"]:

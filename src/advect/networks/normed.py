@@ -162,11 +162,11 @@ def _of_plain(
 ) -> list[Tensor | None]:
     """The gradients by the inputs that want one, themselves in autograd's graph."""
     by = [part for part, want in zip(inputs, wanted, strict=True) if want and part is not None]
-    x, weight, bias, *beside = inputs
+    x, weight, bias, before, gain, shift = inputs
     assert x is not None
     assert weight is not None
     assert bias is not None
-    out = plain(x, weight, bias, *beside, *how)
+    out = plain(x, weight, bias, before, gain, shift, *how)
     found = iter(torch.autograd.grad(out, by, gradient, create_graph=True))
     return [next(found) if want and part is not None else None for part, want in zip(inputs, wanted, strict=True)]
 
