@@ -98,7 +98,7 @@ def test_numbers_do_not_depend_on_the_compiled_norms_or_the_order_in_memory(scal
             torch.testing.assert_close(one.double(), other, rtol=0, atol=bound)
 
 
-def test_forward_derivatives_are_those_of_the_way_back():
+def test_transformed_it_is_the_same_network():
     network, x = small().float(), torch.randn(2, 2, 9, 6, generator=draws(1))
     along = torch.randn(x.shape, generator=draws(2))
     _, forward = torch.func.jvp(lambda at: network(0.3, at), (x,), (along,))
@@ -106,6 +106,10 @@ def test_forward_derivatives_are_those_of_the_way_back():
     by = torch.randn(x.shape, generator=draws(3))
     (back,) = torch.autograd.grad(network(0.3, at), at, by)
     assert float((forward * by).sum()) == pytest.approx(float((back * along).sum()), rel=1e-3, abs=1e-3)
+    each = torch.vmap(lambda row: network(0.3, row[None])[0])(x.detach())
+    torch.testing.assert_close(each, network(0.3, x).detach(), rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(0.3, x.detach()), each, rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_is_for_training_alone():

@@ -96,7 +96,8 @@ def _compilable(norm: nn.GroupNorm, x: Tensor, beside: Sequence[Tensor | None]) 
     """Whether the compiled norm is there, and reads such numbers where they lie."""
     known = norm.__dict__
     return (
-        x.is_cpu
+        not compiled.transformed()  # first: such tensors do not answer all that is asked here
+        and x.is_cpu
         and x.dtype in _KINDS
         and type(norm) is nn.GroupNorm
         and "forward" not in known
@@ -107,7 +108,6 @@ def _compilable(norm: nn.GroupNorm, x: Tensor, beside: Sequence[Tensor | None]) 
         and x.is_contiguous(memory_format=torch.channels_last)
         and all(compiled.in_rows(part, torch.float32) for part in (norm.weight, norm.bias))
         and all(part is None or type(part) is Tensor for part in beside)
-        and not compiled.transformed()
         and instruction_set() is not None
     )
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from advect import compiled
 from advect.errors import ConfigError, ShapeError
 from advect.networks.attention import attention
 from advect.networks.conv import convolution, zero_convolution
@@ -232,7 +233,9 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def _laid_as(h: Tensor, other: Tensor) -> Tensor:
-    """The other pictures in the order in memory that these have."""
+    """The other pictures in the order in memory that these have; where torch takes operations apart, as they are."""
+    if compiled.transformed():
+        return other
     last = h.is_contiguous(memory_format=torch.channels_last) and not h.is_contiguous()
     return other.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
