@@ -15,7 +15,8 @@ from setuptools.command.build_ext import build_ext
 _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
-_HEADERS = ("compiled", "vectors", "products", "bfloat16", "transforms/functions", "networks/perceptron")
+_NORM = ["src/advect/networks/norm_kernel.cpp"]
+_HEADERS = ("compiled", "vectors", "numbers", "products", "bfloat16", "transforms/functions", "networks/perceptron")
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
@@ -28,6 +29,7 @@ _FLAGS = {
     # Here they agree to rounding only, and rows may be NaN.
     _LAYERS[0]: ["-ffp-contract=fast"],
     _PERCEPTRON[0]: ["-ffp-contract=fast"],
+    _NORM[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
@@ -85,6 +87,7 @@ setup(
         Extension("advect.couplings.assignment_kernel", _ASSIGNMENT, depends=_SHARED, language="c++", optional=True),
         Extension("advect.transforms.layers_kernel", _LAYERS, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

@@ -1,8 +1,9 @@
-"""B4: a training step on pictures, networks of the same sizes.
+"""B4: a training step on pictures, networks of one function.
 
 torchcfm's U-Net as in its MNIST example, 28 × 28, 32 channels, multipliers 1, 2, 2, one block per level and attention
-over all 784 pixels; advect's U-Net with the same sizes. They are not the same function to the last layer: parameters of
-both are told. What differs in time is attention, which torchcfm computes through the whole matrix.
+over all 784 pixels; advect's U-Net with the same sizes, one head, as many sines of the time, and the embedding added
+before the second norm of a block, as torchcfm has it: the same function layer by layer (`tests/networks/test_unet.py`
+brings the weights of one into the other), up to the frequencies of those sines, with as many parameters.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from benchmarks.speed.rows import Row
 from benchmarks.speed.training import ENDLESS, Silence
 
 SHAPE, BATCH = (1, 28, 28), 32
-SIZE = UNetSize(32, (1, 2, 2), 1, attention=(0,), head_channels=32)
+SIZE = UNetSize(32, (1, 2, 2), 1, attention=(0,), head_channels=64, scales=False, time_features=32)
 
 
 def pictures() -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The U-Net: any size of picture, zero at the start, rows apart, its layers as written down by hand."""
 
+import copy
 import math
 
 import pytest
@@ -71,6 +72,44 @@ def test_a_residual_block_is_its_formula():
         F.silu(u), block.conv2.weight, block.conv2.bias, padding=1
     )
     torch.testing.assert_close(block(h, e), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("scales", [True, False])
+def test_numbers_do_not_depend_on_the_compiled_norms_or_the_order_in_memory(scales, monkeypatch):
+    network = small(features=3, scales=scales).float()
+    x, t, c = torch.randn(3, 2, 9, 6, generator=draws(1)), torch.rand(3, generator=draws(2)), torch.ones(3, 3)
+
+    def answers(network, x):
+        x = x.detach().requires_grad_()
+        out = network(t.to(x.dtype), x, c.to(x.dtype))
+        assert out.is_contiguous()
+        return [out, *torch.autograd.grad(out.square().sum(), [x, *network.parameters()])]
+
+    found = answers(network, x)
+    others = [answers(network, x.contiguous(memory_format=torch.channels_last)), answers(network, x.mT.contiguous().mT)]
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = answers(network, x)
+    monkeypatch.setenv("ADVECT_KERNEL", "none")
+    others.append(answers(network, x))
+    exact = answers(copy.deepcopy(network).double(), x.double())
+    for rounding, some in [(1e-4, answer) for answer in (found, *others)] + [(0.1, narrow)]:
+        for one, other in zip(some, exact, strict=True):
+            bound = rounding * float(other.detach().abs().max() + 1e-2 * exact[1].abs().max())
+            torch.testing.assert_close(one.double(), other, rtol=0, atol=bound)
+
+
+def test_transformed_it_is_the_same_network():
+    network, x = small().float(), torch.randn(2, 2, 9, 6, generator=draws(1))
+    along = torch.randn(x.shape, generator=draws(2))
+    _, forward = torch.func.jvp(lambda at: network(0.3, at), (x,), (along,))
+    at = x.requires_grad_()
+    by = torch.randn(x.shape, generator=draws(3))
+    (back,) = torch.autograd.grad(network(0.3, at), at, by)
+    assert float((forward * by).sum().detach()) == pytest.approx(float((back * along).sum()), rel=1e-3, abs=1e-3)
+    each = torch.vmap(lambda row: network(0.3, row[None])[0])(x.detach())
+    torch.testing.assert_close(each, network(0.3, x).detach(), rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(0.3, x.detach()), each, rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_is_for_training_alone():

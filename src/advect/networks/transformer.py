@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from advect.errors import ConfigError, ShapeError
+from advect.networks.attention import attention
 from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
 from advect.networks.layers import zero_linear
@@ -152,10 +153,8 @@ class _Block(nn.Module):
         return torch.addcmul(h, gate2, self.outer(u))
 
     def _attention(self, u: Tensor) -> Tensor:
-        """Self-attention over all tokens, by torch's fused kernel."""
-        q, k, v = self.qkv(u).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous())
-        return self.mix(mixed.transpose(1, 2).flatten(2))
+        """Self-attention over all tokens."""
+        return self.mix(attention(self.qkv(u).unflatten(2, (3, self.heads, -1))).flatten(2))
 
 
 def _modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

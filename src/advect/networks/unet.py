@@ -16,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from advect import compiled
 from advect.errors import ConfigError, ShapeError
+from advect.networks.attention import attention
 from advect.networks.conv import convolution, zero_convolution
 from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
+from advect.networks.normed import normed, pixel_by_pixel
 
 GROUPS = 32
 TIME_FEATURES = 64
@@ -123,7 +126,7 @@ class UNet(EmbeddedNetwork):
         """Velocity at time ``t`` (a number or ``(batch,)``) and pictures ``x`` ``(batch, channels, h, w)``."""
         t, condition = self._checked(t, x, condition)
         embedding = self._embedded(t, condition)
-        h = self.input(x)
+        h = pixel_by_pixel(self.input(x))
         kept = [h]
         for level, blocks in enumerate(self.down):
             for block in blocks.children():
@@ -140,7 +143,7 @@ class UNet(EmbeddedNetwork):
             if level < len(self.grow):
                 doubled = F.interpolate(h, size=kept[-1].shape[-2:], mode="nearest")
                 h = self.grow[level](doubled)
-        return self.output(F.silu(self.norm(h)))
+        return self.output(normed(self.norm, h)).contiguous()
 
     def start_at_zero(self) -> None:
         """Make the output zero everywhere, for networks that learn what a baseline leaves."""
@@ -189,19 +192,18 @@ class _ResidualBlock(nn.Module):
         self.skip = convolution(inputs, outputs, 1, generator=generator) if inputs != outputs else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        u = self.conv1(F.silu(self.norm1(h)))
-        modulation = self.modulation(embedding)[:, :, None, None]
+        u = self.conv1(normed(self.norm1, h))
+        modulation = self.modulation(embedding)
         if self.scales:
             gain, shift = modulation.chunk(2, dim=1)
-            u = self.norm2(u)
-            u = torch.addcmul(u + shift, u, gain)
+            u = normed(self.norm2, u, gain=gain, shift=shift)
         else:
-            u = self.norm2(u + modulation)
-        return self.skip(h) + self.conv2(self.dropout(F.silu(u)))
+            u = normed(self.norm2, u, before=modulation)
+        return self.skip(h) + self.conv2(self.dropout(u))
 
 
 class _SelfAttention(nn.Module):
-    """h + W attention(norm(h)) over all pixels, by torch's fused kernel."""
+    """h + W attention(norm(h)) over all pixels."""
 
     def __init__(self, channels: int, head_channels: int, generator: Generator | None) -> None:
         super().__init__()
@@ -216,11 +218,11 @@ class _SelfAttention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         rows, channels, height, width = h.shape
-        q, k, v = (
-            self.qkv(self.norm(h)).reshape(rows, 3, self.heads, channels // self.heads, height * width).transpose(3, 4)
-        ).unbind(1)
-        mixed = F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous())
-        return h + self.output(mixed.transpose(2, 3).reshape(rows, channels, height, width))
+        tokens = self.qkv(normed(self.norm, h, silu=False)).permute(0, 2, 3, 1)
+        each = channels // self.heads
+        mixed = attention(tokens.reshape(rows, height * width, 3, self.heads, each))
+        mixed = mixed.reshape(rows, height, width, channels)
+        return h + self.output(_laid_as(h, mixed.permute(0, 3, 1, 2)))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -228,6 +230,14 @@ def _norm(channels: int) -> nn.GroupNorm:
     most = max(1, min(GROUPS, channels // 4))
     groups = next(count for count in range(most, 0, -1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def _laid_as(h: Tensor, other: Tensor) -> Tensor:
+    """The other pictures in the order in memory that these have; where torch takes operations apart, as they are."""
+    if compiled.watched(autocast=False):
+        return other
+    last = h.is_contiguous(memory_format=torch.channels_last) and not h.is_contiguous()
+    return other.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _halving(channels: int, generator: Generator | None) -> nn.Conv2d:
