@@ -19,8 +19,7 @@ from advect.records import Batch
 from advect.transforms import Autoregressive, Bijection, LULinear, Permutation, Standardise
 from advect.transforms.compose import members
 from advect.transforms.coupling import Coupling, Elementwise
-from advect.transforms.coupling_blocks import Blocks
-from advect.transforms.coupling_pass import Walk
+from advect.transforms.layer_pass import LayerPass
 from advect.transforms.scale import Scale, Shift
 from advect.transforms.spline import RationalQuadraticSpline
 
@@ -70,7 +69,7 @@ class _Likelihood:
             return None
         if batch.condition is not None and all(map.condition_shape is None for map in self._maps):
             return None  # which refuses it
-        parts: list[Walk | Blocks | _Apart] = []
+        parts: list[LayerPass | _Apart] = []
         total = x.new_zeros(rows)
         for map in self._maps:
             condition = batch.condition if map.condition_shape is not None else None
@@ -82,7 +81,7 @@ class _Likelihood:
             total += log_det
         return self._back(parts, x, total, batch.weight)
 
-    def _back(self, parts: "list[Walk | Blocks | _Apart]", z: Tensor, total: Tensor, weight: Tensor | None) -> Tensor:
+    def _back(self, parts: "list[LayerPass | _Apart]", z: Tensor, total: Tensor, weight: Tensor | None) -> Tensor:
         """The loss, and the gradients from the last part to the first."""
         rows, features = z.shape
         loss = (z * z).sum(1).mul_(0.5).add_(0.5 * features * math.log(2 * math.pi)).sub_(total)

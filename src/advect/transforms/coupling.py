@@ -16,8 +16,8 @@ from advect.errors import ConfigError
 from advect.networks.conditioner import Conditioner
 from advect.records import Mapped, Status
 from advect.transforms.bijection import Bijection, mapped
-from advect.transforms.coupling_blocks import Blocks, Layer
-from advect.transforms.coupling_pass import Network, Walk, passed, walk_for
+from advect.transforms.coupling_pass import Network, passed, walk_for
+from advect.transforms.layer_pass import Layer, LayerPass
 from advect.transforms.monotone import Monotone, Moved
 
 
@@ -92,7 +92,7 @@ class Coupling(Bijection):
         """
         return self._passes is not None and self._passes[0].kernel is getattr(self.function, "kernel", None)
 
-    def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> Walk | Blocks | None:
+    def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> LayerPass | None:
         """One pass of these rows, not yet begun; None where only the plain way will do."""
         if self._passes is None or not self.has_pass:
             return None

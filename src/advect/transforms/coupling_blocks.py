@@ -6,69 +6,37 @@ cache in between; what the way back needs of each block is kept as it lies.
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advect.compiled import place, pointers
 from advect.networks.conditioner import BULK
-from advect.transforms.kernel import Kernel, Layers
+from advect.transforms.kernel import Layers
+from advect.transforms.layer_pass import Layer, LayerPass
 
 _BLOCK = 64  # rows of a block; kRows of the source
 _MOST_LANES = 16  # numbers in the widest vector
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What a pass must know of a layer.
+class Blocks(LayerPass):
+    """One pass by blocks of rows, which come and go side by side in memory, column by column; one tensor is kept.
 
-    Attributes:
-        kernel: Of its function.
-        kept: The first of the coordinates that stay, and how many.
-        moved: The first of those that move, and how many.
-        inverse: Whether the pass goes from source to data.
-    """
-
-    kernel: Kernel
-    kept: tuple[int, int]
-    moved: tuple[int, int]
-    inverse: bool
-
-
-class Blocks:
-    """One pass through a layer, and back. Rows come and go side by side in memory, column by column.
-
-    Args:
-        layers: The compiled functions.
-        layer: The layer.
-        x: ``(rows, features)``.
-        condition: ``(rows, condition)`` or None.
-        weights: Weight and bias of every linear layer in turn.
-
-    Attributes:
-        weights: As given.
-        kept: What `backward` needs of `forward`, as one tensor.
+    Arguments as for `LayerPass`.
     """
 
     def __init__(
         self, layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]
     ) -> None:
-        self.weights = weights
-        self.kept: list[Tensor] = []
-        self._layers, self._layer, self._x, self._condition = layers, layer, x, condition
+        super().__init__(layers, layer, x, condition, weights)
         self._sizes = [weights[0].shape[1], *(shift.shape[0] for shift in weights[1::2])]
         self._matrices = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
         self._given = self._start()
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
-        """The rows and their log-determinants.
-
-        Args:
-            log_det: Whether the latter are wanted.
-            kept: Whether what `backward` needs is kept.
-        """
+        """See `LayerPass.forward`."""
         rows, features = self._x.shape
         value = self._x.new_empty(features, rows).t()
         total = self._x.new_empty(rows) if log_det else None
@@ -76,7 +44,7 @@ class Blocks:
         room = self._x.new_empty(blocks * (sum(self._sizes) + sum(self._sizes[1:-1])) * _BLOCK)
         failed = self._layers.coupling[self._layer.kernel.name](
             *self._given,
-            *_place(value),
+            *place(value),
             None if total is None else total.data_ptr(),
             room.data_ptr(),
             kept,
@@ -93,13 +61,10 @@ class Blocks:
         rows: bool,
         into: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, ...]:
-        """The gradients by rows, condition, weights and biases from those by what `forward` gave.
-
-        ``rows`` says whether those by rows and condition are wanted, ``into`` where those by weights and biases go.
-        """
+        """See `LayerPass.backward`."""
         (room,), x, condition = self.kept, self._x, self._condition
         into = [torch.empty_like(weight) for weight in self.weights] if into is None else into
-        found = [place if place.is_contiguous() else place.new_empty(place.shape) for place in into]
+        found = [wanted if wanted.is_contiguous() else wanted.new_empty(wanted.shape) for wanted in into]
         by_value = torch.zeros_like(x) if by_value is None else by_value
         by_x = x.new_empty(x.shape[::-1]).t() if rows else None
         by_condition = torch.empty_like(condition) if rows and condition is not None else None
@@ -108,19 +73,19 @@ class Blocks:
         scratch = x.new_empty(size)
         failed = self._layers.coupling_back[self._layer.kernel.name](
             *self._given,
-            *_place(by_value),
+            *place(by_value),
             *((None, 0, 0) if by_total is None else (by_total.data_ptr(), by_total.stride(0), 0)),
-            *_place(by_x),
-            *_place(by_condition),
-            _pointers(found),
+            *place(by_x),
+            *place(by_condition),
+            pointers(found),
             room.data_ptr(),
             scratch.data_ptr(),
             size,
         )
         assert not failed
-        for place, gradient in zip(into, found, strict=True):
-            if gradient is not place:
-                place.copy_(gradient)
+        for wanted, gradient in zip(into, found, strict=True):
+            if gradient is not wanted:
+                wanted.copy_(gradient)
         return by_x, by_condition, *into
 
     def _start(self) -> tuple[Any, ...]:
@@ -135,20 +100,8 @@ class Blocks:
             0 if condition is None else condition.shape[1],
             len(self._sizes) - 1,
             (ctypes.c_int64 * len(self._sizes))(*self._sizes),
-            _pointers(self._matrices),
+            pointers(self._matrices),
             BULK,
-            *_place(self._x),
-            *_place(condition),
+            *place(self._x),
+            *place(condition),
         )
-
-
-def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-
-
-def _place(tensor: Tensor | None) -> tuple[int | None, int, int]:
-    """Where numbers lie, and their strides by row and column."""
-    if tensor is None:
-        return None, 0, 0
-    row, column = tensor.stride()
-    return tensor.data_ptr(), row, column

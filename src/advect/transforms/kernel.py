@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from advect import compiled
 from advect.transforms.monotone import Moved
@@ -93,17 +92,15 @@ def _layers(path: Path, instructions: str, kind: str) -> Layers:
 
 
 def layers_for(*tensors: Tensor) -> Layers | None:
-    """The compiled functions for these tensors; None where only the plain way will do."""
+    """The compiled functions for these tensors; None where only the plain way will do, as wherever torch wants to see
+    operations (`compiled.watched`).
+    """
     instructions, dtype = instruction_set(), tensors[0].dtype
-    if instructions is None or dtype not in _KINDS:
+    if instructions is None or dtype not in _KINDS or compiled.watched():
         return None
     for tensor in tensors:
         if type(tensor) not in (Tensor, nn.Parameter) or tensor.dtype != dtype or tensor.device.type != "cpu":
             return None
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return None
     return _layers(LIBRARY, instructions, _KINDS[dtype])
 
 
