@@ -46,7 +46,8 @@ def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
         return None
     for module in (conditioner, *layers):  # a pass of one's own, or somebody who hears of it
         known = vars(module)
-        if "forward" in known or any(known[hooks] for hooks in _HOOKS):
+        before, after, back, before_back = (known[hooks] for hooks in _HOOKS)
+        if "forward" in known or before or after or back or before_back:
             return None
     found: list[Any] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
     return found
@@ -58,13 +59,19 @@ def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor 
     if weights is None:
         return None
     layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
-    return None if layers is None else _way(x, weights)(layers, layer, x, condition, weights)
+    if layers is None:
+        return None
+    if by_blocks(len(x), weights):
+        return Blocks(layers, layer.chain, x, condition, weights)
+    return Walk(layers, layer, x, condition, weights)
 
 
-def _way(x: Tensor, weights: Sequence[Tensor]) -> "type[Blocks | Walk]":
-    """By blocks of rows on one core; with more of them torch shares the products of large passes out."""
-    products = len(x) * sum(matrix.numel() for matrix in weights[::2])
-    return Blocks if torch.get_num_threads() == 1 or products <= _FEW else Walk
+def by_blocks(rows: int, weights: Sequence[Tensor]) -> bool:
+    """Whether a layer with these weights is computed by blocks of rows: on one core, and in small passes.
+
+    With more cores torch shares the products of large ones out.
+    """
+    return torch.get_num_threads() == 1 or rows * sum(matrix.numel() for matrix in weights[::2]) <= _FEW
 
 
 def passed(
@@ -97,7 +104,9 @@ class _Pass(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """The rows and their log-determinants."""
         ctx.set_materialize_grads(False)
-        ctx.make, ctx.layers, ctx.layer = type(walk), layers_for(x), layer
+        ctx.make = (
+            partial(Blocks, walk.layers, layer.chain) if type(walk) is Blocks else partial(Walk, walk.layers, layer)
+        )
         ctx.conditioner, ctx.plain = conditioner, plain
         found = walk.forward(kept=True)
         ctx.save_for_backward(x, condition, *weights, *walk.kept)
@@ -112,7 +121,7 @@ class _Pass(torch.autograd.Function):
         if torch.is_grad_enabled():
             plain = partial(_plainly, ctx.plain, ctx.conditioner, condition is not None)
             return None, None, None, None, *plain_gradients(plain, (x, condition, *weights), gradients)
-        walk = ctx.make(ctx.layers, ctx.layer, x, condition, weights)
+        walk = ctx.make(x, condition, weights)
         walk.kept = kept
         return None, None, None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[4:6]))
 
@@ -128,7 +137,7 @@ def _plainly(plain: Plain, conditioner: nn.Module, conditioned: bool, *given: Te
 
 
 class Walk(LayerPass):
-    """One pass with torch's products; arguments as for `LayerPass`.
+    """One pass through a layer with torch's products; other arguments as for `LayerPass`.
 
     Rows lie side by side in memory, column by column, on the way and at the end. What is kept: the parameters of the
     function ``(outputs, rows)``, then what each linear layer saw ``(rows, inputs)``, then the derivatives of the
@@ -138,7 +147,8 @@ class Walk(LayerPass):
     def __init__(
         self, layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]
     ) -> None:
-        super().__init__(layers, layer, x, condition, weights)
+        super().__init__(layers, x, condition, weights)
+        self._layer = layer
         self._matrices, self._shifts = weights[::2], weights[1::2]
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -147,19 +157,19 @@ class Walk(LayerPass):
         value = self._x.t().clone(memory_format=torch.contiguous_format).t()
         seen = self._x.new_empty(size + (0 if given is None else given.shape[1]), rows).t()
         if size:
-            self._layers.squash(rows, size, BULK, *_columns(value, start), *_columns(seen))
+            self.layers.squash(rows, size, BULK, *_columns(value, start), *_columns(seen))
         if given is not None:
-            self._layers.squash(rows, given.shape[1], BULK, *_columns(given), *_columns(seen, size))
+            self.layers.squash(rows, given.shape[1], BULK, *_columns(given), *_columns(seen, size))
         inputs, slopes = [seen], []
         for matrix, shift in zip(self._matrices[:-1], self._shifts[:-1], strict=True):
             a = torch.addmm(shift, seen, matrix.t())
             seen = torch.empty_like(a) if kept else a
-            self._layers.silu(a.numel(), a.data_ptr(), seen.data_ptr(), a.data_ptr() if kept else None)
+            self.layers.silu(a.numel(), a.data_ptr(), seen.data_ptr(), a.data_ptr() if kept else None)
             inputs.append(seen)
             slopes.append(a)
         theta = torch.addmm(self._shifts[-1].unsqueeze(1), self._matrices[-1], seen.t())
         total = self._x.new_empty(rows) if log_det else None
-        self._layers.forward[self._layer.kernel.name](
+        self.layers.forward[self._layer.kernel.name](
             *self._start(value, theta),
             *_columns(value, self._layer.moved[0]),
             *((None, 0, 0) if total is None else (total.data_ptr(), 1, 0)),
@@ -183,7 +193,7 @@ class Walk(LayerPass):
         by_value = torch.zeros_like(self._x) if by_value is None else by_value
         by_x, by_theta = self._x.new_empty(self._x.shape[::-1]).t(), torch.empty_like(theta)
         first = self._layer.moved[0]
-        self._layers.backward[self._layer.kernel.name](
+        self.layers.backward[self._layer.kernel.name](
             *self._start(self._x, theta),
             *_columns(by_value, first),
             *((None, 0, 0) if by_total is None else (by_total.data_ptr(), by_total.stride(0), 0)),
@@ -227,7 +237,7 @@ class Walk(LayerPass):
         return *sizes, *_columns(x, first), theta.data_ptr(), 1, theta.numel() // count, rows
 
     def _squash_back(self, x: _Place, size: int, by_seen: _Place, base: _Place, by_x: _Place) -> None:
-        self._layers.squash_back(len(self._x), size, BULK, *x, *by_seen, *base, *by_x)
+        self.layers.squash_back(len(self._x), size, BULK, *x, *by_seen, *base, *by_x)
 
 
 def _columns(tensor: Tensor, start: int = 0) -> _Place:

@@ -24,7 +24,7 @@ LIBRARY = Path(__file__).with_name("layers_kernel.so")
 _KINDS = {torch.float32: "float", torch.float64: "double"}
 _POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _CONSTANTS = {"spline": [_NUMBER, _REAL, _REAL, _REAL], "affine": [_REAL]}
-_NEWEST = "advect_spline_coupling_float"  # a file built before there was this function counts as none
+_NEWEST = "advect_spline_likelihood_float"  # a file built before there was this function counts as none
 MOST_BINS = 64
 
 
@@ -62,7 +62,7 @@ class Layers:
 
         grid, theta = [_POINTER, _NUMBER, _NUMBER], [_POINTER, _NUMBER, _NUMBER, _NUMBER]
         self.forward, self.backward, self.walk = {}, {}, {}
-        self.coupling, self.coupling_back = {}, {}
+        self.coupling, self.coupling_back, self.likelihood = {}, {}, {}
         for name, constants in _CONSTANTS.items():
             start = [_NUMBER, _NUMBER, *constants, _NUMBER, *grid, *theta]
             self.forward[name] = function(name, *start, *grid, *grid)
@@ -71,11 +71,12 @@ class Layers:
             self.walk[name] = function(
                 f"{name}_walk", _NUMBER, *constants, *network, *grid, *grid, *grid, _POINTER, _POINTER
             )
-            layer = [_NUMBER, *constants, *[_NUMBER] * 7, _POINTER, _POINTER, _REAL, *grid, *grid]
-            self.coupling[name] = function(f"{name}_coupling", *layer, *grid, _POINTER, _POINTER, _NUMBER)
-            self.coupling_back[name] = function(
-                f"{name}_coupling_back", *layer, *grid * 4, _POINTER, _POINTER, _POINTER, _NUMBER
-            )
+            told = [_NUMBER, *constants, *[_NUMBER] * 3, _POINTER, _REAL, _NUMBER, _POINTER, _POINTER, *grid, *grid]
+            self.coupling[name] = function(f"{name}_coupling", *told, *grid, _POINTER, _POINTER, _NUMBER)
+            back = [_POINTER, _POINTER, _POINTER, _NUMBER]
+            self.coupling_back[name] = function(f"{name}_coupling_back", *told, *grid * 4, *back)
+            share = [_POINTER, _NUMBER]
+            self.likelihood[name] = function(f"{name}_likelihood", *told, *share, *grid, _POINTER, *back)
         self.squash = function("squash", _NUMBER, _NUMBER, _REAL, *grid, *grid)
         self.squash_back = function("squash_back", _NUMBER, _NUMBER, _REAL, *grid, *grid, *grid, *grid)
         self.silu = function("silu", _NUMBER, _POINTER, _POINTER, _POINTER)
