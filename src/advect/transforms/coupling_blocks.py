@@ -32,6 +32,7 @@ class Told:
         conditions: Numbers in a condition.
 
     Attributes:
+        conditions: As given.
         carried: Numbers that a block carries along.
         kept: Numbers that are kept of a block.
         scratch: Numbers that are needed on the way back.
@@ -48,10 +49,13 @@ class Told:
             products += sum(b * (a + 2 * _MOST_LANES) for a, b in pairwise(sizes))
             widest = max(widest, *sizes)
             first += 2 * depth
+        self.conditions = conditions
         self.carried = 2 * (len(chain.order) + conditions + 1) * _BLOCK
         self.kept = columns * _BLOCK
         self.scratch = products + 3 * (widest + _MOST_LANES) * _BLOCK
-        self.matrices = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
+        self._chain, self._lie = chain, _lie(weights)
+        self._matrices = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
+        self._plain = all(given is weight for given, weight in zip(self._matrices, weights, strict=True))
         self._arguments = (
             *chain.kernel.constants,
             chain.inverse,
@@ -61,8 +65,13 @@ class Told:
             BULK,
             len(chain.columns),
             _numbers(shape),
-            pointers(self.matrices),
+            pointers(self._matrices),
         )
+
+    def holds(self, chain: Chain, weights: Sequence[Tensor], conditions: int) -> bool:
+        """Whether it says the same of these layers: the weights lie where they lay, and a function reads them there."""
+        same = chain is self._chain and conditions == self.conditions
+        return same and self._plain and _lie(weights) == self._lie
 
     def arguments(self, x: Tensor, condition: Tensor | None) -> tuple[Any, ...]:
         """With which every function begins."""
@@ -80,7 +89,7 @@ class Blocks(LayerPass):
         x: ``(rows, features)``.
         condition: ``(rows, condition)`` or None.
         weights: Weight and bias of every linear layer in turn.
-        depths: How many linear layers each layer has; by default there is one layer, which has all of them.
+        told: Of layers and weights, where that is known; by default there is one layer, which has all weights.
     """
 
     def __init__(
@@ -90,12 +99,13 @@ class Blocks(LayerPass):
         x: Tensor,
         condition: Tensor | None,
         weights: Sequence[Tensor],
-        depths: Sequence[int] = (),
+        told: Told | None = None,
     ) -> None:
         super().__init__(layers, x, condition, weights)
-        conditions = 0 if condition is None else condition.shape[1]
         self._name = chain.kernel.name
-        self._told = Told(chain, weights, depths or (len(weights) // 2,), conditions)
+        if told is None:
+            told = Told(chain, weights, (len(weights) // 2,), 0 if condition is None else condition.shape[1])
+        self._told = told
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `LayerPass.forward`."""
@@ -171,17 +181,17 @@ class Likelihood:
         into: Sequence[Tensor],
     ) -> None:
         assert all(tensor.is_contiguous() for tensor in (*weights, *into))
-        self._layers, self._weights, self._conditions = layers, weights, conditions
+        self._layers, self._chain, self._weights = layers, chain, weights
         self._function, self._told = layers.likelihood[chain.kernel.name], Told(chain, weights, depths, conditions)
         self._into, self._held = pointers(into), into
-        self._lie = [weight.data_ptr() for weight in weights]
         self._room = weights[0].new_empty(self._told.carried + self._told.kept)
         self._scratch = weights[0].new_empty(self._told.scratch)
 
     def holds(self, x: Tensor, condition: Tensor | None) -> bool:
         """Whether it is for such rows, and all weights are where they were."""
-        given = (x,) if condition is None or not self._conditions else (x, condition)
-        return layers_for(*given) is self._layers and self._lie == [weight.data_ptr() for weight in self._weights]
+        conditions = self._told.conditions
+        given = (x,) if condition is None or not conditions else (x, condition)
+        return layers_for(*given) is self._layers and self._told.holds(self._chain, self._weights, conditions)
 
     def __call__(
         self, x: Tensor, condition: Tensor | None, share: Tensor, *, rows: bool
@@ -194,7 +204,7 @@ class Likelihood:
             share: ``(rows,)`` of each in the mean.
             rows: Whether the gradient by the rows is wanted.
         """
-        given = condition if self._conditions else None
+        given = condition if self._told.conditions else None
         by_x = x.new_empty(x.shape[::-1]).t() if rows else None
         loss = ctypes.c_double()
         failed = self._function(
@@ -209,6 +219,11 @@ class Likelihood:
         )
         assert not failed
         return loss.value, by_x
+
+
+def _lie(weights: Sequence[Tensor]) -> list[tuple[int, torch.Size, bool]]:
+    """Where weights lie, and how."""
+    return [(weight.data_ptr(), weight.shape, weight.is_contiguous()) for weight in weights]
 
 
 def _numbers(numbers: Sequence[int]) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from advect.records import Mapped
 from advect.transforms.bijection import mapped
 from advect.transforms.coupling import Coupling
-from advect.transforms.coupling_blocks import Blocks, Likelihood
+from advect.transforms.coupling_blocks import Blocks, Likelihood, Told
 from advect.transforms.coupling_pass import by_blocks, weights_of
 from advect.transforms.kernel import Kernel, Layers, layers_for
 from advect.transforms.layer_pass import Chain
@@ -40,6 +40,7 @@ class Run:
         assert layer is not None
         self._kernel = layer.kernel
         self._orders = [map for map in maps if isinstance(map, Permutation)]
+        self._told: dict[bool, Told] = {}
         self._chains: dict[bool, tuple[list[list[int]], Chain]] = {}
 
     def passed(self, x: Tensor, condition: Tensor | None, *, log_det: bool, inverse: bool) -> Mapped | None:
@@ -60,7 +61,12 @@ class Run:
         if found is None:
             return None
         layers, weights, depths = found
-        return Blocks(layers, self._chain(inverse=inverse), x, given, weights, depths)
+        chain = self._chain(inverse=inverse)
+        conditions = 0 if given is None else given.shape[1]
+        told = self._told.get(inverse)
+        if told is None or not told.holds(chain, weights, conditions):
+            told = self._told[inverse] = Told(chain, weights, depths, conditions)
+        return Blocks(layers, chain, x, given, weights, told)
 
     def likelihood(self, x: Tensor, condition: Tensor | None, into: Sequence[Tensor]) -> Likelihood | None:
         """For rows like these, see `Likelihood`; None where only the maps one by one will do.
