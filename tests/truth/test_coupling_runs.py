@@ -1,5 +1,9 @@
 """Layers taken together against the same layers one by one, without a graph and with the gradient of a likelihood."""
 
+import copy
+import pickle
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -110,7 +114,7 @@ def test_a_change_of_the_layers_is_seen(instructions):
     seen.append(same())
     layer.conditioner.output.register_forward_hook(lambda *given: 2 * given[-1])
     seen.append(same())
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert not torch.equal(before, after)
 
 
@@ -124,6 +128,17 @@ def test_a_row_that_is_no_number_hurts_no_other(instructions):
     assert broken.value[70].isnan().any()
     assert torch.equal(broken.value[others], whole.value[others])
     assert torch.equal(broken.log_abs_det_jacobian[others], whole.log_abs_det_jacobian[others])
+
+
+def test_a_copy_has_its_own_weights(instructions):
+    flow, x = chain(), drawn(20, 5)
+    with torch.no_grad():
+        before = flow.encode(x).value
+        same = copy.deepcopy(flow)
+        for parameter in flow.parameters():
+            parameter.zero_()
+        assert torch.equal(same.encode(x).value, before)
+        assert torch.equal(pickle.loads(pickle.dumps(same)).encode(x).value, before)
 
 
 def test_what_goes_together():

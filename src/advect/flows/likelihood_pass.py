@@ -85,7 +85,7 @@ class _Likelihood:
             at_once = self._found(self._last, steps.x, batch.condition)
             if at_once is not None:
                 value, by_x = at_once(steps.x, batch.condition, share, rows=steps.any)
-                loss = share.new_tensor(value)
+                loss = share.new_full((), value)
                 if by_x is None:
                     return loss
                 steps.back(by_x, -share)

@@ -16,7 +16,7 @@ from torch import Tensor
 from advect.compiled import place, pointers
 from advect.networks.conditioner import BULK
 from advect.transforms.kernel import Layers, layers_for
-from advect.transforms.layer_pass import Chain, LayerPass
+from advect.transforms.layer_pass import Chain, Layer, LayerPass
 
 _BLOCK = 64  # rows of a block; kRows of the source
 _MOST_LANES = 16  # numbers in the widest vector
@@ -26,36 +26,46 @@ class Told:
     """What a compiled function is told of layers, and the room it needs.
 
     Args:
+        layers: The compiled functions.
         chain: The layers.
         weights: Weight and bias of every linear layer in turn.
         depths: How many linear layers each layer has.
         conditions: Numbers in a condition.
 
     Attributes:
+        layers: As given.
+        chain: As given.
+        weights: As given.
         conditions: As given.
+        plain: Whether all weights lie in their plain order, where a function reads them.
+        products: Multiplications of a row in the largest layer.
         carried: Numbers that a block carries along.
         kept: Numbers that are kept of a block.
+        largest: Numbers of a block in the largest layer.
         scratch: Numbers that are needed on the way back.
     """
 
-    def __init__(self, chain: Chain, weights: Sequence[Tensor], depths: Sequence[int], conditions: int) -> None:
+    def __init__(
+        self, layers: Layers, chain: Chain, weights: Sequence[Tensor], depths: Sequence[int], conditions: int
+    ) -> None:
+        self.layers, self.chain, self.weights, self.conditions = layers, chain, weights, conditions
+        self.kept, self.largest, self.products, self.scratch = 0, 0, 0, 0
         shape: list[int] = []
-        columns, products, widest, first = 0, 0, 0, 0
+        widest, first = 0, 0
         for (kept, moved), depth in zip(chain.columns, depths, strict=True):
             shifts = weights[first + 1 : first + 2 * depth : 2]
             sizes = [weights[first].shape[1], *(shift.shape[0] for shift in shifts)]
             shape += [len(kept), len(moved), sizes[0] - len(kept), depth, *kept, *moved, *sizes]
-            columns += sum(sizes) + sum(sizes[1:-1]) + len(kept) + len(moved)
-            products += sum(b * (a + 2 * _MOST_LANES) for a, b in pairwise(sizes))
+            columns = sum(sizes) + sum(sizes[1:-1]) + len(kept) + len(moved)
+            self.kept, self.largest = self.kept + columns * _BLOCK, max(self.largest, columns * _BLOCK)
+            self.products = max(self.products, sum(a * b for a, b in pairwise(sizes)))
+            self.scratch += sum(b * (a + 2 * _MOST_LANES) for a, b in pairwise(sizes))
             widest = max(widest, *sizes)
             first += 2 * depth
-        self.conditions = conditions
         self.carried = 2 * (len(chain.order) + conditions + 1) * _BLOCK
-        self.kept = columns * _BLOCK
-        self.scratch = products + 3 * (widest + _MOST_LANES) * _BLOCK
-        self._chain, self._lie = chain, _lie(weights)
-        self._matrices = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
-        self._plain = all(given is weight for given, weight in zip(self._matrices, weights, strict=True))
+        self.scratch += 3 * (widest + _MOST_LANES) * _BLOCK
+        self._lie, self._matrices = _lie(weights), [weight.contiguous() for weight in weights]
+        self.plain = all(weight.is_contiguous() for weight in weights)
         self._arguments = (
             *chain.kernel.constants,
             chain.inverse,
@@ -68,10 +78,10 @@ class Told:
             pointers(self._matrices),
         )
 
-    def holds(self, chain: Chain, weights: Sequence[Tensor], conditions: int) -> bool:
-        """Whether it says the same of these layers: the weights lie where they lay, and a function reads them there."""
-        same = chain is self._chain and conditions == self.conditions
-        return same and self._plain and _lie(weights) == self._lie
+    def holds(self, layers: Layers, chain: Chain, weights: Sequence[Tensor], conditions: int) -> bool:
+        """Whether it says the same of these, whose weights lie where those lay and are read there."""
+        same = layers is self.layers and chain is self.chain and conditions == self.conditions
+        return same and self.plain and _lie(weights) == self._lie
 
     def arguments(self, x: Tensor, condition: Tensor | None) -> tuple[Any, ...]:
         """With which every function begins."""
@@ -84,28 +94,20 @@ class Blocks(LayerPass):
     Rows that a way back is asked of lie column by column at the end, as it reads them best, others in plain order.
 
     Args:
-        layers: The compiled functions.
-        chain: The layers.
+        told: The layers and their weights.
         x: ``(rows, features)``.
         condition: ``(rows, condition)`` or None.
-        weights: Weight and bias of every linear layer in turn.
-        told: Of layers and weights, where that is known; by default there is one layer, which has all weights.
     """
 
-    def __init__(
-        self,
-        layers: Layers,
-        chain: Chain,
-        x: Tensor,
-        condition: Tensor | None,
-        weights: Sequence[Tensor],
-        told: Told | None = None,
-    ) -> None:
-        super().__init__(layers, x, condition, weights)
-        self._name = chain.kernel.name
-        if told is None:
-            told = Told(chain, weights, (len(weights) // 2,), 0 if condition is None else condition.shape[1])
-        self._told = told
+    def __init__(self, told: Told, x: Tensor, condition: Tensor | None) -> None:
+        super().__init__(told.layers, x, condition, told.weights)
+        self._name, self._told = told.chain.kernel.name, told
+
+    @staticmethod
+    def alone(layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]) -> "Blocks":
+        """A pass through one layer; arguments as for `LayerPass`."""
+        conditions = 0 if condition is None else condition.shape[1]
+        return Blocks(Told(layers, layer.chain, weights, [len(weights) // 2], conditions), x, condition)
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
         """See `LayerPass.forward`."""
@@ -113,7 +115,7 @@ class Blocks(LayerPass):
         rows = len(x)
         value = x.new_empty(x.shape[::-1]).t() if kept else x.new_empty(x.shape)
         total = x.new_empty(rows) if log_det else None
-        room = x.new_empty(told.carried + (-(-rows // _BLOCK) if kept else 1) * told.kept)
+        room = x.new_empty(told.carried + (-(-rows // _BLOCK) * told.kept if kept else told.largest))
         failed = self.layers.coupling[self._name](
             *told.arguments(x, self._condition),
             *place(value),
@@ -163,35 +165,21 @@ class Likelihood:
     """Mean −log p of rows that layers take to a standard normal, and its gradients, by one call.
 
     Args:
-        layers: The compiled functions.
-        chain: The layers.
-        weights: Weight and bias of every linear layer in turn, in their plain order; they stay where they are.
-        depths: How many linear layers each layer has.
-        conditions: Numbers in a condition.
+        told: The layers and their weights, which lie in their plain order and stay where they are.
         into: Where the gradients by the weights go, in their plain order too.
     """
 
-    def __init__(
-        self,
-        layers: Layers,
-        chain: Chain,
-        weights: Sequence[Tensor],
-        depths: Sequence[int],
-        conditions: int,
-        into: Sequence[Tensor],
-    ) -> None:
-        assert all(tensor.is_contiguous() for tensor in (*weights, *into))
-        self._layers, self._chain, self._weights = layers, chain, weights
-        self._function, self._told = layers.likelihood[chain.kernel.name], Told(chain, weights, depths, conditions)
+    def __init__(self, told: Told, into: Sequence[Tensor]) -> None:
+        self._told, self._function = told, told.layers.likelihood[told.chain.kernel.name]
         self._into, self._held = pointers(into), into
-        self._room = weights[0].new_empty(self._told.carried + self._told.kept)
-        self._scratch = weights[0].new_empty(self._told.scratch)
+        self._room = into[0].new_empty(told.carried + told.kept)
+        self._scratch = into[0].new_empty(told.scratch)
 
     def holds(self, x: Tensor, condition: Tensor | None) -> bool:
         """Whether it is for such rows, and all weights are where they were."""
-        conditions = self._told.conditions
-        given = (x,) if condition is None or not conditions else (x, condition)
-        return layers_for(*given) is self._layers and self._told.holds(self._chain, self._weights, conditions)
+        told = self._told
+        layers = layers_for(x) if condition is None or not told.conditions else layers_for(x, condition)
+        return layers is not None and told.holds(layers, told.chain, told.weights, told.conditions)
 
     def __call__(
         self, x: Tensor, condition: Tensor | None, share: Tensor, *, rows: bool
@@ -221,9 +209,9 @@ class Likelihood:
         return loss.value, by_x
 
 
-def _lie(weights: Sequence[Tensor]) -> list[tuple[int, torch.Size, bool]]:
+def _lie(weights: Sequence[Tensor]) -> list[tuple[int, torch.dtype, torch.Size, bool]]:
     """Where weights lie, and how."""
-    return [(weight.data_ptr(), weight.shape, weight.is_contiguous()) for weight in weights]
+    return [(weight.data_ptr(), weight.dtype, weight.shape, weight.is_contiguous()) for weight in weights]
 
 
 def _numbers(numbers: Sequence[int]) -> Any:

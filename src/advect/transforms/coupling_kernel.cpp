@@ -92,6 +92,11 @@ template <class R, class Function> struct Run {
             weights += 2 * depth;
         }
     }
+    bool in_order() const {
+        for (int64_t c = 0; c < features; ++c)
+            if (order[c] != c) return false;
+        return true;
+    }
     int64_t size() const { // of what is kept of a block
         int64_t total = 0;
         for (const Layer<R> &layer : layers) total += layer.size();
@@ -99,23 +104,56 @@ template <class R, class Function> struct Run {
     }
 };
 
+#if defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 12)
+template <int Half, class V, size_t... I> inline V interleaved(V a, V b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, (int(I / 2 + Half * sizeof...(I) / 2 + (I % 2) * sizeof...(I)))...);
+}
+// A square of as many vectors as a vector has numbers, `step` apart, and `stride` afterwards.
+template <class R> inline void turn_square(const R *from, int64_t step, R *to, int64_t stride) {
+    constexpr int lanes = kLanes<R>;
+    Vec<R> given[lanes], next[lanes];
+    for (int i = 0; i < lanes; ++i) given[i] = load<R>(from + i * step);
+    for (int done = 1; done < lanes; done *= 2) {
+        for (int i = 0; i < lanes / 2; ++i) {
+            next[2 * i] = interleaved<0>(given[i], given[i + lanes / 2], std::make_index_sequence<lanes>());
+            next[2 * i + 1] = interleaved<1>(given[i], given[i + lanes / 2], std::make_index_sequence<lanes>());
+        }
+        for (int i = 0; i < lanes; ++i) given[i] = next[i];
+    }
+    for (int i = 0; i < lanes; ++i) store<R>(to + i * stride, given[i]);
+}
+#else
+template <class R> inline void turn_square(const R *from, int64_t step, R *to, int64_t stride) {
+    for (int i = 0; i < kLanes<R>; ++i)
+        for (int r = 0; r < kLanes<R>; ++r) to[r * stride + i] = from[i * step + r];
+}
+#endif
+
+// rows x columns, `step` apart, as columns x rows, `stride` apart.
+template <class R> inline void turn(const R *from, int64_t step, int64_t rows, int64_t columns, R *to, int64_t stride) {
+    constexpr int64_t lanes = kLanes<R>;
+    const int64_t high = rows / lanes * lanes, wide = columns / lanes * lanes;
+    for (int64_t r = 0; r < high; r += lanes)
+        for (int64_t c = 0; c < wide; c += lanes)
+            turn_square<R>(from + r * step + c, step, to + c * stride + r, stride);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = r < high ? wide : 0; c < columns; ++c) to[c * stride + r] = from[r * step + c];
+}
+
 inline int64_t whole_rows(int64_t count, int lanes) { return (count + lanes - 1) / lanes * lanes; }
 
-// A block of rows, or of gradients by them: columns x rows. Rows beyond `count` that fill a vector repeat the first.
+// A column of a block. Rows beyond `count` that fill a vector repeat the first.
+template <class R> void fill(int64_t count, R *column) {
+    for (int64_t r = count; r < whole_rows(count, kLanes<R>); ++r) column[r] = column[0];
+}
 template <class R> void read(const Grid<const R> &from, int64_t first, int64_t count, int64_t column, R *to) {
     const R *at = from.at(first, column);
-    if (from.row == 1)
-        std::memcpy(to, at, size_t(count) * sizeof(R));
-    else
-        for (int64_t r = 0; r < count; ++r) to[r] = at[r * from.row];
-    for (int64_t r = count; r < whole_rows(count, kLanes<R>); ++r) to[r] = to[0];
+    for (int64_t r = 0; r < count; ++r) to[r] = at[r * from.row];
+    fill<R>(count, to);
 }
 template <class R> void write(const Grid<R> &into, int64_t first, int64_t count, int64_t column, const R *from) {
     R *at = into.at(first, column);
-    if (into.row == 1)
-        std::memcpy(at, from, size_t(count) * sizeof(R));
-    else
-        for (int64_t r = 0; r < count; ++r) at[r * into.row] = from[r];
+    for (int64_t r = 0; r < count; ++r) at[r * into.row] = from[r];
 }
 
 // What a block carries through the layers.
@@ -133,7 +171,12 @@ template <class R, class Function> Block<R> begin(const Run<R, Function> &run, i
     Block<R> block{first, run.rows - first < kRows ? run.rows - first : kRows, room, nullptr, nullptr};
     block.condition = block.state + run.features * kRows;
     block.total = block.condition + run.conditions * kRows;
-    for (int64_t c = 0; c < run.features; ++c) read<R>(run.x, first, block.count, c, block.state + c * kRows);
+    if (run.x.column == 1) {
+        turn<R>(run.x.at(first, 0), run.x.row, block.count, run.features, block.state, kRows);
+        for (int64_t c = 0; c < run.features; ++c) fill<R>(block.count, block.state + c * kRows);
+    } else {
+        for (int64_t c = 0; c < run.features; ++c) read<R>(run.x, first, block.count, c, block.state + c * kRows);
+    }
     for (int64_t c = 0; c < run.conditions; ++c) {
         R *to = block.condition + c * kRows;
         read<R>(run.condition, first, block.count, c, to);
@@ -186,46 +229,15 @@ int coupling(const Run<R, Function> &run, Grid<R> out, R *total, R *room, int64_
             ahead(run, layer, block, kept, keep);
             kept += keep ? layer.size() : 0;
         }
-        for (int64_t c = 0; c < run.features; ++c)
-            write<R>(out, first, block.count, c, block.state + run.order[c] * kRows);
+        if (out.column == 1 && run.in_order()) {
+            turn<R>(block.state, kRows, run.features, block.count, out.at(first, 0), out.row);
+        } else {
+            for (int64_t c = 0; c < run.features; ++c)
+                write<R>(out, first, block.count, c, block.state + run.order[c] * kRows);
+        }
         if (total) std::memcpy(total + first, block.total, size_t(block.count) * sizeof(R));
     }
     return 0;
-}
-
-#if defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 12)
-template <int Half, class V, size_t... I> inline V interleaved(V a, V b, std::index_sequence<I...>) {
-    return __builtin_shufflevector(a, b, (int(I / 2 + Half * sizeof...(I) / 2 + (I % 2) * sizeof...(I)))...);
-}
-// A square of as many vectors as a vector has numbers.
-template <class R> inline void turn_square(const R *from, R *to, int64_t stride) {
-    constexpr int lanes = kLanes<R>;
-    Vec<R> given[lanes], next[lanes];
-    for (int i = 0; i < lanes; ++i) given[i] = load<R>(from + i * kRows);
-    for (int step = 1; step < lanes; step *= 2) {
-        for (int i = 0; i < lanes / 2; ++i) {
-            next[2 * i] = interleaved<0>(given[i], given[i + lanes / 2], std::make_index_sequence<lanes>());
-            next[2 * i + 1] = interleaved<1>(given[i], given[i + lanes / 2], std::make_index_sequence<lanes>());
-        }
-        for (int i = 0; i < lanes; ++i) given[i] = next[i];
-    }
-    for (int i = 0; i < lanes; ++i) store<R>(to + i * stride, given[i]);
-}
-#else
-template <class R> inline void turn_square(const R *from, R *to, int64_t stride) {
-    for (int i = 0; i < kLanes<R>; ++i)
-        for (int r = 0; r < kLanes<R>; ++r) to[r * stride + i] = from[i * kRows + r];
-}
-#endif
-
-// Columns x rows as rows x columns, `stride` apart.
-template <class R> inline void turn(const R *from, int64_t columns, int64_t rows, R *to, int64_t stride) {
-    constexpr int64_t lanes = kLanes<R>;
-    const int64_t squares = columns / lanes * lanes;
-    for (int64_t r = 0; r < rows; r += lanes)
-        for (int64_t c = 0; c < squares; c += lanes) turn_square<R>(from + c * kRows + r, to + r * stride + c, stride);
-    for (int64_t c = squares; c < columns; ++c)
-        for (int64_t r = 0; r < rows; ++r) to[r * stride + c] = from[c * kRows + r];
 }
 
 // The gradients of one linear layer over all rows: sums that grow block by block.
@@ -240,7 +252,7 @@ template <class R> struct Sums {
     // `by` is outputs x rows, `seen` inputs x rows; `turned` has room for the latter turned.
     void add(const R *by, const R *seen, int64_t rows, R *turned) const {
         const int64_t stride = whole<R>(inputs);
-        turn<R>(seen, inputs, rows, turned, stride);
+        turn<R>(seen, kRows, inputs, rows, turned, stride);
         product<R>(outputs, inputs, rows, {by, kRows, 1}, as_it_lies<R>(turned, stride), {weight, stride},
                    Stored<R>{weight, stride});
         for (int64_t m = 0; m < outputs; ++m) {

@@ -71,17 +71,17 @@ def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor 
     layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
     if layers is None:
         return None
-    if by_blocks(len(x), weights):
-        return Blocks(layers, layer.chain, x, condition, weights)
+    if by_blocks(len(x) * sum(matrix.numel() for matrix in weights[::2])):
+        return Blocks.alone(layers, layer, x, condition, weights)
     return Walk(layers, layer, x, condition, weights)
 
 
-def by_blocks(rows: int, weights: Sequence[Tensor]) -> bool:
-    """Whether a layer with these weights is computed by blocks of rows: on one core, and in small passes.
+def by_blocks(products: int) -> bool:
+    """Whether a layer of so many multiplications goes by blocks of rows: on one core, and in small passes.
 
     With more cores torch shares the products of large ones out.
     """
-    return torch.get_num_threads() == 1 or rows * sum(matrix.numel() for matrix in weights[::2]) <= _FEW
+    return torch.get_num_threads() == 1 or products <= _FEW
 
 
 def passed(
@@ -114,9 +114,7 @@ class _Pass(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """The rows and their log-determinants."""
         ctx.set_materialize_grads(False)
-        ctx.make = (
-            partial(Blocks, walk.layers, layer.chain) if type(walk) is Blocks else partial(Walk, walk.layers, layer)
-        )
+        ctx.make = partial(Blocks.alone if type(walk) is Blocks else Walk, walk.layers, layer)
         ctx.conditioner, ctx.plain = conditioner, plain
         found = walk.forward(kept=True)
         ctx.save_for_backward(x, condition, *weights, *walk.kept)

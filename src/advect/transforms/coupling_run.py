@@ -5,6 +5,7 @@ rows do not leave the cache in between. Taken where no graph is wanted; layer by
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from advect.transforms.bijection import mapped
 from advect.transforms.coupling import Coupling
 from advect.transforms.coupling_blocks import Blocks, Likelihood, Told
 from advect.transforms.coupling_pass import by_blocks, weights_of
-from advect.transforms.kernel import Kernel, Layers, layers_for
+from advect.transforms.kernel import Kernel, layers_for
 from advect.transforms.layer_pass import Chain
 from advect.transforms.linear import Permutation
 from advect.typing import Bijection as Map
@@ -43,43 +44,35 @@ class Run:
         self._told: dict[bool, Told] = {}
         self._chains: dict[bool, tuple[list[list[int]], Chain]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is known of the weights' places, which a copy does not share."""
+        return vars(self) | {"_told": {}}
+
     def passed(self, x: Tensor, condition: Tensor | None, *, log_det: bool, inverse: bool) -> Mapped | None:
         """All maps, or the inverse of all, without a graph; None where only one by one will do."""
         blocks = self.blocks(x, condition, inverse=inverse)
         if blocks is None:
             return None
-        if torch.is_grad_enabled() and any(part.requires_grad for part in (x, *blocks.weights)):
-            return None
-        if torch.is_grad_enabled() and condition is not None and condition.requires_grad:
-            return None
+        if torch.is_grad_enabled():
+            given = x, condition, *blocks.weights
+            if any(part is not None and part.requires_grad for part in given):
+                return None
         return mapped(*blocks.forward(log_det=log_det))
 
     def blocks(self, x: Tensor, condition: Tensor | None, *, inverse: bool = False) -> Blocks | None:
         """One pass of these rows, not yet begun; None where only the maps one by one will do."""
         given = self._given(x, condition)
-        found = self._found(x, given, inverse)
-        if found is None:
-            return None
-        layers, weights, depths = found
-        chain = self._chain(inverse=inverse)
-        conditions = 0 if given is None else given.shape[1]
-        told = self._told.get(inverse)
-        if told is None or not told.holds(chain, weights, conditions):
-            told = self._told[inverse] = Told(chain, weights, depths, conditions)
-        return Blocks(layers, chain, x, given, weights, told)
+        told = self._ready(x, given, inverse)
+        return None if told is None else Blocks(told, x, given)
 
     def likelihood(self, x: Tensor, condition: Tensor | None, into: Sequence[Tensor]) -> Likelihood | None:
         """For rows like these, see `Likelihood`; None where only the maps one by one will do.
 
         ``into`` is where the gradients by the couplings' weights go.
         """
-        given = self._given(x, condition)
-        found = self._found(x, given, inverse=False)
-        if found is None or not all(tensor.is_contiguous() for tensor in (*found[1], *into)):
-            return None
-        layers, weights, depths = found
-        conditions = 0 if given is None else given.shape[1]
-        return Likelihood(layers, self._chain(inverse=False), weights, depths, conditions, into)
+        told = self._ready(x, self._given(x, condition), inverse=False)
+        plain = told is not None and told.plain and all(tensor.is_contiguous() for tensor in into)
+        return Likelihood(told, into) if told is not None and plain else None
 
     def _given(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
         """The condition for the layers, after a look at whether it and the rows fit."""
@@ -87,23 +80,28 @@ class Run:
         self._strictest.check_rows(x, given)
         return given
 
-    def _found(
-        self, x: Tensor, condition: Tensor | None, inverse: bool
-    ) -> tuple[Layers, list[Tensor], list[int]] | None:
-        """The compiled functions, the weights in the order of the pass, and how many linear layers each layer has."""
+    def _ready(self, x: Tensor, condition: Tensor | None, inverse: bool) -> Told | None:
+        """What the compiled functions are told for such rows; None where only the maps one by one will do."""
+        given = [x] if condition is None else [x, condition]
+        layers = layers_for(*given)
+        if layers is None or not len(x) or not self._kernel.fits:
+            return None
         weights: list[Tensor] = []
         depths: list[int] = []
         for map in reversed(self.couplings) if inverse else self.couplings:
             layer = map.layer(inverse=inverse)
             known = None if layer is None or layer.kernel != self._kernel else weights_of(map.conditioner)
-            if known is None or not by_blocks(len(x), known):
+            if known is None:
                 return None
             weights += known
             depths.append(len(known) // 2)
-        if not len(x) or not self._kernel.fits:
-            return None
-        layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
-        return None if layers is None else (layers, weights, depths)
+        chain, told = self._chain(inverse=inverse), self._told.get(inverse)
+        conditions = 0 if condition is None else condition.shape[1]
+        if told is None or not told.holds(layers, chain, weights, conditions):
+            if layers_for(*given, *weights) is None:
+                return None
+            told = self._told[inverse] = Told(layers, chain, weights, depths, conditions)
+        return told if by_blocks(len(x) * told.products) else None
 
     def _chain(self, *, inverse: bool) -> Chain:
         orders = [map.order.tolist() for map in self._orders]
