@@ -173,6 +173,18 @@ def test_conditions_are_checked(instructions):
             chain().encode(x, drawn(20, 2))
 
 
+def test_conditions_of_later_batches_are_checked(instructions):
+    map = Compose(*(m for m in chain(conditions=2).maps if type(m) is Coupling))
+    flow = Flow(StandardNormal((5,)), map).double()
+    step = likelihood_pass(flow, {p: torch.empty_like(p) for p in flow.parameters()})
+    assert step is not None
+    x, condition = drawn(20, 5), drawn(20, 2, seed=1)
+    assert step(Batch(x1=x, condition=condition)).isfinite()
+    for wrong in (None, condition[:, :1]):
+        with pytest.raises(ShapeError):
+            step(Batch(x1=x, condition=wrong))
+
+
 @pytest.mark.parametrize("make", [realnvp, nsf])
 @pytest.mark.parametrize(("rows", "end"), [(1, False), (130, False), (65, True)])
 def test_the_gradient_of_a_likelihood_there_and_back_at_once(instructions, make, rows, end):
@@ -183,10 +195,12 @@ def test_the_gradient_of_a_likelihood_there_and_back_at_once(instructions, make,
     gradients = {p: torch.full_like(p, torch.nan) for p in flow.parameters()}
     step, x = likelihood_pass(flow, gradients), drawn(7, rows, seed=2).t()
     assert step is not None
-    for factor in (1.0, 1.2):  # the second time with other weights in the same place
+    for turned in (False, False, True):  # the second time with other weights in the same place
         with torch.no_grad():
             for parameter in flow.parameters():
-                parameter.mul_(factor)
+                parameter.mul_(1.1)
+                if turned:  # the same weights in another order of memory
+                    parameter.data = parameter.data.t().contiguous().t()
         loss = step(Batch(x1=x))
         plain = MaximumLikelihood()(flow, Batch(x1=x)).mean()
         exact = torch.autograd.grad(plain, list(gradients))

@@ -3,8 +3,9 @@
 Maximum likelihood of z = f_k(… f_1(x)) under a standard normal, L = Σ_r s_r (|z_r|²/2 + (d/2) log 2π − log |det ∂f|_r)
 with shares s_r that add up to one, has ∂L/∂z_r = s_r z_r, and every log-determinant has the gradient −s_r. From there
 each layer hands back what its rows ask for: a coupling by its own pass (`transforms.coupling_pass`), which knows its
-gradient and writes it where it belongs; any other by autograd, alone. The plain way is `MaximumLikelihood` and
-``backward()``; both give the same numbers to rounding, this one without a node and a fresh tensor for every weight.
+gradient and writes it where it belongs; any other by autograd, alone. Couplings that end the flow go there and back in
+one call (`transforms.coupling_run`). The plain way is `MaximumLikelihood` and ``backward()``; both give the same
+numbers to rounding, this one without a node and a fresh tensor for every weight.
 """
 
 import math
@@ -82,9 +83,10 @@ class _Likelihood:
         for part in self._before:
             steps.take(part, batch.condition)
         if self._last is not None:
-            at_once = self._found(self._last, steps.x, batch.condition)
+            given = self._last.given(steps.x, batch.condition)
+            at_once = self._found(self._last, steps.x, given)
             if at_once is not None:
-                value, by_x = at_once(steps.x, batch.condition, share, rows=steps.any)
+                value, by_x = at_once(steps.x, given, share, rows=steps.any)
                 loss = share.new_full((), value)
                 if by_x is None:
                     return loss

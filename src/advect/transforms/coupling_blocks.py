@@ -55,6 +55,12 @@ class Told:
         for (kept, moved), depth in zip(chain.columns, depths, strict=True):
             shifts = weights[first + 1 : first + 2 * depth : 2]
             sizes = [weights[first].shape[1], *(shift.shape[0] for shift in shifts)]
+            # A function reads what it is told to: a network of other sizes must not come so far.
+            assert [matrix.shape for matrix in weights[first : first + 2 * depth : 2]] == [
+                (b, a) for a, b in pairwise(sizes)
+            ]
+            assert sizes[0] - len(kept) in (0, conditions)
+            assert not sizes[-1] % len(moved)
             shape += [len(kept), len(moved), sizes[0] - len(kept), depth, *kept, *moved, *sizes]
             columns = sum(sizes) + sum(sizes[1:-1]) + len(kept) + len(moved)
             self.kept, self.largest = self.kept + columns * _BLOCK, max(self.largest, columns * _BLOCK)
@@ -178,7 +184,9 @@ class Likelihood:
     def holds(self, x: Tensor, condition: Tensor | None) -> bool:
         """Whether it is for such rows, and all weights are where they were."""
         told = self._told
-        layers = layers_for(x) if condition is None or not told.conditions else layers_for(x, condition)
+        layers = layers_for(x) if condition is None else layers_for(x, condition)
+        if told.conditions != (0 if condition is None else condition.shape[1]):
+            return False
         return layers is not None and told.holds(layers, told.chain, told.weights, told.conditions)
 
     def __call__(
@@ -192,11 +200,11 @@ class Likelihood:
             share: ``(rows,)`` of each in the mean.
             rows: Whether the gradient by the rows is wanted.
         """
-        given = condition if self._told.conditions else None
+        assert share.shape == (len(x),)
         by_x = x.new_empty(x.shape[::-1]).t() if rows else None
         loss = ctypes.c_double()
         failed = self._function(
-            *self._told.arguments(x, given),
+            *self._told.arguments(x, condition),
             *(share.data_ptr(), share.stride(0)),
             *place(by_x),
             self._into,

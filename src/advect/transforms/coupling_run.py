@@ -61,7 +61,7 @@ class Run:
 
     def blocks(self, x: Tensor, condition: Tensor | None, *, inverse: bool = False) -> Blocks | None:
         """One pass of these rows, not yet begun; None where only the maps one by one will do."""
-        given = self._given(x, condition)
+        given = self.given(x, condition)
         told = self._ready(x, given, inverse)
         return None if told is None else Blocks(told, x, given)
 
@@ -70,11 +70,11 @@ class Run:
 
         ``into`` is where the gradients by the couplings' weights go.
         """
-        told = self._ready(x, self._given(x, condition), inverse=False)
+        told = self._ready(x, self.given(x, condition), inverse=False)
         plain = told is not None and told.plain and all(tensor.is_contiguous() for tensor in into)
         return Likelihood(told, into) if told is not None and plain else None
 
-    def _given(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
+    def given(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
         """The condition for the layers, after a look at whether it and the rows fit."""
         given = condition if self._strictest.condition_shape is not None else None
         self._strictest.check_rows(x, given)
