@@ -11,7 +11,9 @@ naming one of them leaves everything else as it is, naming one of the others lea
 import ctypes
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,3 +126,16 @@ def in_rows(tensor: Tensor, dtype: torch.dtype) -> bool:
         and tensor.is_contiguous()
         and tensor.layout == torch.strided
     )
+
+
+def place(tensor: Tensor | None) -> tuple[int | None, int, int]:
+    """Where a tensor ``(rows, columns)`` lies, and its strides by row and column, for a compiled function."""
+    if tensor is None:
+        return None, 0, 0
+    row, column = tensor.stride()
+    return tensor.data_ptr(), row, column
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """Where tensors lie, as one argument of a compiled function; None where there is none."""
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))

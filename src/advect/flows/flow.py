@@ -21,7 +21,7 @@ from advect.flows.base import check_num_rows
 from advect.flows.continuous import ContinuousMap
 from advect.flows.distribution import FlowDistribution
 from advect.flows.notebook import flow_table
-from advect.flows.turns import Record, Runner, in_turn, joined, record_of, run_chunks
+from advect.flows.turns import Record, Runner, in_turn, is_apart, joined, record_of, run_chunks
 from advect.records import Estimate, Mapped, Status
 from advect.transforms import Compose
 from advect.transforms.bijection import ANY_CONDITION, Likelihood, least_known
@@ -276,6 +276,11 @@ class Flow(nn.Module):
         log_det: bool,
         generator: Generator | None,
     ) -> Mapped:
+        if len(rows) <= self.chunk_rows and self.runner is in_turn:
+            ((x, given),) = self._chunks(rows, condition)
+            found = verb(x, self._for_map(given), log_det=log_det, generator=generator)
+            return found if is_apart(found, rows) else joined([record_of(found)])
+
         def mapped(x: Tensor, given: Tensor | None, own: Generator | None) -> Record:
             return record_of(verb(x, self._for_map(given), log_det=log_det, generator=own))
 

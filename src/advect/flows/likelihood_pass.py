@@ -3,8 +3,9 @@
 Maximum likelihood of z = f_k(… f_1(x)) under a standard normal, L = Σ_r s_r (|z_r|²/2 + (d/2) log 2π − log |det ∂f|_r)
 with shares s_r that add up to one, has ∂L/∂z_r = s_r z_r, and every log-determinant has the gradient −s_r. From there
 each layer hands back what its rows ask for: a coupling by its own pass (`transforms.coupling_pass`), which knows its
-gradient and writes it where it belongs; any other by autograd, alone. The plain way is `MaximumLikelihood` and
-``backward()``; both give the same numbers to rounding, this one without a node and a fresh tensor for every weight.
+gradient and writes it where it belongs; any other by autograd, alone. Couplings that end the flow go there and back in
+one call (`transforms.coupling_run`). The plain way is `MaximumLikelihood` and ``backward()``; both give the same
+numbers to rounding, this one without a node and a fresh tensor for every weight.
 """
 
 import math
@@ -19,10 +20,12 @@ from advect.records import Batch
 from advect.transforms import Autoregressive, Bijection, LULinear, Permutation, Standardise
 from advect.transforms.compose import members
 from advect.transforms.coupling import Coupling, Elementwise
-from advect.transforms.coupling_blocks import Blocks
-from advect.transforms.coupling_pass import Walk
+from advect.transforms.coupling_blocks import Likelihood
+from advect.transforms.coupling_run import Run, in_runs
+from advect.transforms.layer_pass import LayerPass
 from advect.transforms.scale import Scale, Shift
 from advect.transforms.spline import RationalQuadraticSpline
+from advect.typing import Bijection as Map
 
 # Maps that draw nothing and answer for every row.
 _CERTAIN = (Coupling, Elementwise, Autoregressive, LULinear, Permutation, Standardise)
@@ -50,7 +53,7 @@ def likelihood_pass(
     parameters = [parameter for map in maps for parameter in map.parameters()]  # twice where two maps share one
     if len(parameters) != len(gradients) or {id(p) for p in parameters} != {id(p) for p in gradients}:
         return None
-    if not any(type(map) is Coupling and map.has_pass for map in maps):
+    if not any(type(map) is Coupling and map.layer() is not None for map in maps):
         return None
     return _Likelihood(flow, maps, gradients)
 
@@ -60,7 +63,12 @@ class _Likelihood:
 
     def __init__(self, flow: Flow, maps: Sequence[Bijection], gradients: Mapping[nn.Parameter, Tensor]) -> None:
         self._flow, self._maps = flow, maps
-        self._into = [[gradients[parameter] for parameter in map.parameters()] for map in maps]
+        self._gradients = gradients
+        *before, last = in_runs(maps)
+        # A last run goes there and back at once.
+        self._last = last if isinstance(last, Run) else None
+        self._before: list[Map | Run] = before if self._last is not None else [*before, last]
+        self._at_once: Likelihood | None = None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor | None:
@@ -70,34 +78,90 @@ class _Likelihood:
             return None
         if batch.condition is not None and all(map.condition_shape is None for map in self._maps):
             return None  # which refuses it
-        parts: list[Walk | Blocks | _Apart] = []
-        total = x.new_zeros(rows)
-        for map in self._maps:
-            condition = batch.condition if map.condition_shape is not None else None
-            map.check_rows(x, condition)
-            part = map.walk(x, condition) if type(map) is Coupling else None
-            parts.append(_Apart(map, x, condition) if part is None else part)
-            x, log_det = parts[-1].forward(kept=True)
-            assert log_det is not None
-            total += log_det
-        return self._back(parts, x, total, batch.weight)
-
-    def _back(self, parts: "list[Walk | Blocks | _Apart]", z: Tensor, total: Tensor, weight: Tensor | None) -> Tensor:
-        """The loss, and the gradients from the last part to the first."""
-        rows, features = z.shape
-        loss = (z * z).sum(1).mul_(0.5).add_(0.5 * features * math.log(2 * math.pi)).sub_(total)
-        if weight is None:
-            share = torch.full_like(loss, 1 / rows)
-            by_z = z * (1 / rows)
-        else:
-            share = weight.to(loss.dtype)
-            share = share / share.sum().clamp(min=torch.finfo(loss.dtype).tiny)
-            by_z = z * share.unsqueeze(1)
-        by_total = -share
-        for index in range(len(parts) - 1, -1, -1):
-            found = parts[index].backward(by_z, by_total, rows=index > 0, into=self._into[index])[0]
-            by_z = by_z if found is None else found
+        share = _shares(batch, x)
+        steps = _Steps(self._gradients, x)
+        for part in self._before:
+            steps.take(part, batch.condition)
+        if self._last is not None:
+            given = self._last.given(steps.x, batch.condition)
+            at_once = self._found(self._last, steps.x, given)
+            if at_once is not None:
+                value, by_x = at_once(steps.x, given, share, rows=steps.any)
+                loss = share.new_full((), value)
+                if by_x is None:
+                    return loss
+                steps.back(by_x, -share)
+                return loss - torch.dot(share, steps.total)
+            steps.take(self._last, batch.condition)
+        z = steps.x
+        loss = (z * z).sum(1).mul_(0.5).add_(0.5 * z.shape[1] * math.log(2 * math.pi)).sub_(steps.total)
+        steps.back(z * share.unsqueeze(1), -share)
         return torch.dot(loss, share)
+
+    def _found(self, run: Run, x: Tensor, condition: Tensor | None) -> Likelihood | None:
+        """What the last run did before, where it still holds, or anew; None where its layers must go one by one."""
+        if self._at_once is None or not self._at_once.holds(x, condition):
+            self._at_once = run.likelihood(x, condition, _places(run, self._gradients))
+        return self._at_once
+
+
+def _shares(batch: Batch, x: Tensor) -> Tensor:
+    """What each row has of the mean, ``(rows,)``."""
+    if batch.weight is None:
+        return x.new_full((len(x),), 1 / len(x))
+    share = batch.weight.to(x.dtype)
+    return share / share.sum().clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _places(part: Map | Run, gradients: Mapping[nn.Parameter, Tensor]) -> list[Tensor]:
+    """Where the gradients of a map or a run go."""
+    maps = part.couplings if isinstance(part, Run) else [part]
+    return [gradients[parameter] for map in maps if isinstance(map, nn.Module) for parameter in map.parameters()]
+
+
+class _Steps:
+    """Rows on their way through maps, with what brings gradients back.
+
+    Attributes:
+        x: Where they are.
+        total: Log-determinants so far.
+    """
+
+    def __init__(self, gradients: Mapping[nn.Parameter, Tensor], x: Tensor) -> None:
+        self.x, self.total = x, x.new_zeros(len(x))
+        self._gradients = gradients
+        self._done: list[tuple[LayerPass | _Apart, list[Tensor]]] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether a step was taken."""
+        return bool(self._done)
+
+    def take(self, part: Map | Run, condition: Tensor | None) -> None:
+        """The next map, or all of a run."""
+        found: LayerPass | _Apart | None
+        if isinstance(part, Run):
+            found = part.blocks(self.x, condition)
+            if found is None:
+                for map in part.maps:
+                    self.take(map, condition)
+                return
+        else:
+            assert isinstance(part, Bijection)
+            given = condition if part.condition_shape is not None else None
+            part.check_rows(self.x, given)
+            found = part.walk(self.x, given) if type(part) is Coupling else None
+            found = _Apart(part, self.x, given) if found is None else found
+        self._done.append((found, _places(part, self._gradients)))
+        self.x, log_det = found.forward(kept=True)
+        assert log_det is not None
+        self.total += log_det
+
+    def back(self, by_x: Tensor, by_total: Tensor) -> None:
+        """The gradients of all that was taken."""
+        for index, (part, into) in reversed(list(enumerate(self._done))):
+            found = part.backward(by_x, by_total, rows=index > 0, into=into)[0]
+            by_x = by_x if found is None else found
 
 
 class _Apart:

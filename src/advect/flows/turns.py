@@ -80,6 +80,13 @@ def record_of(mapped: Mapped) -> Record:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def is_apart(mapped: Mapped, rows: Tensor) -> bool:
+    """Whether a record is as `joined` would give it: each tensor in its plain order, none in the memory of ``rows``."""
+    held = mapped.value, mapped.log_abs_det_jacobian, mapped.status, mapped.standard_error, mapped.nfe
+    apart = mapped.value.untyped_storage().data_ptr() != rows.untyped_storage().data_ptr()
+    return apart and all(tensor is None or tensor.is_contiguous() for tensor in held)
+
+
 def joined(records: list[Record]) -> Mapped:
     """One record of a map from those of its chunks."""
 

@@ -285,7 +285,7 @@ class Trainer:
 
     def _spread(self) -> None:
         """Give all processes the leader's state; where it is spread out each has read its own part of the same."""
-        if self.shards is None:
+        if self.shards is None and self.workers.count > 1:
             self.workers.spread(list(self.state.tensors().values()))
 
     def _gradients(self, batch: Batch, generator: Generator) -> tuple[list[Tensor], Tensor, Direct | None]:

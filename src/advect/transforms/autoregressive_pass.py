@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advect.compiled import place, pointers
 from advect.networks.masked import MaskedMLP
 from advect.networks.walk import ordered_weights
 from advect.transforms.kernel import Kernel, Layers, layers_for
@@ -33,7 +34,7 @@ def inverted(
     kernel: Any = getattr(function, "kernel", None)
     if kernel is None or not kernel.fits or type(network) is not MaskedMLP or not len(z):
         return None
-    if network.activation not in _ACTIVATIONS or torch.is_autocast_enabled("cpu"):
+    if network.activation not in _ACTIVATIONS:
         return None
     given = [z, *([] if condition is None else [condition]), *network.parameters()]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
@@ -63,10 +64,10 @@ def _walked(
         _numbers(levels.sizes),
         _numbers(units),
         _numbers(levels.order),
-        (ctypes.c_void_p * len(weights))(*(weight.data_ptr() for weight in weights)),
-        *_place(z),
-        *_place(condition),
-        *_place(x),
+        pointers(weights),
+        *place(z),
+        *place(condition),
+        *place(x),
         None if total is None else total.data_ptr(),
         room.data_ptr(),
     )
@@ -76,11 +77,3 @@ def _walked(
 
 def _numbers(numbers: Sequence[int]) -> Any:
     return (ctypes.c_int64 * len(numbers))(*numbers)
-
-
-def _place(tensor: Tensor | None) -> tuple[int | None, int, int]:
-    """Where numbers lie, and their strides by row and column."""
-    if tensor is None:
-        return None, 0, 0
-    row, column = tensor.stride()
-    return tensor.data_ptr(), row, column

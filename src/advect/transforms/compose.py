@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from advect.errors import ConfigError
 from advect.records import Mapped, Status
 from advect.transforms.bijection import ANY_CONDITION, Bijection, least_known, mapped, worst_status
+from advect.transforms.coupling_run import Run, in_runs
 from advect.typing import Bijection as Map
 
 _Shape = tuple[int, ...] | Literal["any"] | None
@@ -41,26 +42,37 @@ class Compose(Bijection):
         super().__init__(*_ends(maps, shape))
         self.likelihood = least_known(getattr(m, "likelihood", "exact") for m in maps)
         self.maps = tuple(maps)
-        self._takes = tuple(s is not None for s in shapes)
+        self._parts = in_runs(self.maps)
         for index, member in enumerate(maps):
             if isinstance(member, nn.Module):
                 self.add_module(str(index), member)
 
     def _encode(self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
-        parts: list[Mapped] = []
-        for member, takes in zip(self.maps, self._takes, strict=True):
-            given = condition if takes else None
-            parts.append(member.encode(x, given, log_det=log_det, generator=generator))
-            x = parts[-1].value
-        return merge(x, parts, log_det)
+        return self._through(x, condition, log_det, generator, inverse=False)
 
     def _decode(self, z: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None) -> Mapped:
+        return self._through(z, condition, log_det, generator, inverse=True)
+
+    def _through(
+        self, x: Tensor, condition: Tensor | None, log_det: bool, generator: Generator | None, *, inverse: bool
+    ) -> Mapped:
+        """All maps in turn, runs of layers at once where they can be."""
         parts: list[Mapped] = []
-        for member, takes in zip(reversed(self.maps), reversed(self._takes), strict=True):
-            given = condition if takes else None
-            parts.append(member.decode(z, given, log_det=log_det, generator=generator))
-            z = parts[-1].value
-        return merge(z, parts, log_det)
+        for part in reversed(self._parts) if inverse else self._parts:
+            found = part.passed(x, condition, log_det=log_det, inverse=inverse) if isinstance(part, Run) else None
+            if found is not None:
+                if len(self._parts) == 1:
+                    return found
+                parts.append(found)
+                x = found.value
+                continue
+            members = part.maps if isinstance(part, Run) else (part,)
+            for member in reversed(members) if inverse else members:
+                verb = member.decode if inverse else member.encode
+                given = None if _declared(member) is None else condition
+                parts.append(verb(x, given, log_det=log_det, generator=generator))
+                x = parts[-1].value
+        return merge(x, parts, log_det)
 
 
 def _ends(maps: Sequence[Map], condition: _Shape) -> tuple[tuple[int, ...] | None, _Shape, tuple[int, ...] | None]:

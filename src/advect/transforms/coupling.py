@@ -16,8 +16,8 @@ from advect.errors import ConfigError
 from advect.networks.conditioner import Conditioner
 from advect.records import Mapped, Status
 from advect.transforms.bijection import Bijection, mapped
-from advect.transforms.coupling_blocks import Blocks, Layer
-from advect.transforms.coupling_pass import Network, Walk, passed, walk_for
+from advect.transforms.coupling_pass import Network, passed, walk_for
+from advect.transforms.layer_pass import Layer, LayerPass
 from advect.transforms.monotone import Monotone, Moved
 
 
@@ -51,7 +51,7 @@ class Coupling(Bijection):
                 remedy=f"Name each of 0 … {features - 1} once, and move at least one.",
             )
         super().__init__((features,), (condition_features,) if condition_features else None)
-        self.function, self.conditioner = function, conditioner
+        self.features, self.function, self.conditioner = features, function, conditioner
         self._kept, self._moved = _Places(kept), _Places(moved)
         # Two halves side by side are put together in their order; only others need a permutation afterwards.
         self._moved_first = [*moved, *kept] == list(range(features))
@@ -84,28 +84,28 @@ class Coupling(Bijection):
         kept, parameters = self._look(z, condition, network)
         return self._join(kept, self.function.inverse(self._moved(z), parameters), log_det)
 
-    @property
-    def has_pass(self) -> bool:
-        """Whether `coupling_pass` may know this layer: a compiled function, two contiguous parts, something to look at.
+    def layer(self, *, inverse: bool = False) -> Layer | None:
+        """What a pass must know; None unless there are a compiled function, two contiguous parts, something to look at.
 
         Without a coordinate or a condition to look at, the parameters are the same for all rows.
         """
-        return self._passes is not None and self._passes[0].kernel is getattr(self.function, "kernel", None)
+        known = self._passes is not None and self._passes[0].kernel is getattr(self.function, "kernel", None)
+        return self._passes[inverse] if known and self._passes is not None else None
 
-    def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> Walk | Blocks | None:
+    def walk(self, x: Tensor, condition: Tensor | None = None, *, inverse: bool = False) -> LayerPass | None:
         """One pass of these rows, not yet begun; None where only the plain way will do."""
-        if self._passes is None or not self.has_pass:
-            return None
-        return walk_for(self._passes[inverse], self.conditioner, x, condition)
+        layer = self.layer(inverse=inverse)
+        return None if layer is None else walk_for(layer, self.conditioner, x, condition)
 
     def _by_pass(
         self, x: Tensor, condition: Tensor | None, log_det: bool, *, inverse: bool
     ) -> tuple[Tensor, Tensor | None] | None:
         """Rows and log-determinants by one pass; None where only the plain way will do."""
-        if self._passes is None or not self.has_pass:
+        layer = self.layer(inverse=inverse)
+        if layer is None:
             return None
         plain = self.plain_decode if inverse else self.plain_encode
-        return passed(self._passes[inverse], self.conditioner, plain, x, condition, log_det=log_det)
+        return passed(layer, self.conditioner, plain, x, condition, log_det=log_det)
 
     def _find_passes(self) -> tuple[Layer, Layer] | None:
         """What a pass must know, there and back."""

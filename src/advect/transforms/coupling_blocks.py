@@ -1,82 +1,130 @@
-"""A coupling layer as one compiled call there and one back: `coupling_kernel.cpp` says how, this what it is given.
+"""Coupling layers as one compiled call there and one back: `coupling_kernel.cpp` says how, this what it is given.
 
-A block of rows goes through the conditioner and the function before the next begins, so that nothing of it leaves the
-cache in between; what the way back needs of each block is kept as it lies.
+A block of rows goes through all layers before the next begins, so that nothing of it leaves the cache in between; what
+the way back needs of each block is kept as it lies. Where the loss is known, the mean of −log p under a standard
+normal, a block goes there and back at once, and nothing is kept of it at all (`Likelihood`).
 """
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advect.compiled import place, pointers
 from advect.networks.conditioner import BULK
-from advect.transforms.kernel import Kernel, Layers
+from advect.transforms.kernel import Layers, layers_for
+from advect.transforms.layer_pass import Chain, Layer, LayerPass
 
 _BLOCK = 64  # rows of a block; kRows of the source
 _MOST_LANES = 16  # numbers in the widest vector
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What a pass must know of a layer.
-
-    Attributes:
-        kernel: Of its function.
-        kept: The first of the coordinates that stay, and how many.
-        moved: The first of those that move, and how many.
-        inverse: Whether the pass goes from source to data.
-    """
-
-    kernel: Kernel
-    kept: tuple[int, int]
-    moved: tuple[int, int]
-    inverse: bool
-
-
-class Blocks:
-    """One pass through a layer, and back. Rows come and go side by side in memory, column by column.
+class Told:
+    """What a compiled function is told of layers, and the room it needs.
 
     Args:
         layers: The compiled functions.
-        layer: The layer.
-        x: ``(rows, features)``.
-        condition: ``(rows, condition)`` or None.
+        chain: The layers.
         weights: Weight and bias of every linear layer in turn.
+        depths: How many linear layers each layer has.
+        conditions: Numbers in a condition.
 
     Attributes:
+        layers: As given.
+        chain: As given.
         weights: As given.
-        kept: What `backward` needs of `forward`, as one tensor.
+        conditions: As given.
+        plain: Whether all weights lie in their plain order, where a function reads them.
+        products: Multiplications of a row in the largest layer.
+        carried: Numbers that a block carries along.
+        kept: Numbers that are kept of a block.
+        largest: Numbers of a block in the largest layer.
+        scratch: Numbers that are needed on the way back.
     """
 
     def __init__(
-        self, layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]
+        self, layers: Layers, chain: Chain, weights: Sequence[Tensor], depths: Sequence[int], conditions: int
     ) -> None:
-        self.weights = weights
-        self.kept: list[Tensor] = []
-        self._layers, self._layer, self._x, self._condition = layers, layer, x, condition
-        self._sizes = [weights[0].shape[1], *(shift.shape[0] for shift in weights[1::2])]
-        self._matrices = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
-        self._given = self._start()
+        self.layers, self.chain, self.weights, self.conditions = layers, chain, weights, conditions
+        self.kept, self.largest, self.products, self.scratch = 0, 0, 0, 0
+        shape: list[int] = []
+        widest, first = 0, 0
+        for (kept, moved), depth in zip(chain.columns, depths, strict=True):
+            shifts = weights[first + 1 : first + 2 * depth : 2]
+            sizes = [weights[first].shape[1], *(shift.shape[0] for shift in shifts)]
+            # A function reads what it is told to: a network of other sizes must not come so far.
+            assert [matrix.shape for matrix in weights[first : first + 2 * depth : 2]] == [
+                (b, a) for a, b in pairwise(sizes)
+            ]
+            assert sizes[0] - len(kept) in (0, conditions)
+            assert not sizes[-1] % len(moved)
+            shape += [len(kept), len(moved), sizes[0] - len(kept), depth, *kept, *moved, *sizes]
+            columns = sum(sizes) + sum(sizes[1:-1]) + len(kept) + len(moved)
+            self.kept, self.largest = self.kept + columns * _BLOCK, max(self.largest, columns * _BLOCK)
+            self.products = max(self.products, sum(a * b for a, b in pairwise(sizes)))
+            self.scratch += sum(b * (a + 2 * _MOST_LANES) for a, b in pairwise(sizes))
+            widest = max(widest, *sizes)
+            first += 2 * depth
+        self.carried = 2 * (len(chain.order) + conditions + 1) * _BLOCK
+        self.scratch += 3 * (widest + _MOST_LANES) * _BLOCK
+        self._lie, self._matrices = _lie(weights), [weight.contiguous() for weight in weights]
+        self.plain = all(weight.is_contiguous() for weight in weights)
+        self._arguments = (
+            *chain.kernel.constants,
+            chain.inverse,
+            len(chain.order),
+            conditions,
+            _numbers(chain.order),
+            BULK,
+            len(chain.columns),
+            _numbers(shape),
+            pointers(self._matrices),
+        )
+
+    def holds(self, layers: Layers, chain: Chain, weights: Sequence[Tensor], conditions: int) -> bool:
+        """Whether it says the same of these, whose weights lie where those lay and are read there."""
+        same = layers is self.layers and chain is self.chain and conditions == self.conditions
+        return same and self.plain and _lie(weights) == self._lie
+
+    def arguments(self, x: Tensor, condition: Tensor | None) -> tuple[Any, ...]:
+        """With which every function begins."""
+        return len(x), *self._arguments, *place(x), *place(condition)
+
+
+class Blocks(LayerPass):
+    """One pass by blocks of rows; one tensor is kept.
+
+    Rows that a way back is asked of lie column by column at the end, as it reads them best, others in plain order.
+
+    Args:
+        told: The layers and their weights.
+        x: ``(rows, features)``.
+        condition: ``(rows, condition)`` or None.
+    """
+
+    def __init__(self, told: Told, x: Tensor, condition: Tensor | None) -> None:
+        super().__init__(told.layers, x, condition, told.weights)
+        self._name, self._told = told.chain.kernel.name, told
+
+    @staticmethod
+    def alone(layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]) -> "Blocks":
+        """A pass through one layer; arguments as for `LayerPass`."""
+        conditions = 0 if condition is None else condition.shape[1]
+        return Blocks(Told(layers, layer.chain, weights, [len(weights) // 2], conditions), x, condition)
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
-        """The rows and their log-determinants.
-
-        Args:
-            log_det: Whether the latter are wanted.
-            kept: Whether what `backward` needs is kept.
-        """
-        rows, features = self._x.shape
-        value = self._x.new_empty(features, rows).t()
-        total = self._x.new_empty(rows) if log_det else None
-        blocks = -(-rows // _BLOCK) if kept else 1
-        room = self._x.new_empty(blocks * (sum(self._sizes) + sum(self._sizes[1:-1])) * _BLOCK)
-        failed = self._layers.coupling[self._layer.kernel.name](
-            *self._given,
-            *_place(value),
+        """See `LayerPass.forward`."""
+        x, told = self._x, self._told
+        rows = len(x)
+        value = x.new_empty(x.shape[::-1]).t() if kept else x.new_empty(x.shape)
+        total = x.new_empty(rows) if log_det else None
+        room = x.new_empty(told.carried + (-(-rows // _BLOCK) * told.kept if kept else told.largest))
+        failed = self.layers.coupling[self._name](
+            *told.arguments(x, self._condition),
+            *place(value),
             None if total is None else total.data_ptr(),
             room.data_ptr(),
             kept,
@@ -93,62 +141,86 @@ class Blocks:
         rows: bool,
         into: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, ...]:
-        """The gradients by rows, condition, weights and biases from those by what `forward` gave.
-
-        ``rows`` says whether those by rows and condition are wanted, ``into`` where those by weights and biases go.
-        """
-        (room,), x, condition = self.kept, self._x, self._condition
+        """See `LayerPass.backward`."""
+        (room,), x, condition, told = self.kept, self._x, self._condition, self._told
         into = [torch.empty_like(weight) for weight in self.weights] if into is None else into
-        found = [place if place.is_contiguous() else place.new_empty(place.shape) for place in into]
+        found = [wanted if wanted.is_contiguous() else wanted.new_empty(wanted.shape) for wanted in into]
         by_value = torch.zeros_like(x) if by_value is None else by_value
         by_x = x.new_empty(x.shape[::-1]).t() if rows else None
         by_condition = torch.empty_like(condition) if rows and condition is not None else None
-        sizes, widest = self._sizes, max(self._sizes) + _MOST_LANES
-        size = sum(b * (a + 2 * _MOST_LANES) for a, b in pairwise(sizes)) + 3 * widest * _BLOCK
-        scratch = x.new_empty(size)
-        failed = self._layers.coupling_back[self._layer.kernel.name](
-            *self._given,
-            *_place(by_value),
+        scratch = x.new_empty(told.scratch)
+        failed = self.layers.coupling_back[self._name](
+            *told.arguments(x, condition),
+            *place(by_value),
             *((None, 0, 0) if by_total is None else (by_total.data_ptr(), by_total.stride(0), 0)),
-            *_place(by_x),
-            *_place(by_condition),
-            _pointers(found),
+            *place(by_x),
+            *place(by_condition),
+            pointers(found),
             room.data_ptr(),
             scratch.data_ptr(),
-            size,
+            told.scratch,
         )
         assert not failed
-        for place, gradient in zip(into, found, strict=True):
-            if gradient is not place:
-                place.copy_(gradient)
+        for wanted, gradient in zip(into, found, strict=True):
+            if gradient is not wanted:
+                wanted.copy_(gradient)
         return by_x, by_condition, *into
 
-    def _start(self) -> tuple[Any, ...]:
-        """The arguments that say what goes into the layer."""
-        layer, condition = self._layer, self._condition
-        return (
-            len(self._x),
-            *layer.kernel.constants,
-            layer.inverse,
-            *layer.kept,
-            *layer.moved,
-            0 if condition is None else condition.shape[1],
-            len(self._sizes) - 1,
-            (ctypes.c_int64 * len(self._sizes))(*self._sizes),
-            _pointers(self._matrices),
-            BULK,
-            *_place(self._x),
-            *_place(condition),
+
+class Likelihood:
+    """Mean −log p of rows that layers take to a standard normal, and its gradients, by one call.
+
+    Args:
+        told: The layers and their weights, which lie in their plain order and stay where they are.
+        into: Where the gradients by the weights go, in their plain order too.
+    """
+
+    def __init__(self, told: Told, into: Sequence[Tensor]) -> None:
+        self._told, self._function = told, told.layers.likelihood[told.chain.kernel.name]
+        self._into, self._held = pointers(into), into
+        self._room = into[0].new_empty(told.carried + told.kept)
+        self._scratch = into[0].new_empty(told.scratch)
+
+    def holds(self, x: Tensor, condition: Tensor | None) -> bool:
+        """Whether it is for such rows, and all weights are where they were."""
+        told = self._told
+        layers = layers_for(x) if condition is None else layers_for(x, condition)
+        if told.conditions != (0 if condition is None else condition.shape[1]):
+            return False
+        return layers is not None and told.holds(layers, told.chain, told.weights, told.conditions)
+
+    def __call__(
+        self, x: Tensor, condition: Tensor | None, share: Tensor, *, rows: bool
+    ) -> tuple[float, Tensor | None]:
+        """The loss, and its gradient by the rows where that is wanted.
+
+        Args:
+            x: ``(rows, features)``.
+            condition: ``(rows, condition)`` or None.
+            share: ``(rows,)`` of each in the mean.
+            rows: Whether the gradient by the rows is wanted.
+        """
+        assert share.shape == (len(x),)
+        by_x = x.new_empty(x.shape[::-1]).t() if rows else None
+        loss = ctypes.c_double()
+        failed = self._function(
+            *self._told.arguments(x, condition),
+            *(share.data_ptr(), share.stride(0)),
+            *place(by_x),
+            self._into,
+            ctypes.byref(loss),
+            self._room.data_ptr(),
+            self._scratch.data_ptr(),
+            self._told.scratch,
         )
+        assert not failed
+        return loss.value, by_x
 
 
-def _pointers(tensors: Sequence[Tensor]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+def _lie(weights: Sequence[Tensor]) -> list[tuple[int, torch.dtype, torch.Size, bool]]:
+    """Where weights lie, and how."""
+    return [(weight.data_ptr(), weight.dtype, weight.shape, weight.is_contiguous()) for weight in weights]
 
 
-def _place(tensor: Tensor | None) -> tuple[int | None, int, int]:
-    """Where numbers lie, and their strides by row and column."""
-    if tensor is None:
-        return None, 0, 0
-    row, column = tensor.stride()
-    return tensor.data_ptr(), row, column
+def _numbers(numbers: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(numbers))(*numbers)

@@ -1,11 +1,14 @@
-// A coupling layer in one call, and its gradient in another: products, activations and the monotone functions together,
-// by blocks of rows. As Coupling and Conditioner, which say what is computed, and coupling_pass.py, which says when.
+// Coupling layers one after another in one call, and their gradients in another: products, activations and the monotone
+// functions together, by blocks of rows. As Coupling and Conditioner, which say what is computed; coupling_pass.py and
+// coupling_run.py say when.
 //
 // In a block numbers lie columns x rows, so that everything runs along rows: with the weights W of a layer and what it
 // sees H, the products are W H and, back from G = dL/d(W H + b), W^T G and G H^T. Only for the last H is turned, to
-// rows x columns. What a block needs stays in the first two caches from its first product to its last.
+// rows x columns. A block goes through all layers before the next begins: what it needs stays in the first two caches.
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "../products.h"
 #include "functions.h"
@@ -19,7 +22,6 @@ template <class R> struct Network {
     int64_t layers;
     const int64_t *sizes;
     R *const *weights;
-    R bulk;
 
     // What is kept of a block: what the first layer sees, values and slopes of the hidden layers, and the parameters.
     int64_t block() const {
@@ -34,79 +36,208 @@ template <class R> struct Network {
         return block;
     }
     R *slopes(R *block, int64_t i) const { return values(block, i) + sizes[i] * kRows; } // of the values layer i sees
+
+    // All layers of a block whose inputs are there.
+    void compute(R *block, int64_t count, bool keep) const {
+        for (int64_t i = 0; i < layers; ++i) {
+            const int64_t inputs = sizes[i], outputs = sizes[i + 1];
+            const bool last = i + 1 == layers;
+            const R *seen = values(block, i), *bias = weights[2 * i + 1];
+            R *to = values(block, i + 1), *slope = last || !keep ? nullptr : slopes(block, i + 1);
+            product<R>(outputs, count, inputs, {weights[2 * i], inputs, 1}, as_it_lies<R>(seen, kRows), {nullptr, 0},
+                       [&](int64_t r, int64_t c, Vec<R> sum) {
+                           const int64_t at = r * kRows + c;
+                           sum += bias[r];
+                           if (last) return store<R>(to + at, sum);
+                           const Smooth<R> found(sum);
+                           store<R>(to + at, found.value);
+                           if (slope) store<R>(slope + at, found.slope());
+                       });
+        }
+    }
 };
 
-struct Columns {
+// One coupling: which columns it looks at, which it moves, and its conditioner.
+template <class R> struct Layer {
+    int64_t keeps, moves, conditions;
+    const int64_t *kept, *moved;
+    Network<R> network;
+
+    // What is kept of a block: that of the network, the columns before they move, the slopes of what the network sees.
+    R *before(R *block) const { return block + network.block(); }
+    R *seen_slopes(R *block) const { return before(block) + moves * kRows; }
+    int64_t size() const { return network.block() + (moves + keeps) * kRows; }
+    int64_t each() const { return network.sizes[network.layers] / moves; }
+};
+
+// All that a call is told of its layers. `shape` is, for each: how many columns are kept and moved, how many numbers of
+// the condition and how many linear layers there are, the columns kept and moved, and the sizes of the linear layers.
+template <class R, class Function> struct Run {
+    Function function;
+    int64_t rows, inverse, features, conditions;
+    const int64_t *order; // which column each that goes out is
+    R bulk;
+    Grid<const R> x, condition;
+    std::vector<Layer<R>> layers;
+
+    Run(int64_t rows, Function function, int64_t inverse, int64_t features, int64_t conditions, const int64_t *order,
+        double bulk, int64_t count, const int64_t *shape, R *const *weights, Grid<const R> x, Grid<const R> condition)
+        : function(function), rows(rows), inverse(inverse), features(features), conditions(conditions), order(order),
+          bulk(R(bulk)), x(x), condition(condition) {
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t *columns = shape + 4, keeps = shape[0], moves = shape[1], depth = shape[3];
+            const int64_t *sizes = columns + keeps + moves;
+            layers.push_back({keeps, moves, shape[2], columns, columns + keeps, {depth, sizes, weights}});
+            shape = sizes + depth + 1;
+            weights += 2 * depth;
+        }
+    }
+    bool in_order() const {
+        for (int64_t c = 0; c < features; ++c)
+            if (order[c] != c) return false;
+        return true;
+    }
+    int64_t size() const { // of what is kept of a block
+        int64_t total = 0;
+        for (const Layer<R> &layer : layers) total += layer.size();
+        return total;
+    }
+};
+
+#if defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 12)
+template <int Half, class V, size_t... I> inline V interleaved(V a, V b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, (int(I / 2 + Half * sizeof...(I) / 2 + (I % 2) * sizeof...(I)))...);
+}
+// A square of as many vectors as a vector has numbers, `step` apart, and `stride` afterwards.
+template <class R> inline void turn_square(const R *from, int64_t step, R *to, int64_t stride) {
+    constexpr int lanes = kLanes<R>;
+    Vec<R> given[lanes], next[lanes];
+    for (int i = 0; i < lanes; ++i) given[i] = load<R>(from + i * step);
+    for (int done = 1; done < lanes; done *= 2) {
+        for (int i = 0; i < lanes / 2; ++i) {
+            next[2 * i] = interleaved<0>(given[i], given[i + lanes / 2], std::make_index_sequence<lanes>());
+            next[2 * i + 1] = interleaved<1>(given[i], given[i + lanes / 2], std::make_index_sequence<lanes>());
+        }
+        for (int i = 0; i < lanes; ++i) given[i] = next[i];
+    }
+    for (int i = 0; i < lanes; ++i) store<R>(to + i * stride, given[i]);
+}
+#else
+template <class R> inline void turn_square(const R *from, int64_t step, R *to, int64_t stride) {
+    for (int i = 0; i < kLanes<R>; ++i)
+        for (int r = 0; r < kLanes<R>; ++r) to[r * stride + i] = from[i * step + r];
+}
+#endif
+
+// rows x columns, `step` apart, as columns x rows, `stride` apart.
+template <class R> inline void turn(const R *from, int64_t step, int64_t rows, int64_t columns, R *to, int64_t stride) {
+    constexpr int64_t lanes = kLanes<R>;
+    const int64_t high = rows / lanes * lanes, wide = columns / lanes * lanes;
+    for (int64_t r = 0; r < high; r += lanes)
+        for (int64_t c = 0; c < wide; c += lanes)
+            turn_square<R>(from + r * step + c, step, to + c * stride + r, stride);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = r < high ? wide : 0; c < columns; ++c) to[c * stride + r] = from[r * step + c];
+}
+
+inline int64_t whole_rows(int64_t count, int lanes) { return (count + lanes - 1) / lanes * lanes; }
+
+// A column of a block. Rows beyond `count` that fill a vector repeat the first.
+template <class R> void fill(int64_t count, R *column) {
+    for (int64_t r = count; r < whole_rows(count, kLanes<R>); ++r) column[r] = column[0];
+}
+template <class R> void read(const Grid<const R> &from, int64_t first, int64_t count, int64_t column, R *to) {
+    const R *at = from.at(first, column);
+    for (int64_t r = 0; r < count; ++r) to[r] = at[r * from.row];
+    fill<R>(count, to);
+}
+template <class R> void write(const Grid<R> &into, int64_t first, int64_t count, int64_t column, const R *from) {
+    R *at = into.at(first, column);
+    for (int64_t r = 0; r < count; ++r) at[r * into.row] = from[r];
+}
+
+// What a block carries through the layers.
+template <class R> struct Block {
     int64_t first, count;
+    R *state, *condition, *total; // columns x rows; what networks see of the condition; log-determinants
 };
 
-template <class R> inline int lanes_of(int64_t left) { return int(left < kLanes<R> ? left : kLanes<R>); }
+// Numbers for a block: its state, the condition as networks see it, log-determinants, twice for their gradients.
+template <class R, class Function> int64_t carried(const Run<R, Function> &run) {
+    return 2 * (run.features + run.conditions + 1) * kRows;
+}
 
-template <class R> struct Coupling {
-    Columns kept, moved;
-    int64_t conditions, inverse;
-};
+template <class R, class Function> Block<R> begin(const Run<R, Function> &run, int64_t first, R *room) {
+    Block<R> block{first, run.rows - first < kRows ? run.rows - first : kRows, room, nullptr, nullptr};
+    block.condition = block.state + run.features * kRows;
+    block.total = block.condition + run.conditions * kRows;
+    if (run.x.column == 1) {
+        turn<R>(run.x.at(first, 0), run.x.row, block.count, run.features, block.state, kRows);
+        for (int64_t c = 0; c < run.features; ++c) fill<R>(block.count, block.state + c * kRows);
+    } else {
+        for (int64_t c = 0; c < run.features; ++c) read<R>(run.x, first, block.count, c, block.state + c * kRows);
+    }
+    for (int64_t c = 0; c < run.conditions; ++c) {
+        R *to = block.condition + c * kRows;
+        read<R>(run.condition, first, block.count, c, to);
+        for (int64_t r = 0; r < block.count; r += kLanes<R>)
+            store<R>(to + r, squash_of<R>(load<R>(to + r), run.bulk));
+    }
+    std::memset(block.total, 0, kRows * sizeof(R));
+    return block;
+}
 
-// All layers of a block whose inputs are there.
-template <class R> void compute(const Network<R> &network, R *block, int64_t count, int64_t keep) {
-    for (int64_t i = 0; i < network.layers; ++i) {
-        const int64_t inputs = network.sizes[i], outputs = network.sizes[i + 1];
-        const bool last = i + 1 == network.layers;
-        const R *seen = network.values(block, i), *bias = network.weights[2 * i + 1];
-        R *values = network.values(block, i + 1), *slopes = last || !keep ? nullptr : network.slopes(block, i + 1);
-        product<R>(outputs, count, inputs, {network.weights[2 * i], inputs, 1}, as_it_lies<R>(seen, kRows),
-                   {nullptr, 0}, [&](int64_t r, int64_t c, Vec<R> sum) {
-                       const int64_t at = r * kRows + c;
-                       sum += bias[r];
-                       if (last) return store<R>(values + at, sum);
-                       const Smooth<R> found(sum);
-                       store<R>(values + at, found.value);
-                       if (slopes) store<R>(slopes + at, found.slope());
-                   });
+// A block through one layer; `kept` holds what the way back needs.
+template <class R, class Function>
+void ahead(const Run<R, Function> &run, const Layer<R> &layer, const Block<R> &block, R *kept, bool keep) {
+    R *seen = kept, *slopes = layer.seen_slopes(kept), *before = layer.before(kept);
+    for (int64_t i = 0; i < layer.keeps; ++i, seen += kRows, slopes += kRows) {
+        const R *from = block.state + layer.kept[i] * kRows;
+        for (int64_t r = 0; r < block.count; r += kLanes<R>) {
+            const Vec<R> given = load<R>(from + r);
+            store<R>(seen + r, squash_of<R>(given, run.bulk));
+            if (keep) store<R>(slopes + r, inverse_squash_slope<R>(given, run.bulk));
+        }
+    }
+    std::memcpy(seen, block.condition, size_t(layer.conditions * kRows) * sizeof(R));
+    layer.network.compute(kept, block.count, keep);
+    const R *theta = layer.network.values(kept, layer.network.layers);
+    const int64_t each = layer.each();
+    for (int64_t r = 0; r < block.count; r += kLanes<R>) {
+        Vec<R> sum = load<R>(block.total + r);
+        for (int64_t i = 0; i < layer.moves; ++i) {
+            R *at = block.state + layer.moved[i] * kRows + r;
+            const Vec<R> given = load<R>(at);
+            Vec<R> value, log_slope;
+            run.function.move(int(run.inverse), given, theta + i * each * kRows + r, {theta, 1, 0, kRows}, kLanes<R>,
+                              value, log_slope);
+            if (keep) store<R>(before + i * kRows + r, given);
+            store<R>(at, value);
+            sum += log_slope;
+        }
+        store<R>(block.total + r, sum);
     }
 }
 
 template <class R, class Function>
-int coupling(int64_t rows, const Function &function, const Coupling<R> &layer, const Network<R> &network,
-             Grid<const R> x, Grid<const R> condition, Grid<R> out, R *total, R *room, int64_t keep) {
-    if (!function.fits()) return 1;
-    const int64_t each = network.sizes[network.layers] / layer.moved.count, size = network.block();
-    for (int64_t first = 0; first < rows; first += kRows, room += keep ? size : 0) {
-        const int64_t count = rows - first < kRows ? rows - first : kRows;
-        for (int64_t r = 0; r < count; r += kLanes<R>) {
-            const int lanes = lanes_of<R>(count - r);
-            R *to = room + r;
-            for (int64_t c = layer.kept.first; c < layer.kept.first + layer.kept.count; ++c, to += kRows) {
-                const Vec<R> given = take<R>(x.at(first + r, c), x.row, lanes);
-                put<R>(out.at(first + r, c), out.row, lanes, given);
-                store<R>(to, squash_of<R>(given, network.bulk));
-            }
-            for (int64_t c = 0; c < layer.conditions; ++c, to += kRows)
-                store<R>(to, squash_of<R>(take<R>(condition.at(first + r, c), condition.row, lanes), network.bulk));
+int coupling(const Run<R, Function> &run, Grid<R> out, R *total, R *room, int64_t keep) {
+    if (!run.function.fits()) return 1;
+    R *kept = room + carried(run);
+    for (int64_t first = 0; first < run.rows; first += kRows) {
+        const Block<R> block = begin(run, first, room);
+        for (const Layer<R> &layer : run.layers) {
+            ahead(run, layer, block, kept, keep);
+            kept += keep ? layer.size() : 0;
         }
-        compute<R>(network, room, count, keep);
-        const R *theta = network.values(room, network.layers);
-        for (int64_t r = 0; r < count; r += kLanes<R>) {
-            const int lanes = lanes_of<R>(count - r);
-            Vec<R> sum = all<R>(0);
-            for (int64_t c = 0; c < layer.moved.count; ++c) {
-                const int64_t column = layer.moved.first + c;
-                Vec<R> value, log_slope;
-                function.move(int(layer.inverse), take<R>(x.at(first + r, column), x.row, lanes),
-                              theta + c * each * kRows + r, {theta, 1, 0, kRows}, kLanes<R>, value, log_slope);
-                put<R>(out.at(first + r, column), out.row, lanes, value);
-                sum += log_slope;
-            }
-            if (total) put<R>(total + first + r, 1, lanes, sum);
+        if (out.column == 1 && run.in_order()) {
+            turn<R>(block.state, kRows, run.features, block.count, out.at(first, 0), out.row);
+        } else {
+            for (int64_t c = 0; c < run.features; ++c)
+                write<R>(out, first, block.count, c, block.state + run.order[c] * kRows);
         }
+        if (total) std::memcpy(total + first, block.total, size_t(block.count) * sizeof(R));
     }
     return 0;
-}
-
-// Columns x rows as rows x columns, `stride` apart. Squares of vectors that are shuffled were no faster.
-template <class R> inline void turn(const R *from, int64_t columns, int64_t rows, R *to, int64_t stride) {
-    for (int64_t c = 0; c < columns; ++c)
-        for (int64_t r = 0; r < rows; ++r) to[r * stride + c] = from[c * kRows + r];
 }
 
 // The gradients of one linear layer over all rows: sums that grow block by block.
@@ -115,11 +246,13 @@ template <class R> struct Sums {
     int64_t inputs, outputs;
 
     static int64_t size(int64_t inputs, int64_t outputs) { return outputs * (whole<R>(inputs) + kLanes<R>); }
+    Sums(R *at, int64_t inputs, int64_t outputs)
+        : weight(at), bias(at + outputs * whole<R>(inputs)), inputs(inputs), outputs(outputs) {}
 
     // `by` is outputs x rows, `seen` inputs x rows; `turned` has room for the latter turned.
     void add(const R *by, const R *seen, int64_t rows, R *turned) const {
         const int64_t stride = whole<R>(inputs);
-        turn<R>(seen, inputs, rows, turned, stride);
+        turn<R>(seen, kRows, inputs, rows, turned, stride);
         product<R>(outputs, inputs, rows, {by, kRows, 1}, as_it_lies<R>(turned, stride), {weight, stride},
                    Stored<R>{weight, stride});
         for (int64_t m = 0; m < outputs; ++m) {
@@ -133,7 +266,7 @@ template <class R> struct Sums {
     void give(R *by_weight, R *by_bias) const {
         const int64_t stride = whole<R>(inputs);
         for (int64_t m = 0; m < outputs; ++m) {
-            for (int64_t k = 0; k < inputs; ++k) by_weight[m * inputs + k] = weight[m * stride + k];
+            std::memcpy(by_weight + m * inputs, weight + m * stride, size_t(inputs) * sizeof(R));
             R sum = 0;
             for (int lane = 0; lane < kLanes<R>; ++lane) sum += bias[m * kLanes<R> + lane];
             by_bias[m] = sum;
@@ -141,98 +274,166 @@ template <class R> struct Sums {
     }
 };
 
-// The gradients of a network over all rows, and room for those inside a block.
+// The gradients of all networks over all rows, and room for those inside a block.
 template <class R> class Gradients {
   public:
-    Gradients(const Network<R> &network, R *scratch) : network_(network), sums_(scratch), by_(scratch) {
-        for (int64_t i = 0; i <= network.layers; ++i)
-            widest_ = network.sizes[i] > widest_ ? network.sizes[i] : widest_;
-        for (int64_t i = 0; i < network.layers; ++i) by_ += Sums<R>::size(network.sizes[i], network.sizes[i + 1]);
-        below_ = by_ + widest_ * kRows;
-        turned_ = below_ + widest_ * kRows;
+    Gradients(const std::vector<Layer<R>> &layers, R *scratch) : layers_(layers), sums_(scratch), by_(scratch) {
+        int64_t widest = 0;
+        for (const Layer<R> &layer : layers)
+            for (int64_t i = 0; i <= layer.network.layers; ++i) {
+                const int64_t *sizes = layer.network.sizes + i;
+                widest = *sizes > widest ? *sizes : widest;
+                if (i < layer.network.layers) by_ += Sums<R>::size(sizes[0], sizes[1]);
+            }
+        end_ = by_;
+        below_ = by_ + widest * kRows;
+        turned_ = below_ + widest * kRows;
+        room_ = turned_ + whole<R>(widest) * kRows - sums_;
     }
-    int64_t room() const { return by_ - sums_ + (2 * widest_ + whole<R>(widest_)) * kRows; }
+    int64_t room() const { return room_; }
     void clear() { std::memset(sums_, 0, size_t(by_ - sums_) * sizeof(R)); }
+    void begin() { end_ = by_; } // the layers follow from the last to the first
     R *by_theta() { return by_; }
 
-    // A block whose gradients by its parameters are there. Returns those by its inputs, where they are asked for.
-    const R *add(R *block, int64_t count, bool inputs_too) {
-        R *by = by_, *below = below_, *end = by_;
-        for (int64_t i = network_.layers - 1; i >= 0; --i) {
-            const int64_t inputs = network_.sizes[i], outputs = network_.sizes[i + 1];
-            end -= Sums<R>::size(inputs, outputs);
-            Sums<R>{end, end + outputs * whole<R>(inputs), inputs, outputs}.add(by, network_.values(block, i), count,
-                                                                                turned_);
+    // The next layer, whose gradients by its parameters are there. Returns those by what it sees, where asked for.
+    const R *add(const Network<R> &network, R *kept, int64_t count, bool inputs_too) {
+        R *by = by_, *below = below_;
+        for (int64_t i = network.layers - 1; i >= 0; --i) {
+            const int64_t inputs = network.sizes[i], outputs = network.sizes[i + 1];
+            end_ -= Sums<R>::size(inputs, outputs);
+            Sums<R>(end_, inputs, outputs).add(by, network.values(kept, i), count, turned_);
             if (!i && !inputs_too) break;
-            const R *slopes = i ? network_.slopes(block, i) : nullptr;
-            product<R>(inputs, count, outputs, {network_.weights[2 * i], 1, inputs}, as_it_lies<R>(by, kRows),
+            const R *slopes = i ? network.slopes(kept, i) : nullptr;
+            product<R>(inputs, count, outputs, {network.weights[2 * i], 1, inputs}, as_it_lies<R>(by, kRows),
                        {nullptr, 0}, [&](int64_t r, int64_t c, Vec<R> sum) {
                            const int64_t at = r * kRows + c;
                            store<R>(below + at, slopes ? sum * load<R>(slopes + at) : sum);
                        });
-            R *other = by;
-            by = below;
-            below = other;
+            std::swap(by, below);
         }
         return by;
     }
-    void give(R *const *into) {
+    void give(R *const *into) const {
         R *at = sums_;
-        for (int64_t i = 0; i < network_.layers; ++i) {
-            const int64_t inputs = network_.sizes[i], outputs = network_.sizes[i + 1];
-            Sums<R>{at, at + outputs * whole<R>(inputs), inputs, outputs}.give(into[2 * i], into[2 * i + 1]);
-            at += Sums<R>::size(inputs, outputs);
-        }
+        for (const Layer<R> &layer : layers_)
+            for (int64_t i = 0; i < layer.network.layers; ++i, into += 2) {
+                const int64_t *sizes = layer.network.sizes + i;
+                Sums<R>(at, sizes[0], sizes[1]).give(into[0], into[1]);
+                at += Sums<R>::size(sizes[0], sizes[1]);
+            }
     }
 
   private:
-    const Network<R> &network_;
-    R *sums_, *by_, *below_, *turned_;
-    int64_t widest_ = 0;
+    const std::vector<Layer<R>> &layers_;
+    R *sums_, *by_, *end_, *below_, *turned_;
+    int64_t room_;
 };
+
+// Back through all layers, from what `block` holds in the place of rows, condition and log-determinants: the gradients by
+// them. `kept` is the end of what was kept of the block.
+template <class R, class Function>
+void back(const Run<R, Function> &run, const Block<R> &block, R *kept, Gradients<R> &gradients, bool rows_too) {
+    gradients.begin();
+    for (size_t i = run.layers.size(); i-- > 0;) {
+        const Layer<R> &layer = run.layers[i];
+        kept -= layer.size();
+        const R *theta = layer.network.values(kept, layer.network.layers), *before = layer.before(kept);
+        const int64_t each = layer.each();
+        for (int64_t c = 0; c < layer.moves; ++c)
+            for (int64_t r = 0; r < block.count; r += kLanes<R>) {
+                R *at = block.state + layer.moved[c] * kRows + r;
+                store<R>(at, run.function.back(int(run.inverse), load<R>(before + c * kRows + r),
+                                               theta + c * each * kRows + r, {theta, 1, 0, kRows}, kLanes<R>,
+                                               load<R>(at), load<R>(block.total + r),
+                                               gradients.by_theta() + c * each * kRows + r));
+            }
+        const bool wanted = i || rows_too;
+        const R *by_seen = gradients.add(layer.network, kept, block.count, wanted);
+        if (!wanted) break;
+        const R *slopes = layer.seen_slopes(kept);
+        for (int64_t c = 0; c < layer.keeps + layer.conditions; ++c)
+            for (int64_t r = 0; r < block.count; r += kLanes<R>) {
+                const bool is_kept = c < layer.keeps;
+                R *at = is_kept ? block.state + layer.kept[c] * kRows : block.condition + (c - layer.keeps) * kRows;
+                Vec<R> found = load<R>(by_seen + c * kRows + r);
+                if (is_kept) found /= load<R>(slopes + c * kRows + r);
+                store<R>(at + r, load<R>(at + r) + found);
+            }
+    }
+}
 
 // What the gradients by value and log-determinant ask of rows, condition and weights. `room` is what `coupling` kept,
 // `by_x.first` is null where rows and condition ask for nothing, `scratch` has room for `scratch_size` numbers.
 template <class R, class Function>
-int coupling_back(int64_t rows, const Function &function, const Coupling<R> &layer, const Network<R> &network,
-                  Grid<const R> x, Grid<const R> condition, Grid<const R> by_value, Grid<const R> by_total, Grid<R> by_x,
+int coupling_back(const Run<R, Function> &run, Grid<const R> by_value, Grid<const R> by_total, Grid<R> by_x,
                   Grid<R> by_condition, R *const *into, R *room, R *scratch, int64_t scratch_size) {
-    if (!function.fits()) return 1;
-    const int64_t layers = network.layers, each = network.sizes[layers] / layer.moved.count, size = network.block();
-    Gradients<R> gradients(network, scratch);
+    if (!run.function.fits()) return 1;
+    Gradients<R> gradients(run.layers, scratch);
     if (gradients.room() > scratch_size) return 2;
     gradients.clear();
-    for (int64_t first = 0; first < rows; first += kRows, room += size) {
-        const int64_t count = rows - first < kRows ? rows - first : kRows;
-        const R *theta = network.values(room, layers);
-        for (int64_t c = 0; c < layer.moved.count; ++c)
-            for (int64_t r = 0; r < count; r += kLanes<R>) {
-                const int lanes = lanes_of<R>(count - r);
-                const int64_t column = layer.moved.first + c, row = first + r;
-                Vec<R> log_slope = by_total.first ? take<R>(by_total.at(row, 0), by_total.row, lanes) : all<R>(0);
-                Vec<R> by_point = function.back(
-                    int(layer.inverse), take<R>(x.at(row, column), x.row, lanes), theta + c * each * kRows + r,
-                    {theta, 1, 0, kRows}, kLanes<R>, take<R>(by_value.at(row, column), by_value.row, lanes), log_slope,
-                    gradients.by_theta() + c * each * kRows + r);
-                if (by_x.first) put<R>(by_x.at(row, column), by_x.row, lanes, by_point);
-            }
-        const R *by_seen = gradients.add(room, count, by_x.first);
+    R *kept = room + carried(run);
+    for (int64_t first = 0; first < run.rows; first += kRows) {
+        Block<R> block = begin(run, first, room);
+        for (int64_t c = 0; c < run.features; ++c)
+            read<R>(by_value, first, block.count, c, block.state + run.order[c] * kRows);
+        std::memset(block.condition, 0, size_t(run.conditions * kRows) * sizeof(R));
+        if (by_total.first) read<R>(by_total, first, block.count, 0, block.total);
+        kept += run.size();
+        back(run, block, kept, gradients, by_x.first);
         if (!by_x.first) continue;
-        for (int64_t c = 0; c < network.sizes[0]; ++c)
-            for (int64_t r = 0; r < count; r += kLanes<R>) {
-                const int lanes = lanes_of<R>(count - r);
-                const int64_t row = first + r, column = layer.kept.first + c, given = c - layer.kept.count;
-                const bool is_kept = given < 0;
-                const Grid<const R> &from = is_kept ? x : condition;
-                const Vec<R> point = take<R>(from.at(row, is_kept ? column : given), from.row, lanes);
-                Vec<R> found = load<R>(by_seen + c * kRows + r) / inverse_squash_slope<R>(point, network.bulk);
-                if (is_kept) {
-                    found += take<R>(by_value.at(row, column), by_value.row, lanes);
-                    put<R>(by_x.at(row, column), by_x.row, lanes, found);
-                } else if (by_condition.first) {
-                    put<R>(by_condition.at(row, given), by_condition.row, lanes, found);
-                }
+        for (int64_t c = 0; c < run.features; ++c) write<R>(by_x, first, block.count, c, block.state + c * kRows);
+        for (int64_t c = 0; c < run.conditions && by_condition.first; ++c) {
+            R *by = block.condition + c * kRows, *given = block.total; // which has served
+            read<R>(run.condition, first, block.count, c, given);
+            for (int64_t r = 0; r < block.count; r += kLanes<R>)
+                store<R>(by + r, load<R>(by + r) / inverse_squash_slope<R>(load<R>(given + r), run.bulk));
+            write<R>(by_condition, first, block.count, c, by);
+        }
+    }
+    gradients.give(into);
+    return 0;
+}
+
+// The mean of -log p under a standard normal, weighted by `share`, and its gradients, block by block there and back.
+template <class R, class Function>
+int likelihood(const Run<R, Function> &run, Grid<const R> share, Grid<R> by_x, R *const *into, double *loss, R *room,
+               R *scratch, int64_t scratch_size) {
+    if (!run.function.fits()) return 1;
+    Gradients<R> gradients(run.layers, scratch);
+    if (gradients.room() > scratch_size) return 2;
+    gradients.clear();
+    const R constant = R(0.9189385332046727 * double(run.features)); // log(2 pi)/2
+    R *shares = room + (run.features + run.conditions + 1) * kRows;
+    *loss = 0;
+    for (int64_t first = 0; first < run.rows; first += kRows) {
+        const Block<R> block = begin(run, first, room);
+        R *kept = room + carried(run);
+        for (const Layer<R> &layer : run.layers) {
+            ahead(run, layer, block, kept, true);
+            kept += layer.size();
+        }
+        read<R>(share, first, block.count, 0, shares);
+        for (int64_t r = block.count; r < kRows; ++r) shares[r] = 0;
+        Vec<R> losses = all<R>(0);
+        for (int64_t r = 0; r < block.count; r += kLanes<R>) {
+            const Vec<R> weight = load<R>(shares + r);
+            Vec<R> squares = all<R>(0);
+            for (int64_t c = 0; c < run.features; ++c) {
+                const Vec<R> z = load<R>(block.state + c * kRows + r);
+                squares += z * z;
+                store<R>(block.state + c * kRows + r, z * weight);
             }
+            losses += weight * (squares * R(0.5) + constant - load<R>(block.total + r));
+            store<R>(block.total + r, -weight);
+        }
+        for (int lane = 0; lane < kLanes<R>; ++lane) {
+            R each[kLanes<R>];
+            store<R>(each, losses);
+            *loss += each[lane];
+        }
+        back(run, block, kept, gradients, by_x.first);
+        for (int64_t c = 0; c < run.features && by_x.first; ++c)
+            write<R>(by_x, first, block.count, c, block.state + c * kRows);
     }
     gradients.give(into);
     return 0;
@@ -240,31 +441,37 @@ int coupling_back(int64_t rows, const Function &function, const Coupling<R> &lay
 
 } // namespace
 
-#define ADVECT_COUPLING(R, name, kind, constants, function)                                                            \
+// Every call begins with what it is told of rows and layers.
+#define ADVECT_TOLD(R, ...)                                                                                            \
+    int64_t rows, __VA_ARGS__, int64_t inverse, int64_t features, int64_t conditions, const int64_t *order, double bulk,  \
+        int64_t layers, const int64_t *shape, R *const *weights, const R *x, int64_t xr, int64_t xc,                   \
+        const R *condition, int64_t cr, int64_t cc
+#define ADVECT_RUN(R, Function, ...)                                                                                   \
+    Run<R, Function>(rows, __VA_ARGS__, inverse, features, conditions, order, bulk, layers, shape, weights, {x, xr, xc},   \
+                     {condition, cr, cc})
+#define ADVECT_COUPLING(R, name, kind, constants, Function, function)                                                  \
     ADVECT_PUBLIC(advect_##kind##_coupling_##name)                                                                     \
-    (int64_t rows, constants, int64_t inverse, int64_t kept, int64_t keeps, int64_t moved, int64_t moves,              \
-     int64_t conditions, int64_t layers, const int64_t *sizes, R *const *weights, double bulk, const R *x, int64_t xr, \
-     int64_t xc, const R *condition, int64_t cr, int64_t cc, R *out, int64_t yr, int64_t yc, R *total, R *room,        \
-     int64_t keep) {                                                                                                   \
-        return coupling<R>(rows, function, {{kept, keeps}, {moved, moves}, conditions, inverse},                       \
-                           {layers, sizes, weights, R(bulk)}, {x, xr, xc}, {condition, cr, cc}, {out, yr, yc}, total,  \
-                           room, keep);                                                                                \
+    (ADVECT_TOLD(R, constants), R *out, int64_t yr, int64_t yc, R *total, R *room, int64_t keep) {                     \
+        return coupling<R>(ADVECT_RUN(R, Function, function), Grid<R>{out, yr, yc}, total, room, keep);                \
     }                                                                                                                  \
     ADVECT_PUBLIC(advect_##kind##_coupling_back_##name)                                                                \
-    (int64_t rows, constants, int64_t inverse, int64_t kept, int64_t keeps, int64_t moved, int64_t moves,              \
-     int64_t conditions, int64_t layers, const int64_t *sizes, R *const *weights, double bulk, const R *x, int64_t xr, \
-     int64_t xc, const R *condition, int64_t cr, int64_t cc, const R *by_value, int64_t vr, int64_t vc,                \
-     const R *by_total, int64_t tr, int64_t tc, R *by_x, int64_t gr, int64_t gc, R *by_condition, int64_t hr,          \
-     int64_t hc, R *const *into, R *room, R *scratch, int64_t scratch_size) {                                          \
-        return coupling_back<R>(rows, function, {{kept, keeps}, {moved, moves}, conditions, inverse},                  \
-                                {layers, sizes, weights, R(bulk)}, {x, xr, xc}, {condition, cr, cc},                   \
-                                {by_value, vr, vc}, {by_total, tr, tc}, {by_x, gr, gc}, {by_condition, hr, hc}, into,  \
-                                room, scratch, scratch_size);                                                          \
+    (ADVECT_TOLD(R, constants), const R *by_value, int64_t vr, int64_t vc, const R *by_total, int64_t tr, int64_t tc,  \
+     R *by_x, int64_t gr, int64_t gc, R *by_condition, int64_t hr, int64_t hc, R *const *into, R *room, R *scratch,    \
+     int64_t scratch_size) {                                                                                           \
+        return coupling_back<R>(ADVECT_RUN(R, Function, function), Grid<const R>{by_value, vr, vc},                    \
+                                Grid<const R>{by_total, tr, tc}, Grid<R>{by_x, gr, gc},                                \
+                                Grid<R>{by_condition, hr, hc}, into, room, scratch, scratch_size);                     \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_##kind##_likelihood_##name)                                                                   \
+    (ADVECT_TOLD(R, constants), const R *share, int64_t sr, R *by_x, int64_t gr, int64_t gc, R *const *into,           \
+     double *loss, R *room, R *scratch, int64_t scratch_size) {                                                        \
+        return likelihood<R>(ADVECT_RUN(R, Function, function), Grid<const R>{share, sr, 0}, Grid<R>{by_x, gr, gc},    \
+                             into, loss, room, scratch, scratch_size);                                                 \
     }
 #define ADVECT_BINS int64_t bins, double low, double high, double minimum
 #define ADVECT_SPLINE(R) Spline<R>{{int(bins), R(low), R(high), R(minimum)}}
 
-ADVECT_COUPLING(float, float, spline, ADVECT_BINS, ADVECT_SPLINE(float))
-ADVECT_COUPLING(double, double, spline, ADVECT_BINS, ADVECT_SPLINE(double))
-ADVECT_COUPLING(float, float, affine, double bound, Affine<float>{float(bound)})
-ADVECT_COUPLING(double, double, affine, double bound, Affine<double>{double(bound)})
+ADVECT_COUPLING(float, float, spline, ADVECT_BINS, Spline<float>, ADVECT_SPLINE(float))
+ADVECT_COUPLING(double, double, spline, ADVECT_BINS, Spline<double>, ADVECT_SPLINE(double))
+ADVECT_COUPLING(float, float, affine, double bound, Affine<float>, Affine<float>{float(bound)})
+ADVECT_COUPLING(double, double, affine, double bound, Affine<double>, Affine<double>{double(bound)})

@@ -22,8 +22,9 @@ from torch.func import functional_call
 
 from advect.networks.conditioner import BULK, Conditioner
 from advect.records import Mapped
-from advect.transforms.coupling_blocks import Blocks, Layer
+from advect.transforms.coupling_blocks import Blocks
 from advect.transforms.kernel import Layers, layers_for, plain_gradients
+from advect.transforms.layer_pass import Layer, LayerPass
 
 Network = Callable[[Tensor, Tensor | None], Tensor]
 _Place = tuple[int | None, int, int]
@@ -37,33 +38,50 @@ place."""
 
 
 def weights_of(conditioner: nn.Module) -> list[Tensor] | None:
-    """Weight and bias of every linear layer in turn; None where the network is not what a pass takes it to be."""
-    if type(conditioner) is not Conditioner or conditioner.activation is not F.silu:
+    """Weight and bias of every linear layer in turn; None where the network is not what a pass takes it to be.
+
+    Asked for every layer in every pass, so parts are looked up where a module keeps them: by attributes it takes thrice
+    as long.
+    """
+    if type(conditioner) is not Conditioner or conditioner.activation is not F.silu or _changed(vars(conditioner)):
         return None
-    layers = [*conditioner.hidden, conditioner.output]
-    if any(type(layer) is not nn.Linear for layer in layers):
-        return None
-    for module in (conditioner, *layers):  # a pass of one's own, or somebody who hears of it
-        known = vars(module)
-        if "forward" in known or any(known[hooks] for hooks in _HOOKS):
+    parts = vars(conditioner)["_modules"]
+    found: list[Any] = []
+    for layer in (*parts["hidden"]._modules.values(), parts["output"]):
+        known = vars(layer)
+        if type(layer) is not nn.Linear or _changed(known):
             return None
-    found: list[Any] = [layer._parameters[name] for layer in layers for name in ("weight", "bias")]
+        held = known["_parameters"]
+        found.append(held["weight"])
+        found.append(held["bias"])
     return found
 
 
-def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor | None) -> "Walk | Blocks | None":
+def _changed(known: dict[str, Any]) -> bool:
+    """Whether a module has a pass of its own, or somebody who hears of it."""
+    before, after, back, before_back = _HOOKS
+    return bool("forward" in known or known[before] or known[after] or known[back] or known[before_back])
+
+
+def walk_for(layer: Layer, conditioner: nn.Module, x: Tensor, condition: Tensor | None) -> LayerPass | None:
     """A pass of these rows, not yet begun; None where only the plain way will do."""
     weights = weights_of(conditioner) if layer.kernel.fits and len(x) else None
-    if weights is None or torch.is_autocast_enabled("cpu"):
+    if weights is None:
         return None
     layers = layers_for(x, *weights) if condition is None else layers_for(x, condition, *weights)
-    return None if layers is None else _way(x, weights)(layers, layer, x, condition, weights)
+    if layers is None:
+        return None
+    if by_blocks(len(x) * sum(matrix.numel() for matrix in weights[::2])):
+        return Blocks.alone(layers, layer, x, condition, weights)
+    return Walk(layers, layer, x, condition, weights)
 
 
-def _way(x: Tensor, weights: Sequence[Tensor]) -> "type[Walk | Blocks]":
-    """By blocks of rows on one core; with more of them torch shares the products of large passes out."""
-    products = len(x) * sum(matrix.numel() for matrix in weights[::2])
-    return Blocks if torch.get_num_threads() == 1 or products <= _FEW else Walk
+def by_blocks(products: int) -> bool:
+    """Whether a layer of so many multiplications goes by blocks of rows: on one core, and in small passes.
+
+    With more cores torch shares the products of large ones out.
+    """
+    return torch.get_num_threads() == 1 or products <= _FEW
 
 
 def passed(
@@ -86,7 +104,7 @@ class _Pass(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        walk: "Walk | Blocks",
+        walk: LayerPass,
         layer: Layer,
         conditioner: nn.Module,
         plain: Plain,
@@ -96,7 +114,7 @@ class _Pass(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """The rows and their log-determinants."""
         ctx.set_materialize_grads(False)
-        ctx.make, ctx.layers, ctx.layer = type(walk), layers_for(x), layer
+        ctx.make = partial(Blocks.alone if type(walk) is Blocks else Walk, walk.layers, layer)
         ctx.conditioner, ctx.plain = conditioner, plain
         found = walk.forward(kept=True)
         ctx.save_for_backward(x, condition, *weights, *walk.kept)
@@ -111,7 +129,7 @@ class _Pass(torch.autograd.Function):
         if torch.is_grad_enabled():
             plain = partial(_plainly, ctx.plain, ctx.conditioner, condition is not None)
             return None, None, None, None, *plain_gradients(plain, (x, condition, *weights), gradients)
-        walk = ctx.make(ctx.layers, ctx.layer, x, condition, weights)
+        walk = ctx.make(x, condition, weights)
         walk.kept = kept
         return None, None, None, None, *walk.backward(*gradients, rows=any(ctx.needs_input_grad[4:6]))
 
@@ -126,49 +144,23 @@ def _plainly(plain: Plain, conditioner: nn.Module, conditioned: bool, *given: Te
     return found.value, found.log_abs_det_jacobian
 
 
-class Walk:
-    """One pass through a layer, and back, with torch's products.
+class Walk(LayerPass):
+    """One pass through a layer with torch's products; other arguments as for `LayerPass`.
 
-    Rows lie side by side in memory, column by column, on the way and at the end.
-
-    Attributes:
-        layers: The compiled functions.
-        weights: Weight and bias of every linear layer in turn.
-        theta: ``(outputs, rows)`` the parameters of the function.
-        inputs: What each linear layer saw, ``(rows, inputs)``.
-        slopes: Derivatives of the activation after each hidden layer, ``(rows, width)``.
-        kept: What `backward` needs of `forward`: all of these.
+    Rows lie side by side in memory, column by column, on the way and at the end. What is kept: the parameters of the
+    function ``(outputs, rows)``, then what each linear layer saw ``(rows, inputs)``, then the derivatives of the
+    activation after each hidden layer ``(rows, width)``.
     """
-
-    theta: Tensor
 
     def __init__(
         self, layers: Layers, layer: Layer, x: Tensor, condition: Tensor | None, weights: Sequence[Tensor]
     ) -> None:
-        self.layers, self.weights = layers, weights
-        self._layer, self._x, self._condition = layer, x, condition
+        super().__init__(layers, x, condition, weights)
+        self._layer = layer
         self._matrices, self._shifts = weights[::2], weights[1::2]
-        self.inputs: list[Tensor] = []
-        self.slopes: list[Tensor] = []
-
-    @property
-    def kept(self) -> list[Tensor]:
-        """Parameters, inputs and slopes as one list, to be kept and given back."""
-        return [self.theta, *self.inputs, *self.slopes]
-
-    @kept.setter
-    def kept(self, tensors: Sequence[Tensor]) -> None:
-        self.theta, *seen = tensors
-        number = len(self._matrices)
-        self.inputs, self.slopes = seen[:number], seen[number:]
 
     def forward(self, *, log_det: bool = True, kept: bool = False) -> tuple[Tensor, Tensor | None]:
-        """The rows and their log-determinants.
-
-        Args:
-            log_det: Whether the latter are wanted.
-            kept: Whether what `backward` needs is kept.
-        """
+        """See `LayerPass.forward`."""
         (start, size), given, rows = self._layer.kept, self._condition, len(self._x)
         value = self._x.t().clone(memory_format=torch.contiguous_format).t()
         seen = self._x.new_empty(size + (0 if given is None else given.shape[1]), rows).t()
@@ -176,20 +168,21 @@ class Walk:
             self.layers.squash(rows, size, BULK, *_columns(value, start), *_columns(seen))
         if given is not None:
             self.layers.squash(rows, given.shape[1], BULK, *_columns(given), *_columns(seen, size))
-        self.inputs.append(seen)
+        inputs, slopes = [seen], []
         for matrix, shift in zip(self._matrices[:-1], self._shifts[:-1], strict=True):
             a = torch.addmm(shift, seen, matrix.t())
             seen = torch.empty_like(a) if kept else a
             self.layers.silu(a.numel(), a.data_ptr(), seen.data_ptr(), a.data_ptr() if kept else None)
-            self.inputs.append(seen)
-            self.slopes.append(a)
-        self.theta = torch.addmm(self._shifts[-1].unsqueeze(1), self._matrices[-1], seen.t())
+            inputs.append(seen)
+            slopes.append(a)
+        theta = torch.addmm(self._shifts[-1].unsqueeze(1), self._matrices[-1], seen.t())
         total = self._x.new_empty(rows) if log_det else None
         self.layers.forward[self._layer.kernel.name](
-            *self._start(value),
+            *self._start(value, theta),
             *_columns(value, self._layer.moved[0]),
             *((None, 0, 0) if total is None else (total.data_ptr(), 1, 0)),
         )
+        self.kept = [theta, *inputs, *slopes] if kept else []
         return value, total
 
     def backward(
@@ -200,33 +193,32 @@ class Walk:
         rows: bool,
         into: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor | None, ...]:
-        """The gradients by rows, condition, weights and biases from those by what `forward` gave.
-
-        ``rows`` says whether those by rows and condition are wanted, ``into`` where those by weights and biases go.
-        """
+        """See `LayerPass.backward`."""
+        theta, *rest = self.kept
+        inputs, slopes = rest[: len(self._matrices)], rest[len(self._matrices) :]
         into = [torch.empty_like(weight) for weight in self.weights] if into is None else into
         by_matrix, by_shift = into[::2], into[1::2]
         by_value = torch.zeros_like(self._x) if by_value is None else by_value
-        by_x, by_theta = self._x.new_empty(self._x.shape[::-1]).t(), torch.empty_like(self.theta)
+        by_x, by_theta = self._x.new_empty(self._x.shape[::-1]).t(), torch.empty_like(theta)
         first = self._layer.moved[0]
         self.layers.backward[self._layer.kernel.name](
-            *self._start(self._x),
+            *self._start(self._x, theta),
             *_columns(by_value, first),
             *((None, 0, 0) if by_total is None else (by_total.data_ptr(), by_total.stride(0), 0)),
             *_columns(by_x, first),
             by_theta.data_ptr(),
         )
         torch.sum(by_theta, 1, out=by_shift[-1])
-        torch.mm(by_theta, self.inputs[-1], out=by_matrix[-1])
+        torch.mm(by_theta, inputs[-1], out=by_matrix[-1])
         gradient = torch.mm(by_theta.t(), self._matrices[-1])
-        for i in range(len(self.slopes) - 1, -1, -1):
-            gradient.mul_(self.slopes[i])
+        for i in range(len(slopes) - 1, -1, -1):
+            gradient.mul_(slopes[i])
             torch.sum(gradient, 0, out=by_shift[i])
             if i:
-                torch.mm(gradient.t(), self.inputs[i], out=by_matrix[i])
+                torch.mm(gradient.t(), inputs[i], out=by_matrix[i])
                 gradient = torch.mm(gradient, self._matrices[i])
         # Rows last, in which products with few inputs are several times as fast.
-        by_matrix[0].copy_(torch.mm(self.inputs[0].t(), gradient).t())
+        by_matrix[0].copy_(torch.mm(inputs[0].t(), gradient).t())
         found = (
             self._by_rows(torch.mm(self._matrices[0].t(), gradient.t()).t(), by_value, by_x) if rows else (None, None)
         )
@@ -246,11 +238,11 @@ class Walk:
         self._squash_back(*places, (None, 0, 0), _columns(by_condition))
         return by_x, by_condition
 
-    def _start(self, x: Tensor) -> tuple[Any, ...]:
+    def _start(self, x: Tensor, theta: Tensor) -> tuple[Any, ...]:
         """The arguments that say what goes into the function."""
         (first, count), rows = self._layer.moved, len(x)
         sizes = rows, count, *self._layer.kernel.constants, self._layer.inverse
-        return *sizes, *_columns(x, first), self.theta.data_ptr(), 1, self.theta.numel() // count, rows
+        return *sizes, *_columns(x, first), theta.data_ptr(), 1, theta.numel() // count, rows
 
     def _squash_back(self, x: _Place, size: int, by_seen: _Place, base: _Place, by_x: _Place) -> None:
         self.layers.squash_back(len(self._x), size, BULK, *x, *by_seen, *base, *by_x)

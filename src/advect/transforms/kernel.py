@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from advect import compiled
 from advect.transforms.monotone import Moved
@@ -25,7 +24,7 @@ LIBRARY = Path(__file__).with_name("layers_kernel.so")
 _KINDS = {torch.float32: "float", torch.float64: "double"}
 _POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _CONSTANTS = {"spline": [_NUMBER, _REAL, _REAL, _REAL], "affine": [_REAL]}
-_NEWEST = "advect_spline_coupling_float"  # a file built before there was this function counts as none
+_NEWEST = "advect_spline_likelihood_float"  # a file built before there was this function counts as none
 MOST_BINS = 64
 
 
@@ -63,7 +62,7 @@ class Layers:
 
         grid, theta = [_POINTER, _NUMBER, _NUMBER], [_POINTER, _NUMBER, _NUMBER, _NUMBER]
         self.forward, self.backward, self.walk = {}, {}, {}
-        self.coupling, self.coupling_back = {}, {}
+        self.coupling, self.coupling_back, self.likelihood = {}, {}, {}
         for name, constants in _CONSTANTS.items():
             start = [_NUMBER, _NUMBER, *constants, _NUMBER, *grid, *theta]
             self.forward[name] = function(name, *start, *grid, *grid)
@@ -72,11 +71,12 @@ class Layers:
             self.walk[name] = function(
                 f"{name}_walk", _NUMBER, *constants, *network, *grid, *grid, *grid, _POINTER, _POINTER
             )
-            layer = [_NUMBER, *constants, *[_NUMBER] * 7, _POINTER, _POINTER, _REAL, *grid, *grid]
-            self.coupling[name] = function(f"{name}_coupling", *layer, *grid, _POINTER, _POINTER, _NUMBER)
-            self.coupling_back[name] = function(
-                f"{name}_coupling_back", *layer, *grid * 4, _POINTER, _POINTER, _POINTER, _NUMBER
-            )
+            told = [_NUMBER, *constants, *[_NUMBER] * 3, _POINTER, _REAL, _NUMBER, _POINTER, _POINTER, *grid, *grid]
+            self.coupling[name] = function(f"{name}_coupling", *told, *grid, _POINTER, _POINTER, _NUMBER)
+            back = [_POINTER, _POINTER, _POINTER, _NUMBER]
+            self.coupling_back[name] = function(f"{name}_coupling_back", *told, *grid * 4, *back)
+            share = [_POINTER, _NUMBER]
+            self.likelihood[name] = function(f"{name}_likelihood", *told, *share, *grid, _POINTER, *back)
         self.squash = function("squash", _NUMBER, _NUMBER, _REAL, *grid, *grid)
         self.squash_back = function("squash_back", _NUMBER, _NUMBER, _REAL, *grid, *grid, *grid, *grid)
         self.silu = function("silu", _NUMBER, _POINTER, _POINTER, _POINTER)
@@ -93,17 +93,15 @@ def _layers(path: Path, instructions: str, kind: str) -> Layers:
 
 
 def layers_for(*tensors: Tensor) -> Layers | None:
-    """The compiled functions for these tensors; None where only the plain way will do."""
+    """The compiled functions for these tensors; None where only the plain way will do, as wherever torch wants to see
+    operations (`compiled.watched`).
+    """
     instructions, dtype = instruction_set(), tensors[0].dtype
-    if instructions is None or dtype not in _KINDS:
+    if instructions is None or dtype not in _KINDS or compiled.watched():
         return None
     for tensor in tensors:
         if type(tensor) not in (Tensor, nn.Parameter) or tensor.dtype != dtype or tensor.device.type != "cpu":
             return None
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return None
     return _layers(LIBRARY, instructions, _KINDS[dtype])
 
 
