@@ -3,18 +3,21 @@
 //
 // Rows bid for columns. A column j has a price p_j that never falls, and row i wants the column of least c_ij + p_j.
 //
-// 1. Auction (Bertsekas 1988, "The auction algorithm"), Gauss-Seidel, at falling eps: a row that holds no column takes
-//    its cheapest one and raises the price until that column is eps worse than the row's second choice; whoever held it
-//    bids again. At the end each pair is within eps of its row's cheapest column, so the cost of all pairs less the dual
-//    value sum_i min_j (c_ij + p_j) - sum_j p_j bounds what the pairing can have lost.
+// 1. Auction (Bertsekas 1988, "The auction algorithm"), at falling eps: a row that holds no column takes its cheapest one
+//    and raises the price until that column is eps worse than the row's second choice; whoever held it bids again. Four
+//    rows look at the prices together, which reads these once and hides what each would wait for. At the end each pair is
+//    within eps of its row's cheapest column, so the cost of all pairs less the dual value
+//    sum_i min_j (c_ij + p_j) - sum_j p_j bounds what the pairing can have lost. Where a tolerance is asked for, each price
+//    is lowered first as far as that leaves the cheapest of every row as it is: the bound is then twice to three times as
+//    tight, and the auction ends at a coarser eps.
 // 2. For the exact result the prices are kept, each row takes its cheapest column where that is free, and the rest are
 //    placed by shortest augmenting paths (Jonker & Volgenant 1987, Computing 38). From the prices of the auction these
 //    are short.
 //
-// Because prices never fall, c_ij + p_j of any time is a lower bound ever after. Each row therefore keeps a short list of
-// its cheapest columns and the value that no column outside it can fall below (its bound): nearly all bids and
-// searches touch a few numbers of the list, and the row of n costs is read again only when the bound is reached. The
-// outcome is that of reading the whole row every time.
+// Because prices never fall while rows bid, c_ij + p_j of any time is a lower bound ever after. At fine eps each long row,
+// and at the end every row, therefore keeps a short list of its cheapest columns and the value that no column outside it
+// can fall below (its bound): nearly all bids and searches touch a few numbers of the list, and the row of n costs is read
+// again only when the bound is reached. The outcome is that of reading the whole row every time.
 //
 // The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There is no state between
 // calls and no call into Python.
@@ -35,8 +38,7 @@ constexpr float kFar = 1e37f;     // above every value; sums of two stay finite
 constexpr float kLargest = 1e30f; // costs are cut here, in units of a typical one
 constexpr double kUnreached = 1e300;
 
-// Vectors of the width the instruction set has; `chosen ? a : b` and comparisons work lane by lane. A row is read by four
-// of them.
+// Vectors of the width the instruction set has; `chosen ? a : b` and comparisons work lane by lane.
 #if defined(__GNUC__)
 #if defined(__AVX512F__)
 constexpr int kWidth = 16;
@@ -47,13 +49,17 @@ constexpr int kWidth = 4;
 #endif
 typedef float Floats __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kWidth)));
+inline Halves narrowed(Ints v) { return __builtin_convertvector(v, Halves); }
 #else
 constexpr int kWidth = 1;
 typedef float Floats;
 typedef int32_t Ints;
+typedef uint16_t Halves;
+inline Halves narrowed(Ints v) { return Halves(v); }
 #endif
-constexpr int kVectors = kWidth == 1 ? 16 : 4;
-constexpr int kLanes = kVectors * kWidth;
+constexpr int kLanes = 32; // in every set, so that all make the same lists and sums
+constexpr int kVectors = kLanes / kWidth;
 
 constexpr int32_t kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -150,7 +156,7 @@ template <typename Cost> Cost least_of(const Cost *cost, int64_t n) {
 // The median of the costs above the cheapest of their row, over a few rows: a mean would let one outlying row set the
 // scale for all. Where half of them are the cheapest, the mean.
 template <typename Costs> double typical_above_least(const Costs &costs, int64_t n, double *spare) {
-    const int64_t step = std::max<int64_t>(1, n / 8), apart = std::max<int64_t>(1, n / 256);
+    const int64_t step = std::max<int64_t>(1, n / 8), apart = std::max<int64_t>(1, n / 64);
     std::vector<double> above;
     for (int64_t i = 0; i < n; i += step) {
         const auto *cost = costs.row(i, spare);
@@ -307,16 +313,12 @@ template <typename Costs> class Solver {
         std::vector<float> room(price_.size(), kFar);
         double gap = 0, total = 0;
         for (int64_t i = 0; i < n_; ++i) {
-            const float *cost = rough_ + i * n_, *price = price_.data();
-            const float lowest = cheapest_value(cost);
-            for (int64_t j = 0; j < n_; ++j) {
-                const float above = cost[j] + price[j] - lowest;
-                room[j] = above < room[j] ? above : room[j];
-            }
-            const int32_t held = column_of_[i];
-            gap += double(cost[held] + price_[held] - lowest);
-            total += costs_.at(i, held);
+            gap += double(rough_[i * n_ + column_of_[i]] + price_[column_of_[i]]);
+            total += costs_.at(i, column_of_[i]);
         }
+        int64_t i = 0;
+        for (; i + kTogether <= n_; i += kTogether) gap -= find_room<kTogether>(i, room.data());
+        for (; i < n_; ++i) gap -= find_room<1>(i, room.data());
         for (int64_t j = 0; j < n_; ++j) {
             gap -= double(room[j]);
             price_[j] -= room[j];
@@ -408,18 +410,38 @@ template <typename Costs> class Solver {
         return {lowest, least(lanes == lane ? second : first), in[lane] * kWidth + lane};
     }
 
-    float cheapest_value(const float *cost) const {
-        float lane[kLanes], lowest = cost[0] + price_[0];
-        for (float &one : lane) one = lowest;
-        int64_t j = 0;
-        for (; j + kLanes <= n_; j += kLanes)
-            for (int l = 0; l < kLanes; ++l) {
-                const float value = cost[j + l] + price_[j + l];
-                lane[l] = value < lane[l] ? value : lane[l];
+    // How far columns are above the cheapest of these rows, where that is less than `room`. Returns the sum of the cheapest.
+    template <int Rows> double find_room(int64_t i, float *room) const {
+        const float *cost[Rows], *price = price_.data();
+        Floats lane[Rows], paid, value, left;
+        float lowest[Rows];
+        double sum = 0;
+        for (int k = 0; k < Rows; ++k) cost[k] = rough_ + (i + k) * n_, lane[k] = Floats{} + kFar;
+        const int64_t even = n_ / kWidth * kWidth;
+        for (int64_t j = 0; j < even; j += kWidth) {
+            std::memcpy(&paid, price + j, sizeof paid);
+            for (int k = 0; k < Rows; ++k) {
+                std::memcpy(&value, cost[k] + j, sizeof value);
+                lane[k] = lesser(lane[k], value + paid);
             }
-        for (; j < n_; ++j) lowest = cost[j] + price_[j] < lowest ? cost[j] + price_[j] : lowest;
-        for (const float one : lane) lowest = one < lowest ? one : lowest;
-        return lowest;
+        }
+        for (int k = 0; k < Rows; ++k) {
+            lowest[k] = least(lane[k]);
+            for (int64_t j = even; j < n_; ++j) lowest[k] = std::min(lowest[k], cost[k][j] + price[j]);
+            sum += double(lowest[k]);
+        }
+        for (int64_t j = 0; j < even; j += kWidth) {
+            std::memcpy(&paid, price + j, sizeof paid);
+            std::memcpy(&left, room + j, sizeof left);
+            for (int k = 0; k < Rows; ++k) {
+                std::memcpy(&value, cost[k] + j, sizeof value);
+                left = lesser(left, value + paid - lowest[k]);
+            }
+            std::memcpy(room + j, &left, sizeof left);
+        }
+        for (int64_t j = even; j < n_; ++j)
+            for (int k = 0; k < Rows; ++k) room[j] = std::min(room[j], cost[k][j] + price[j] - lowest[k]);
+        return sum;
     }
 
     // No list is known, as when prices have fallen.
@@ -706,7 +728,7 @@ void solve(Solver<Costs> &solver, double typical, int64_t n, double tolerance, i
         if (done) break;
         // The gap is near proportional to eps: no finer than the tolerance asks for.
         const double wanted = tolerance * std::fabs(solver.figures.total) / solver.figures.gap;
-        fall = std::min(0.5, std::max(kFall, 0.7 * wanted));
+        fall = std::min(0.5, std::max(kFall, 0.5 * wanted));
     }
     if (!done) solver.finish();
     solver.answer(column, price);
@@ -789,4 +811,54 @@ ADVECT_PUBLIC(advect_assign_points)
     } catch (const std::bad_alloc &) {
         return 1;
     }
+}
+
+// Rows x (n, d) less their centre (d): rounded to bfloat16, to the nearest and ties to even, and the squares of their norms
+// before that.
+ADVECT_PUBLIC(advect_assign_round)(const float *x, const float *centre, int64_t n, int64_t d, uint16_t *rounded, float *norm) {
+    for (int64_t i = 0; i < n; ++i) {
+        const float *row = x + i * d;
+        uint16_t *out = rounded + i * d;
+        Floats lane[16 / kWidth] = {}, moved, from; // sixteen sums, however wide a vector is
+        float lanes[16], rest = 0;
+        int64_t k = 0;
+        for (; k + 16 <= d; k += 16)
+            for (int v = 0; v < 16 / kWidth; ++v) {
+                std::memcpy(&moved, row + k + v * kWidth, sizeof moved);
+                std::memcpy(&from, centre + k + v * kWidth, sizeof from);
+                moved -= from;
+                lane[v] += moved * moved;
+                Ints bits;
+                std::memcpy(&bits, &moved, sizeof bits);
+                const Halves half = narrowed((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+                std::memcpy(out + k + v * kWidth, &half, sizeof half);
+            }
+        for (; k < d; ++k) {
+            const float one = row[k] - centre[k];
+            int32_t bits;
+            std::memcpy(&bits, &one, sizeof bits);
+            out[k] = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+            rest += one * one;
+        }
+        std::memcpy(lanes, lane, sizeof lanes);
+        for (const float part : lanes) rest += part;
+        norm[i] = rest;
+    }
+    return 0;
+}
+
+// The sum of the squared distances of rows x1 (n, d) from the rows of x0 that were chosen for them.
+ADVECT_PUBLIC(advect_assign_apart)(const float *x0, const float *x1, const int64_t *chosen, int64_t n, int64_t d, double *total) {
+    *total = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const float *one = x0 + chosen[i] * d, *other = x1 + i * d;
+        float lane[16] = {}, rest = 0;
+        int64_t k = 0;
+        for (; k + 16 <= d; k += 16)
+            for (int l = 0; l < 16; ++l) lane[l] += (one[k + l] - other[k + l]) * (one[k + l] - other[k + l]);
+        for (; k < d; ++k) rest += (one[k] - other[k]) * (one[k] - other[k]);
+        for (const float part : lane) rest += part;
+        *total += double(rest);
+    }
+    return 0;
 }
