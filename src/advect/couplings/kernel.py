@@ -147,9 +147,7 @@ def rounded_rows(
     return rounded, norms
 
 
-def total_apart(
-    x0: Float[Tensor, "rows dim"], x1: Float[Tensor, "rows dim"], index0: Int[Tensor, " rows"]
-) -> float:
+def total_apart(x0: Float[Tensor, "rows dim"], x1: Float[Tensor, "rows dim"], index0: Int[Tensor, " rows"]) -> float:
     """The sum of |x0 − x1|² over pairs of float32 rows."""
     instructions = _set_with("apart")
     if instructions is None or not (compiled.in_rows(x0, torch.float32) and compiled.in_rows(x1, torch.float32)):
