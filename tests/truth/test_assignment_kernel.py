@@ -286,3 +286,37 @@ def test_a_library_from_before_goes_the_other_way(compiled, monkeypatch):
     old = pair_squared(x0, x1)
     assert new.mean_cost == pytest.approx(old.mean_cost, rel=1e-12)
     assert new.independent_cost == pytest.approx(old.independent_cost, rel=1e-12)
+
+
+@pytest.mark.parametrize("width", [256, 263])
+def test_rows_are_rounded_as_torch_does(instructions, width):
+    """To bfloat16, to the nearest with ties to even; norms of sixteen sums in float32 against float64."""
+    x = torch.randn(9, width, generator=torch.Generator().manual_seed(0))
+    x[0, :4] = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 1 + 2**-8 + 2**-20])  # three ties
+    centre = torch.zeros(width)
+    centre[7:] = x[1, 7:]
+    rounded, norms = kernel.rounded_rows(x, centre)
+    assert torch.equal(rounded, (x - centre).bfloat16())
+    assert torch.allclose(norms.double(), (x - centre).double().square().sum(1), rtol=1e-6)
+    turned = kernel.rounded_rows(x.T.contiguous().T, centre)  # read by torch: its rows are not in their plain order
+    assert torch.equal(turned[0], rounded)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
+    expected = float((x[order].double() - 2 * x.double()).square().sum())
+    assert kernel.total_apart(x, 2 * x, order) == pytest.approx(expected, rel=1e-6)
+    assert kernel.total_apart(x.T.contiguous().T, 2 * x, order) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.01])
+def test_all_instruction_sets_find_the_same_pairs(tolerance, library, monkeypatch):
+    """Also among equal costs: the first of equal columns is taken, and rows bid in one order."""
+    monkeypatch.setattr(kernel, "LIBRARY", library)
+    random = np.random.default_rng(5)
+    for name in ("duplicates", "few values", "plane", "heavy tails", "constant"):
+        for n in (7, 200, 261, 800):
+            matrix = MATRICES[name](random, n)
+            found = []
+            for instructions in kernel.SETS:
+                monkeypatch.setenv("ADVECT_KERNEL", instructions)
+                found.append(kernel.solve(matrix.copy(), tolerance=tolerance))
+            assert all(np.array_equal(found[0].columns, one.columns) for one in found), (name, n)
+            assert all(np.array_equal(found[0].prices, one.prices) for one in found), (name, n)

@@ -3,18 +3,21 @@
 //
 // Rows bid for columns. A column j has a price p_j that never falls, and row i wants the column of least c_ij + p_j.
 //
-// 1. Auction (Bertsekas 1988, "The auction algorithm"), Gauss-Seidel, at falling eps: a row that holds no column takes
-//    its cheapest one and raises the price until that column is eps worse than the row's second choice; whoever held it
-//    bids again. At the end each pair is within eps of its row's cheapest column, so the cost of all pairs less the dual
-//    value sum_i min_j (c_ij + p_j) - sum_j p_j bounds what the pairing can have lost.
+// 1. Auction (Bertsekas 1988, "The auction algorithm"), at falling eps: a row that holds no column takes its cheapest one
+//    and raises the price until that column is eps worse than the row's second choice; whoever held it bids again. Four
+//    rows look at the prices together, which reads these once and hides what each would wait for. At the end each pair is
+//    within eps of its row's cheapest column, so the cost of all pairs less the dual value
+//    sum_i min_j (c_ij + p_j) - sum_j p_j bounds what the pairing can have lost. Where a tolerance is asked for, each price
+//    is lowered first as far as that leaves the cheapest of every row as it is: the bound is then twice to three times as
+//    tight, and the auction ends at a coarser eps.
 // 2. For the exact result the prices are kept, each row takes its cheapest column where that is free, and the rest are
 //    placed by shortest augmenting paths (Jonker & Volgenant 1987, Computing 38). From the prices of the auction these
 //    are short.
 //
-// Because prices never fall, c_ij + p_j of any time is a lower bound ever after. Each row therefore keeps a short list of
-// its cheapest columns and the value that no column outside it can fall below (its bound): nearly all bids and
-// searches touch a few numbers of the list, and the row of n costs is read again only when the bound is reached. The
-// outcome is that of reading the whole row every time.
+// Because prices never fall while rows bid, c_ij + p_j of any time is a lower bound ever after. At fine eps each long row,
+// and at the end every row, therefore keeps a short list of its cheapest columns and the value that no column outside it
+// can fall below (its bound): nearly all bids and searches touch a few numbers of the list, and the row of n costs is read
+// again only when the bound is reached. The outcome is that of reading the whole row every time.
 //
 // The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There is no state between
 // calls and no call into Python.
@@ -35,8 +38,7 @@ constexpr float kFar = 1e37f;     // above every value; sums of two stay finite
 constexpr float kLargest = 1e30f; // costs are cut here, in units of a typical one
 constexpr double kUnreached = 1e300;
 
-// Vectors of the width the instruction set has; `chosen ? a : b` and comparisons work lane by lane. A row is read by four
-// of them.
+// Vectors of the width the instruction set has; `chosen ? a : b` and comparisons work lane by lane.
 #if defined(__GNUC__)
 #if defined(__AVX512F__)
 constexpr int kWidth = 16;
@@ -47,13 +49,19 @@ constexpr int kWidth = 4;
 #endif
 typedef float Floats __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kWidth)));
+inline Halves narrowed(Ints v) { return __builtin_convertvector(v, Halves); }
 #else
 constexpr int kWidth = 1;
 typedef float Floats;
 typedef int32_t Ints;
+typedef uint16_t Halves;
+inline Halves narrowed(Ints v) { return Halves(v); }
 #endif
-constexpr int kVectors = kWidth == 1 ? 16 : 4;
-constexpr int kLanes = kVectors * kWidth;
+constexpr int kLanes = 32; // in every set, so that all make the same lists and sums
+constexpr int kVectors = kLanes / kWidth;
+
+constexpr int32_t kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats larger(Floats a, Floats b) { return a < b ? b : a; }
@@ -108,13 +116,23 @@ constexpr double kFirst = 0.04, kFall = 0.1, kLeast = 4e-5;
 // The most bids at each level, per row: costs whose digits float32 does not hold could go on for ever, and any prices are a
 // start for the paths.
 constexpr int64_t kBids = 50;
+// Rows that bid together. Rows of at least so many costs are read by their lists at levels below kListed: above, a list
+// would be used up by nearly every bid.
+constexpr int kTogether = 4;
+constexpr int64_t kLongRow = 768;
+constexpr double kListed = 2e-3;
 
 struct Entry {
     float cost;
     int32_t column;
 };
 
-struct Best {
+struct Best { // at the auction's prices
+    float first, second;
+    int32_t column;
+};
+
+struct ExactBest {
     double first, second;
     int32_t column, other;
 };
@@ -137,12 +155,13 @@ template <typename Cost> Cost least_of(const Cost *cost, int64_t n) {
 
 // The median of the costs above the cheapest of their row, over a few rows: a mean would let one outlying row set the
 // scale for all. Where half of them are the cheapest, the mean.
-template <typename Cost> double typical_above_least(const Cost *cost, int64_t n) {
-    const int64_t step = std::max<int64_t>(1, n / 8), apart = std::max<int64_t>(1, n / 256);
+template <typename Costs> double typical_above_least(const Costs &costs, int64_t n, double *spare) {
+    const int64_t step = std::max<int64_t>(1, n / 8), apart = std::max<int64_t>(1, n / 64);
     std::vector<double> above;
     for (int64_t i = 0; i < n; i += step) {
-        const double lowest = double(least_of(cost + i * n, n));
-        for (int64_t j = 0; j < n; j += apart) above.push_back(double(cost[i * n + j]) - lowest);
+        const auto *cost = costs.row(i, spare);
+        const double lowest = double(least_of(cost, n));
+        for (int64_t j = 0; j < n; j += apart) above.push_back(double(cost[j]) - lowest);
     }
     const auto middle = above.begin() + int64_t(above.size()) / 2;
     std::nth_element(above.begin(), middle, above.end());
@@ -152,33 +171,69 @@ template <typename Cost> double typical_above_least(const Cost *cost, int64_t n)
     return sum / double(above.size());
 }
 
+template <typename Cost> double sum_of(const Cost *cost, int64_t n) {
+    Cost lane[kLanes] = {}, rest = 0;
+    int64_t j = 0;
+    for (; j + kLanes <= n; j += kLanes)
+        for (int l = 0; l < kLanes; ++l) lane[l] += cost[j + l];
+    for (; j < n; ++j) rest += cost[j];
+    for (const Cost part : lane) rest += part;
+    return double(rest);
+}
+
 // From the products of rows to squared distances, |x|^2 + |y|^2 - 2 x.y. Returns their mean.
 template <typename Cost> double complete(Cost *cost, const Cost *norm0, const Cost *norm1, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
         Cost *row = cost + i * n;
-        Cost lane[kLanes] = {}, rest = 0;
         for (int64_t j = 0; j < n; ++j) {
             const Cost squared = norm0[i] + norm1[j] - 2 * row[j];
             row[j] = squared > 0 ? squared : 0;
         }
-        int64_t j = 0;
-        for (; j + kLanes <= n; j += kLanes)
-            for (int l = 0; l < kLanes; ++l) lane[l] += row[j + l];
-        for (; j < n; ++j) rest += row[j];
-        for (const Cost part : lane) rest += part;
-        sum += double(rest);
+        sum += sum_of(row, n);
     }
     return sum / double(n) / double(n);
 }
 
-// Cost is what the caller gave, float or double; `rough` the same in float32, from zero upwards, in units of `unit`
-// above `least` of each row.
-template <typename Cost> class Solver {
+// Costs as the caller has them: a matrix, or points whose squared distances they are. `row` fills or finds a whole row.
+template <typename Number> struct Matrix {
+    const Number *cost;
+    int64_t n;
+    double at(int64_t i, int64_t j) const { return double(cost[i * n + j]); }
+    const Number *row(int64_t i, double *) const { return cost + i * n; }
+};
+
+// x (n, d) row by row and y (d, n) coordinate by coordinate.
+struct Points {
+    const double *x, *y;
+    int64_t n, d;
+    double at(int64_t i, int64_t j) const {
+        double sum = 0;
+        for (int64_t k = 0; k < d; ++k) sum += (x[i * d + k] - y[k * n + j]) * (x[i * d + k] - y[k * n + j]);
+        return sum;
+    }
+    const double *row(int64_t i, double *out) const {
+        const double *from = x + i * d;
+        if (d == 2) { // both at once: the row is written but once
+            for (int64_t j = 0; j < n; ++j) {
+                const double one = from[0] - y[j], other = from[1] - y[n + j];
+                out[j] = one * one + other * other;
+            }
+            return out;
+        }
+        std::fill(out, out + n, 0.0);
+        for (int64_t k = 0; k < d; ++k)
+            for (int64_t j = 0; j < n; ++j) out[j] += (from[k] - y[k * n + j]) * (from[k] - y[k * n + j]);
+        return out;
+    }
+};
+
+// Costs is one of these; `rough` are the same in float32, from zero upwards, in units of `unit` above `least` of each row.
+template <typename Costs> class Solver {
   public:
-    Solver(const Cost *cost, const float *rough, const double *least, double unit, int64_t n)
-        : cost_(cost), rough_(rough), least_(least), unit_(unit), n_(n), price_((n + kLanes - 1) / kLanes * kLanes, 0.0f),
-          lists_(new Entry[n * kLanes]), length_(n, 0), bound_(n, -1.0f), column_of_(n, -1), row_of_(n, -1) {}
+    Solver(const Costs &costs, const float *rough, const double *least, double unit, int64_t n)
+        : costs_(costs), rough_(rough), least_(least), unit_(unit), n_(n), price_((n + kLanes - 1) / kLanes * kLanes, 0.0f),
+          column_of_(n, -1), row_of_(n, -1), spare_(n) {}
 
     // First prices: the dearer a column is even for the row that likes it best, the lower.
     void open() {
@@ -192,41 +247,81 @@ template <typename Cost> class Solver {
         for (int64_t j = 0; j < n_; ++j) price_[j] = most - least[j];
     }
 
-    void auction(float eps, int64_t most) {
-        std::vector<int32_t> waiting;
-        waiting.reserve(n_);
-        for (int64_t i = n_ - 1; i >= 0; --i) {
-            const int32_t held = column_of_[i];
-            if (held >= 0 && rough_[i * n_ + held] + price_[held] <= cheapest(i).first + eps) continue;
-            if (held >= 0) row_of_[held] = -1;
-            column_of_[i] = -1;
-            waiting.push_back(int32_t(i));
-        }
-        for (int64_t bid = 0; !waiting.empty() && bid < most; ++bid, ++figures.bids) {
-            const int32_t i = waiting.back();
-            waiting.pop_back();
-            const Best best = cheapest(i);
-            const int32_t j = best.column, before = row_of_[j];
-            price_[j] += float(best.second - best.first) + eps;
-            if (before >= 0) {
-                column_of_[before] = -1;
-                waiting.push_back(before);
+    // All rows look whether the columns they hold will do; those without bid, first come, first served. kTogether rows
+    // look at the same prices, and of those that want the same column all but one come again: bids upon prices that have
+    // risen since hold, as only the own column has to be at the price that was seen.
+    void auction(float eps, int64_t most, bool listed) {
+        std::vector<int32_t> queue(n_);
+        std::vector<char> waits(n_, 1);
+        for (int64_t i = 0; i < n_; ++i) queue[i] = int32_t(i);
+        if (listed) forget_lists();
+        int64_t head = 0, count = n_, bids = 0;
+        const auto come_again = [&](int32_t i) {
+            const int64_t at = head + count;
+            queue[at < n_ ? at : at - n_] = i;
+            waits[i] = 1;
+            ++count;
+        };
+        while (count > 0 && bids < most) {
+            const int together = int(std::min<int64_t>(count, kTogether));
+            int32_t rows[kTogether];
+            Best best[kTogether];
+            float seen[kTogether];
+            for (int k = 0; k < together; ++k) {
+                rows[k] = queue[head];
+                head = head + 1 < n_ ? head + 1 : 0;
             }
-            column_of_[i] = j;
-            row_of_[j] = i;
+            count -= together;
+            if (listed)
+                for (int k = 0; k < together; ++k) best[k] = cheapest(rows[k]);
+            else if (together == kTogether) scan<kTogether>(rows, best);
+            else
+                for (int k = 0; k < together; ++k) scan<1>(rows + k, best + k);
+#ifdef PF
+            for(int k=0;k<4&&k<count;k++){int64_t at=head+k;const char*z=(const char*)(rough_+queue[at<n_?at:at-n_]*n_);for(int y=0;y<4*n_&&y<PF;y+=64)__builtin_prefetch(z+y);}
+#endif
+            for (int k = 0; k < together; ++k) seen[k] = price_[best[k].column];
+            for (int k = 0; k < together; ++k) {
+                const int32_t i = rows[k], j = best[k].column, held = column_of_[i];
+                waits[i] = 0;
+                if (held >= 0 && rough_[i * n_ + held] + price_[held] <= best[k].first + eps) continue;
+                if (price_[j] != seen[k]) {
+                    come_again(i);
+                    continue;
+                }
+                if (held >= 0) row_of_[held] = -1;
+                const int32_t before = row_of_[j];
+                price_[j] += (best[k].second - best[k].first) + eps;
+                if (before >= 0) {
+                    column_of_[before] = -1;
+                    if (!waits[before]) come_again(before);
+                }
+                column_of_[i] = j;
+                row_of_[j] = i;
+                ++bids;
+            }
         }
-        complete_ = waiting.empty();
+        figures.bids += bids;
+        complete_ = count == 0;
     }
 
     bool complete() const { return complete_; }
 
-    // What the pairing of a completed auction can have lost, in the caller's units.
+    // Lowers each price as far as no row has its column for less than its cheapest, and says whether what the pairing of a
+    // completed auction can have lost then, in the caller's units, is within the tolerance.
     bool within(double tolerance) {
+        std::vector<float> room(price_.size(), kFar);
         double gap = 0, total = 0;
         for (int64_t i = 0; i < n_; ++i) {
-            const int64_t at = i * n_ + column_of_[i];
-            gap += double(rough_[at]) + double(price_[column_of_[i]]) - cheapest(i).first;
-            total += double(cost_[at]);
+            gap += double(rough_[i * n_ + column_of_[i]] + price_[column_of_[i]]);
+            total += costs_.at(i, column_of_[i]);
+        }
+        int64_t i = 0;
+        for (; i + kTogether <= n_; i += kTogether) gap -= find_room<kTogether>(i, room.data());
+        for (; i < n_; ++i) gap -= find_room<1>(i, room.data());
+        for (int64_t j = 0; j < n_; ++j) {
+            gap -= double(room[j]);
+            price_[j] -= room[j];
         }
         figures.gap = gap * unit_;
         figures.total = total;
@@ -238,6 +333,7 @@ template <typename Cost> class Solver {
         for (int64_t j = 0; j < n_; ++j) exact_[j] = unit_ * double(price_[j]);
         std::fill(column_of_.begin(), column_of_.end(), -1);
         std::fill(row_of_.begin(), row_of_.end(), -1);
+        forget_lists();
         std::vector<int32_t> left = reduce();
         distance_.assign(n_, kUnreached);
         from_.assign(n_, -1);
@@ -253,7 +349,109 @@ template <typename Cost> class Solver {
     Figures figures;
 
   private:
-    // The two cheapest columns of row i at the auction's prices.
+    // The two cheapest columns of rows at the auction's prices, each row read once and the prices once for all. A row alone
+    // is read in several streams, or each number would wait for the one before. Of equal columns the first is taken, however
+    // wide a vector is.
+    template <int Rows> void scan(const int32_t *rows, Best *best) {
+        constexpr int streams = kTogether / Rows;
+        figures.scans += Rows;
+        const float *cost[Rows], *price = price_.data();
+        Floats first[Rows][streams], second[Rows][streams];
+        Ints block[Rows][streams];
+        for (int k = 0; k < Rows; ++k) {
+            cost[k] = rough_ + int64_t(rows[k]) * n_;
+            for (int u = 0; u < streams; ++u) first[k][u] = second[k][u] = Floats{} + kFar, block[k][u] = Ints{};
+        }
+        const int32_t whole = int32_t(n_ / kWidth), even = whole / streams * streams;
+        Floats paid, value;
+        for (int32_t b = 0; b < even; b += streams)
+            for (int u = 0; u < streams; ++u) {
+                std::memcpy(&paid, price + (b + u) * kWidth, sizeof paid);
+                for (int k = 0; k < Rows; ++k) {
+                    std::memcpy(&value, cost[k] + (b + u) * kWidth, sizeof value);
+                    keep_two(value + paid, b + u, first[k][u], second[k][u], block[k][u]);
+                }
+            }
+        for (int k = 0; k < Rows; ++k) {
+            for (int32_t b = even; b * kWidth < n_; ++b) {
+                value = Floats{} + kFar;
+                std::memcpy(&value, cost[k] + b * kWidth, b < whole ? sizeof value : sizeof(float) * (n_ - whole * kWidth));
+                std::memcpy(&paid, price + b * kWidth, sizeof paid);
+                keep_two(value + paid, b, first[k][0], second[k][0], block[k][0]);
+            }
+            for (int u = 1; u < streams; ++u) {
+                const Ints later = (first[k][u] == first[k][0]) & (block[k][u] < block[k][0]);
+                second[k][0] = lesser(lesser(second[k][0], second[k][u]), larger(first[k][0], first[k][u]));
+                block[k][0] = (first[k][u] < first[k][0]) | later ? block[k][u] : block[k][0];
+                first[k][0] = lesser(first[k][0], first[k][u]);
+            }
+            best[k] = of_lanes(first[k][0], second[k][0], block[k][0]);
+        }
+    }
+
+    static void keep_two(Floats value, int32_t b, Floats &first, Floats &second, Ints &block) {
+        second = lesser(second, larger(first, value));
+        block = value < first ? Ints{} + b : block;
+        first = lesser(first, value);
+    }
+
+    static Best of_lanes(Floats first, Floats second, Ints block) {
+        int32_t in[kWidth];
+        std::memcpy(in, &block, sizeof in);
+        const float lowest = least(first);
+        unsigned bits = up_to(first, lowest);
+        int lane = lowest_bit(bits);
+        for (bits &= bits - 1; bits; bits &= bits - 1) {
+            const int other = lowest_bit(bits);
+            if (in[other] < in[lane]) lane = other;
+        }
+        Ints lanes;
+        std::memcpy(&lanes, kLaneNumbers, sizeof lanes);
+        return {lowest, least(lanes == lane ? second : first), in[lane] * kWidth + lane};
+    }
+
+    // How far columns are above the cheapest of these rows, where that is less than `room`. Returns the sum of the cheapest.
+    template <int Rows> double find_room(int64_t i, float *room) const {
+        const float *cost[Rows], *price = price_.data();
+        Floats lane[Rows], paid, value, left;
+        float lowest[Rows];
+        double sum = 0;
+        for (int k = 0; k < Rows; ++k) cost[k] = rough_ + (i + k) * n_, lane[k] = Floats{} + kFar;
+        const int64_t even = n_ / kWidth * kWidth;
+        for (int64_t j = 0; j < even; j += kWidth) {
+            std::memcpy(&paid, price + j, sizeof paid);
+            for (int k = 0; k < Rows; ++k) {
+                std::memcpy(&value, cost[k] + j, sizeof value);
+                lane[k] = lesser(lane[k], value + paid);
+            }
+        }
+        for (int k = 0; k < Rows; ++k) {
+            lowest[k] = least(lane[k]);
+            for (int64_t j = even; j < n_; ++j) lowest[k] = std::min(lowest[k], cost[k][j] + price[j]);
+            sum += double(lowest[k]);
+        }
+        for (int64_t j = 0; j < even; j += kWidth) {
+            std::memcpy(&paid, price + j, sizeof paid);
+            std::memcpy(&left, room + j, sizeof left);
+            for (int k = 0; k < Rows; ++k) {
+                std::memcpy(&value, cost[k] + j, sizeof value);
+                left = lesser(left, value + paid - lowest[k]);
+            }
+            std::memcpy(room + j, &left, sizeof left);
+        }
+        for (int64_t j = even; j < n_; ++j)
+            for (int k = 0; k < Rows; ++k) room[j] = std::min(room[j], cost[k][j] + price[j] - lowest[k]);
+        return sum;
+    }
+
+    // No list is known, as when prices have fallen.
+    void forget_lists() {
+        if (!lists_) lists_.reset(new Entry[n_ * kLanes]);
+        length_.assign(n_, 0);
+        bound_.assign(n_, -1.0f);
+    }
+
+    // The same for one row by its list.
     Best cheapest(int64_t i) {
         for (bool fresh = false;; fresh = true) {
             const Entry *entry = &lists_[i * kLanes];
@@ -261,13 +459,14 @@ template <typename Cost> class Solver {
             int32_t column = 0;
             for (int k = 0; k < length_[i]; ++k) { // without branches: which is the least cannot be foreseen
                 const float value = entry[k].cost + price_[entry[k].column];
-                const float dearer = value < first ? first : value;
+                const bool before = value < first || (value == first && entry[k].column < column);
+                const float dearer = before ? first : value;
                 second = dearer < second ? dearer : second;
-                column = value < first ? entry[k].column : column;
-                first = value < first ? value : first;
+                column = before ? entry[k].column : column;
+                first = before ? value : first;
             }
-            if (second <= bound_[i]) return {first, second, column, column};
-            if (fresh) return {first, bound_[i], column, column}; // the second lies in the lane of the first
+            if (second < bound_[i]) return {first, second, column};
+            if (fresh) return {first, second < bound_[i] ? second : bound_[i], column}; // else in the lane of the first
             make_list(i);
         }
     }
@@ -318,16 +517,16 @@ template <typename Cost> class Solver {
         }
     }
 
-    double value(int64_t i, int32_t j) const { return double(cost_[i * n_ + j]) + exact_[j]; }
+    double value(int64_t i, int32_t j) const { return costs_.at(i, j) + exact_[j]; }
 
     // A float32 value of row i as a lower bound in the caller's units: each of its few roundings is below 2^-22.
     double lower(int64_t i, float rough) const { return least_[i] + unit_ * (double(rough) * (1 - 0x1p-20) - 1e-36); }
 
     // The two cheapest columns of row i at the exact prices.
-    Best cheapest_exact(int64_t i) {
+    ExactBest cheapest_exact(int64_t i) {
         for (bool fresh = false;; fresh = true) {
             const Entry *entry = &lists_[i * kLanes];
-            Best best{kUnreached, kUnreached, 0, 0};
+            ExactBest best{kUnreached, kUnreached, 0, 0};
             for (int k = 0; k < length_[i]; ++k) {
                 const double now = value(i, entry[k].column);
                 if (now < best.first) {
@@ -342,10 +541,11 @@ template <typename Cost> class Solver {
         }
     }
 
-    Best cheapest_of_all(int64_t i) const {
-        Best best{kUnreached, kUnreached, 0, 0};
+    ExactBest cheapest_of_all(int64_t i) {
+        ExactBest best{kUnreached, kUnreached, 0, 0};
+        const auto *cost = costs_.row(i, spare_.data());
         for (int64_t j = 0; j < n_; ++j) {
-            const double now = value(i, int32_t(j));
+            const double now = double(cost[j]) + exact_[j];
             if (now < best.first) {
                 best = {now, best.first, int32_t(j), best.column};
             } else if (now < best.second) {
@@ -359,7 +559,7 @@ template <typename Cost> class Solver {
     void certify() {
         figures.gap = figures.total = 0;
         for (int64_t i = 0; i < n_; ++i) {
-            const Cost *cost = cost_ + i * n_;
+            const auto *cost = costs_.row(i, spare_.data());
             double lane[16];
             for (double &lowest : lane) lowest = kUnreached;
             int64_t j = 0;
@@ -369,8 +569,8 @@ template <typename Cost> class Solver {
                     lane[l] = now < lane[l] ? now : lane[l];
                 }
             double lowest = *std::min_element(lane, lane + 16);
-            for (; j < n_; ++j) lowest = std::min(lowest, value(i, int32_t(j)));
-            figures.gap += value(i, column_of_[i]) - lowest;
+            for (; j < n_; ++j) lowest = std::min(lowest, double(cost[j]) + exact_[j]);
+            figures.gap += double(cost[column_of_[i]]) + exact_[column_of_[i]] - lowest;
             figures.total += double(cost[column_of_[i]]);
         }
     }
@@ -405,7 +605,7 @@ template <typename Cost> class Solver {
                     next.push_back(i);
                     continue;
                 }
-                const Best best = cheapest_exact(i);
+                const ExactBest best = cheapest_exact(i);
                 int32_t j = best.column;
                 const bool dearer = best.second > best.first;
                 if (dearer) raise(j, best.second - best.first);
@@ -478,7 +678,7 @@ template <typename Cost> class Solver {
 
     void relax_all(int32_t i, double least, double arrived) {
         ++figures.scans;
-        const Cost *cost = cost_ + int64_t(i) * n_;
+        const auto *cost = costs_.row(i, spare_.data());
         for (int64_t j = 0; j < n_; ++j) {
             const double distance = arrived + std::max(0.0, double(cost[j]) + exact_[j] - least);
             if (distance < nearest_free_) reach(i, int32_t(j), distance);
@@ -499,7 +699,7 @@ template <typename Cost> class Solver {
         std::push_heap(steps_.begin(), steps_.end());
     }
 
-    const Cost *cost_;
+    const Costs costs_;
     const float *rough_;
     const double *least_;
     double unit_;
@@ -512,22 +712,23 @@ template <typename Cost> class Solver {
     std::vector<double> exact_, distance_;
     std::vector<int32_t> from_, touched_, settled_;
     std::vector<Step> steps_;
+    std::vector<double> spare_; // a row
     double nearest_free_ = kUnreached;
     bool complete_ = false;
 };
 
-template <typename Cost>
-void solve(Solver<Cost> &solver, double typical, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
+template <typename Costs>
+void solve(Solver<Costs> &solver, double typical, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     bool done = false;
     solver.open();
     for (double level = kFirst, fall = kFall; level > 0.9 * kLeast && float(level * typical) > 0; level *= fall) {
-        solver.auction(float(level * typical), kBids * n);
+        solver.auction(float(level * typical), kBids * n, n >= kLongRow && level < kListed);
         if (!(tolerance > 0) || !solver.complete()) continue;
         done = solver.within(tolerance);
         if (done) break;
         // The gap is near proportional to eps: no finer than the tolerance asks for.
         const double wanted = tolerance * std::fabs(solver.figures.total) / solver.figures.gap;
-        fall = std::min(0.5, std::max(kFall, 0.7 * wanted));
+        fall = std::min(0.5, std::max(kFall, 0.5 * wanted));
     }
     if (!done) solver.finish();
     solver.answer(column, price);
@@ -539,43 +740,26 @@ void solve(Solver<Cost> &solver, double typical, int64_t n, double tolerance, in
     figures[5] = double(solver.figures.settled);
 }
 
-// Costs of any size and sign.
-void solve_double(const double *cost, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
-    const double typical = typical_above_least(cost, n);
-    const double unit = typical > 1e-290 && typical < 1e290 ? typical : 1.0;
-    std::vector<double> least(n);
+// Costs of any size and sign. Returns their mean.
+template <typename Costs>
+double solve_scaled(const Costs &costs, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
+    std::vector<double> least(n), spare(n);
+    const double typical = typical_above_least(costs, n, spare.data());
+    const double unit = typical > 1e-290 && typical < 1e290 ? typical : 1.0, scale = 1 / unit;
     const std::unique_ptr<float[]> rough(new float[n * n]);
-    for (int64_t i = 0; i < n; ++i) {
-        least[i] = least_of(cost + i * n, n);
-        for (int64_t j = 0; j < n; ++j) {
-            const double above = (cost[i * n + j] - least[i]) * (1 / unit);
-            rough[i * n + j] = float(above < kLargest ? above : kLargest);
-        }
-    }
-    Solver<double> solver(cost, rough.get(), least.data(), unit, n);
-    solve(solver, typical > 0 ? 1.0 : 0.0, n, tolerance, column, price, figures);
-}
-
-// |x_i - y_j|^2 from x (n, d) row by row and y (d, n) coordinate by coordinate. Returns their mean.
-double distances(const double *x, const double *y, int64_t n, int64_t d, double *cost) {
     double sum = 0;
     for (int64_t i = 0; i < n; ++i) {
-        double *row = cost + i * n;
-        for (int64_t k = 0; k < d; ++k) {
-            const double at = x[i * d + k], *other = y + k * n;
-            if (k == 0)
-                for (int64_t j = 0; j < n; ++j) row[j] = (at - other[j]) * (at - other[j]);
-            else
-                for (int64_t j = 0; j < n; ++j) row[j] += (at - other[j]) * (at - other[j]);
+        const double *cost = costs.row(i, spare.data());
+        const double lowest = least[i] = least_of(cost, n);
+        float *out = rough.get() + i * n;
+        sum += sum_of(cost, n);
+        for (int64_t j = 0; j < n; ++j) {
+            const double above = (cost[j] - lowest) * scale;
+            out[j] = float(above < kLargest ? above : kLargest);
         }
-        double lane[kLanes] = {}, rest = 0;
-        int64_t j = 0;
-        for (; j + kLanes <= n; j += kLanes)
-            for (int l = 0; l < kLanes; ++l) lane[l] += row[j + l];
-        for (; j < n; ++j) rest += row[j];
-        for (const double part : lane) rest += part;
-        sum += rest;
     }
+    Solver<Costs> solver(costs, rough.get(), least.data(), unit, n);
+    solve(solver, typical > 0 ? 1.0 : 0.0, n, tolerance, column, price, figures);
     return sum / double(n) / double(n);
 }
 
@@ -594,8 +778,9 @@ ADVECT_PUBLIC(advect_assign_float)
     try {
         figures[6] = norm0 ? complete(cost, norm0, norm1, n) : 0;
         const std::vector<double> least(n, 0.0);
-        Solver<float> solver(cost, cost, least.data(), 1.0, n);
-        solve(solver, typical_above_least(cost, n), n, tolerance, column, price, figures);
+        const Matrix<float> costs{cost, n};
+        Solver<Matrix<float>> solver(costs, cost, least.data(), 1.0, n);
+        solve(solver, typical_above_least(costs, n, nullptr), n, tolerance, column, price, figures);
         return 0;
     } catch (const std::bad_alloc &) {
         return 1;
@@ -606,8 +791,8 @@ ADVECT_PUBLIC(advect_assign_float)
 ADVECT_PUBLIC(advect_assign_double)
 (double *cost, const double *norm0, const double *norm1, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     try {
-        figures[6] = norm0 ? complete(cost, norm0, norm1, n) : 0;
-        solve_double(cost, n, tolerance, column, price, figures);
+        if (norm0) complete(cost, norm0, norm1, n);
+        figures[6] = solve_scaled(Matrix<double>{cost, n}, n, tolerance, column, price, figures);
         return 0;
     } catch (const std::bad_alloc &) {
         return 1;
@@ -621,11 +806,59 @@ ADVECT_PUBLIC(advect_assign_points)
     try {
         for (int64_t k = 0; k < n * d; ++k)
             if (std::fabs(x[k]) > 1e150 || std::fabs(y[k]) > 1e150) return 2;
-        const std::unique_ptr<double[]> cost(new double[n * n]);
-        figures[6] = distances(x, y, n, d, cost.get());
-        solve_double(cost.get(), n, tolerance, column, price, figures);
+        figures[6] = solve_scaled(Points{x, y, n, d}, n, tolerance, column, price, figures);
         return 0;
     } catch (const std::bad_alloc &) {
         return 1;
     }
+}
+
+// Rows x (n, d) less their centre (d): rounded to bfloat16, to the nearest and ties to even, and the squares of their norms
+// before that.
+ADVECT_PUBLIC(advect_assign_round)(const float *x, const float *centre, int64_t n, int64_t d, uint16_t *rounded, float *norm) {
+    for (int64_t i = 0; i < n; ++i) {
+        const float *row = x + i * d;
+        uint16_t *out = rounded + i * d;
+        Floats lane[16 / kWidth] = {}, moved, from; // sixteen sums, however wide a vector is
+        float lanes[16], rest = 0;
+        int64_t k = 0;
+        for (; k + 16 <= d; k += 16)
+            for (int v = 0; v < 16 / kWidth; ++v) {
+                std::memcpy(&moved, row + k + v * kWidth, sizeof moved);
+                std::memcpy(&from, centre + k + v * kWidth, sizeof from);
+                moved -= from;
+                lane[v] += moved * moved;
+                Ints bits;
+                std::memcpy(&bits, &moved, sizeof bits);
+                const Halves half = narrowed((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+                std::memcpy(out + k + v * kWidth, &half, sizeof half);
+            }
+        for (; k < d; ++k) {
+            const float one = row[k] - centre[k];
+            int32_t bits;
+            std::memcpy(&bits, &one, sizeof bits);
+            out[k] = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+            rest += one * one;
+        }
+        std::memcpy(lanes, lane, sizeof lanes);
+        for (const float part : lanes) rest += part;
+        norm[i] = rest;
+    }
+    return 0;
+}
+
+// The sum of the squared distances of rows x1 (n, d) from the rows of x0 that were chosen for them.
+ADVECT_PUBLIC(advect_assign_apart)(const float *x0, const float *x1, const int64_t *chosen, int64_t n, int64_t d, double *total) {
+    *total = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const float *one = x0 + chosen[i] * d, *other = x1 + i * d;
+        float lane[16] = {}, rest = 0;
+        int64_t k = 0;
+        for (; k + 16 <= d; k += 16)
+            for (int l = 0; l < 16; ++l) lane[l] += (one[k + l] - other[k + l]) * (one[k + l] - other[k + l]);
+        for (; k < d; ++k) rest += (one[k] - other[k]) * (one[k] - other[k]);
+        for (const float part : lane) rest += part;
+        *total += double(rest);
+    }
+    return 0;
 }

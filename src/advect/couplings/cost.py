@@ -10,6 +10,7 @@ A ground cost is any function of two sets of rows, ``(rows0, *event)`` and ``(ro
 reach it in float64, as they are: a cost need not be the same everywhere in space.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -42,7 +43,7 @@ def check_rows(x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."], w
         )
     for side, x in (("source", x0), ("data", x1)):
         # One pass over the rows: a sum is finite only if they are, unless it overflows.
-        if x.is_floating_point() and bool(torch.isfinite(x.detach().sum())):
+        if x.is_floating_point() and math.isfinite(x.detach().sum()):
             continue
         finite = torch.isfinite(x)
         if not bool(finite.all()):

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from advect import compiled
 
 LIBRARY = Path(__file__).with_name("assignment_kernel.so")
 SETS = compiled.SETS
-# Below, half as many lanes are faster: the lists of a row hold one candidate of each lane.
-_SMALLEST_WIDE = 192
 _TOO_LARGE = 2  # what the solver of points returns where a coordinate cannot be squared
 
 
@@ -64,19 +64,19 @@ def instruction_set() -> str | None:
 def _function(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPointer":
     function = getattr(compiled.library(path), f"advect_assign_{kind}_{instructions}")
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    given = [pointer, pointer, number, number] if kind == "points" else [pointer, pointer, pointer, number]
-    function.argtypes = [*given, ctypes.c_double, pointer, pointer, pointer]
+    answer = [ctypes.c_double, pointer, pointer, pointer]
+    function.argtypes = {
+        "points": [pointer, pointer, number, number, *answer],
+        "round": [pointer, pointer, number, number, pointer, pointer],
+        "apart": [pointer, pointer, pointer, number, number, pointer],
+    }.get(kind, [pointer, pointer, pointer, number, *answer])
     function.restype = ctypes.c_int
     return function
 
 
 def _instructions_for(rows: int) -> str | None:
     """The instruction set for an assignment of so many rows; None where there is no solver for it."""
-    instructions = instruction_set()
-    if instructions is None or rows < 2:
-        return None
-    narrower = instructions == "avx512" and rows < _SMALLEST_WIDE
-    return "avx2" if narrower and hasattr(compiled.library(LIBRARY), "advect_assign_float_avx2") else instructions
+    return instruction_set() if rows >= 2 else None
 
 
 def solve(
@@ -130,6 +130,40 @@ def solve_points(
         figures.ctypes.data,
     )
     return None if status == _TOO_LARGE else _solved(status, columns, prices, figures)
+
+
+def rounded_rows(
+    x: Float[Tensor, "rows dim"], centre: Float[Tensor, " dim"]
+) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
+    """Float32 rows less their centre in bfloat16, and the squares of their norms before they are rounded."""
+    instructions = _set_with("round")
+    if instructions is None or not (compiled.in_rows(x, torch.float32) and compiled.in_rows(centre, torch.float32)):
+        moved = x - centre
+        return moved.bfloat16(), moved.square().sum(1)
+    rounded, norms = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(len(x))
+    _function(LIBRARY, "round", instructions)(
+        x.data_ptr(), centre.data_ptr(), *x.shape, rounded.data_ptr(), norms.data_ptr()
+    )
+    return rounded, norms
+
+
+def total_apart(x0: Float[Tensor, "rows dim"], x1: Float[Tensor, "rows dim"], index0: Int[Tensor, " rows"]) -> float:
+    """The sum of |x0 − x1|² over pairs of float32 rows."""
+    instructions = _set_with("apart")
+    if instructions is None or not (compiled.in_rows(x0, torch.float32) and compiled.in_rows(x1, torch.float32)):
+        return float((x0[index0] - x1).square_().sum(1).sum(dtype=torch.float64))
+    total = np.empty(1)
+    _function(LIBRARY, "apart", instructions)(
+        x0.data_ptr(), x1.data_ptr(), index0.data_ptr(), *x1.shape, total.ctypes.data
+    )
+    return float(total[0])
+
+
+def _set_with(kind: str) -> str | None:
+    """The instruction set, where the file has this function: one that was built before may lack it."""
+    instructions = instruction_set()
+    found = instructions and hasattr(compiled.library(LIBRARY), f"advect_assign_{kind}_{instructions}")
+    return instructions if found else None
 
 
 def _solved(status: int, columns: np.ndarray, prices: np.ndarray, figures: np.ndarray) -> Solved:

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from advect.couplings.cost import centred_rows
-from advect.couplings.kernel import Solved, solve, solve_points
+from advect.couplings.kernel import Solved, rounded_rows, solve, solve_points, total_apart
 
 _SMALLEST_ROUGH = 256
 FEW_COORDINATES = 8
@@ -74,33 +74,45 @@ def pair_squared(
 
 def _of_points(x0: Tensor, x1: Tensor, tolerance: float) -> SquaredPairs | None:
     """The same with the costs made by the solver, from differences in float64; None where it cannot."""
-    flat0, flat1 = (x.detach().to("cpu", torch.float64).reshape(len(x), -1) for x in (x0, x1))
-    solved = solve_points(flat1.contiguous().numpy(), flat0.T.contiguous().numpy(), tolerance=tolerance)
+    flat0, flat1 = (_in_numpy(x) for x in (x0, x1))
+    solved = solve_points(
+        np.ascontiguousarray(flat1, np.float64), np.ascontiguousarray(flat0.T, np.float64), tolerance=tolerance
+    )
     if solved is None:
         return None
     mean_cost = solved.total / len(flat1)
     return SquaredPairs(torch.from_numpy(solved.columns), mean_cost, solved.mean, solved.relative_gap)
 
 
+def _in_numpy(x: Float[Tensor, "rows ..."]) -> Float[np.ndarray, "rows dim"]:
+    """Flat rows in a precision that NumPy has."""
+    x = x.detach().cpu()
+    return (x if x.dtype in (torch.float32, torch.float64) else x.double()).numpy().reshape(len(x), -1)
+
+
 def _rough(x0: Tensor, x1: Tensor, tolerance: float) -> SquaredPairs | None:
     """The same on float32 costs, None where these are too rough (or there is no solver)."""
     flat0, flat1 = (x.detach().reshape(len(x), -1).cpu() for x in (x0, x1))
     flat0, flat1 = (x if x.dtype == torch.float64 else x.float() for x in (flat0, flat1))
-    centre = (flat0.mean(0) + flat1.mean(0)) / 2
-    flat0, flat1 = (flat0 - centre).float(), (flat1 - centre).float()
-    norm0, norm1 = flat0.square().sum(1), flat1.square().sum(1)
+    centre = (flat0.sum(0) + flat1.sum(0)) / (2 * len(flat1))
+    rounded = flat1.shape[1] >= _SMALLEST_ROUGH and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not rounded or centre.dtype == torch.float64:
+        flat0, flat1 = (flat0 - centre).float(), (flat1 - centre).float()
+        centre = centre.new_zeros(centre.shape, dtype=torch.float32)
+    if rounded:
+        (near0, norm0), (near1, norm1) = rounded_rows(flat0, centre), rounded_rows(flat1, centre)
+    else:
+        near0, near1, norm0, norm1 = flat0, flat1, flat0.square().sum(1), flat1.square().sum(1)
     spread = float(norm0.sum() + norm1.sum()) / len(flat1)
     if not _SMALLEST_NORM < spread < _LARGEST_NORM:
         return None
-    rounded = flat1.shape[1] >= _SMALLEST_ROUGH and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    products = (flat1.bfloat16() @ flat0.bfloat16().T).float() if rounded else flat1 @ flat0.T
-    solved = _solve(products, norm1, norm0, tolerance)
+    solved = _solve((near1 @ near0.T).float(), norm1, norm0, tolerance)
     if solved is None:
         return None
 
     index0, total = torch.from_numpy(solved.columns), solved.total
     if rounded:
-        total = float((flat0[index0] - flat1).square_().sum(1).sum(dtype=torch.float64))
+        total = total_apart(flat0, flat1, index0)
     if 2 * _ROUNDING * spread * len(flat1) > tolerance / 10 * total:
         return None
     gap = max(solved.gap + total - solved.total, 0.0) / total
