@@ -33,6 +33,7 @@ from benchmarks.packed import pack, unpack
 
 TASKS = ("8gaussians", "checkerboard", "rings", "spiral")
 PICTURES = ("glow",)  # methods that want pictures, not points
+NO_DENSITY = ("gan",)  # it has none to compare
 LAYERED = ("realnvp", "nsf")  # whose points are followed through the layers
 SEEDS = (0,)
 SECONDS = 30.0
@@ -81,8 +82,8 @@ def grid_of(task: str) -> Tensor:
 
 
 def names() -> tuple[str, ...]:
-    """All methods that learn points, in the order of the table of methods."""
-    return tuple(name for name in METHODS if name not in PICTURES)
+    """All methods that learn a density of points, in the order of the table of methods."""
+    return tuple(name for name in METHODS if name not in (*PICTURES, *NO_DENSITY))
 
 
 def settings_of(task: str, method: str, seed: int, seconds: float, clock: str = "wall") -> dict[str, Any]:
