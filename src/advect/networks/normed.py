@@ -147,7 +147,7 @@ class _Normed(torch.autograd.Function):
         sizes = _numbers(len(x), x.shape[2] * x.shape[3], x.shape[1], groups, silu)
         _function(LIBRARY, f"back_{_KINDS[x.dtype]}_{instruction_set()}")(
             sizes, x.data_ptr(), gradient.data_ptr(), *_given(weight, bias, numbers), mean.data_ptr(),
-            rstd.data_ptr(), by_x.data_ptr(), _pointers(found), _threads(x),
+            rstd.data_ptr(), by_x.data_ptr(), compiled.pointers(found), _threads(x),
         )  # fmt: skip
         by_weight, by_bias = (None if part is None else part.sum(0) for part in found[:2])
         by_beside = [
@@ -184,10 +184,6 @@ def _numbers(*numbers: int) -> Any:
     return (_NUMBER * len(numbers))(*numbers)
 
 
-def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    return (_POINTER * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
-
-
 def _in_float32(beside: Sequence[Tensor | None], pictures: int) -> list[Tensor | None]:
     """What stands beside the pictures as the compiled file reads it; these few numbers must outlive the call."""
     for part in beside:
@@ -198,7 +194,7 @@ def _in_float32(beside: Sequence[Tensor | None], pictures: int) -> list[Tensor |
 def _given(weight: Tensor, bias: Tensor, beside: Sequence[Tensor | None]) -> tuple[Any, Any]:
     """Pointers to them, and how far one picture's numbers are from the next one's."""
     rows = (0 if part is None or len(part) == 1 else part.shape[1] for part in beside)
-    return _pointers([weight, bias, *beside]), _numbers(*rows)
+    return compiled.pointers([weight, bias, *beside]), _numbers(*rows)
 
 
 def _threads(x: Tensor) -> int:

@@ -137,7 +137,7 @@ class Compiled:
     def packed(self, weights: Sequence[Tensor | None]) -> Tensor:
         """Weight and bias of every layer in turn, as the other functions want them."""
         to = self.empty()
-        self.pack(pointers(weights), to)
+        self.pack(compiled.pointers(weights), to)
         return to
 
     def empty(self) -> Tensor:
@@ -239,11 +239,6 @@ def worth_it(layout: Layout, rows: int, *, tangents: int = 0, times: int = 1) ->
     if torch.get_num_threads() == 1 and instruction_set() != "plain":
         return True
     return together * layout.weights <= SHARED
-
-
-def pointers(tensors: Sequence[Tensor | None]) -> Any:
-    """Where they lie, for a compiled function; None where there is none."""
-    return (_POINTER * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
 
 
 def weights_of(layers: Sequence[nn.Linear]) -> list[Tensor | None]:

@@ -21,7 +21,6 @@ from advect.networks.perceptron import (
     given_as,
     instruction_set,
     layout_of,
-    pointers,
     weights_of,
     worth_it,
 )
@@ -161,7 +160,7 @@ class _Said(torch.autograd.Function):
             Rows(x, time, condition),
             functions.room(),
             by_output=by_output.contiguous(),
-            gradients=pointers(put),
+            gradients=compiled.pointers(put),
         )
         return (None,) * 5 + tuple(found if want else None for found, want in zip(put, wanted, strict=True))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from advect import compiled
 from advect.networks.layers import Activation
-from advect.networks.perceptron import Choice, Compiled, pointers, rows_of
+from advect.networks.perceptron import Choice, Compiled, rows_of
 from advect.networks.regressor import LinearRegressor
 from advect.records import Regression
 
@@ -28,7 +28,7 @@ class PerceptronRegressor(LinearRegressor):
         weights = [None if parameter is None else parameter.detach() for parameter in own]
         put = [None if parameter is None else gradients[parameter] for parameter in own]
         self._choice = Choice(weights, activation.function, precision, gradients=True, times=1)
-        self._from, self._to = pointers(weights), pointers(put)
+        self._from, self._to = compiled.pointers(weights)(put)
         self._held: tuple[Compiled, Tensor, Tensor] | None = None
 
     def __call__(self, regression: Regression) -> Tensor:
