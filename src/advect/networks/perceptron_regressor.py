@@ -28,7 +28,7 @@ class PerceptronRegressor(LinearRegressor):
         weights = [None if parameter is None else parameter.detach() for parameter in own]
         put = [None if parameter is None else gradients[parameter] for parameter in own]
         self._choice = Choice(weights, activation.function, precision, gradients=True, times=1)
-        self._from, self._to = compiled.pointers(weights)(put)
+        self._from, self._to = compiled.pointers(weights), compiled.pointers(put)
         self._held: tuple[Compiled, Tensor, Tensor] | None = None
 
     def __call__(self, regression: Regression) -> Tensor:
