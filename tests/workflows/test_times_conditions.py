@@ -80,14 +80,15 @@ def test_each_label_goes_its_own_way(trained, kind, day):
 def test_numbers_as_conditions():
     """x | c at time 1 is N(3c, 0.3²), at time 0 it is N(0, 0.3²) whatever c: in between N(3ct, 0.3²)."""
     random = np.random.default_rng(3)
-    dose = random.uniform(-1, 1, (2, 700))
-    table = table_of([(3 * day * dose[day], 0.3, dose[day], float(day), 700) for day in (0, 1)], "float64")
+    dose = random.uniform(-1, 1, (2, 2800))
+    table = table_of([(3 * day * dose[day], 0.3, dose[day], float(day), 2800) for day in (0, 1)], "float64")
     artefact = run(table, **HOW).artefact
     for asked in (-0.7, 0.1, 0.7):
         for day in (0.0, 0.5, 1.0):
             x = column(generate(artefact, 600, condition=asked, at=(day,)).table, "x")
-            # √560 = 24 rows of near dose reach over 24/560 of the range of 2, a mean 3·0.09/2 off at most.
-            assert x.mean() == pytest.approx(3 * asked * day, abs=0.3)
+            # √2240 = 48 rows of near dose reach over 48/2240 of the range of 2, a mean 3·0.043/2 off at most. Theirs is
+            # off by 0.3/√48 = 0.043 by chance, and their spread by 0.3/√96 = 0.031: four of each are left.
+            assert x.mean() == pytest.approx(3 * asked * day, abs=0.24)
             assert x.std() == pytest.approx(0.3, abs=0.12)
 
 
