@@ -13,6 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
+_SCALING = ["src/advect/couplings/scaling_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
@@ -27,6 +28,7 @@ _FLAGS = {
     # are finite.
     _ASSIGNMENT[0]: ["-ffp-contract=off", "-ffinite-math-only"],
     # Here they agree to rounding only, and rows may be NaN.
+    _SCALING[0]: ["-ffp-contract=fast"],
     _LAYERS[0]: ["-ffp-contract=fast"],
     _PERCEPTRON[0]: ["-ffp-contract=fast"],
     _NORM[0]: ["-ffp-contract=fast"],
@@ -85,6 +87,7 @@ class BuildKernel(build_ext):
 setup(
     ext_modules=[
         Extension("advect.couplings.assignment_kernel", _ASSIGNMENT, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.couplings.scaling_kernel", _SCALING, depends=_SHARED, language="c++", optional=True),
         Extension("advect.transforms.layers_kernel", _LAYERS, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),

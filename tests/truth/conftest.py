@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "src" / "advect"
 COMPILED = (
     "couplings/assignment_kernel.so",
+    "couplings/scaling_kernel.so",
     "transforms/layers_kernel.so",
     "networks/perceptron_kernel.so",
     "networks/norm_kernel.so",

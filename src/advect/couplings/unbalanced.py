@@ -22,8 +22,8 @@ from advect.couplings.cost import GroundCost, check_rows, ground_cost
 from advect.couplings.draws import draw_sources, need_generator
 from advect.couplings.entropic import NotConvergedError
 from advect.couplings.in_batch import InBatch
-from advect.couplings.logarithms import exp_of, log_sum
-from advect.couplings.scaling import Scaling
+from advect.couplings.logarithms import exp_of
+from advect.couplings.scaling import unbalanced
 from advect.errors import ConfigError
 from advect.records import Pairs
 
@@ -133,25 +133,14 @@ class Unbalanced(InBatch):
         """Rounds of the scaling iteration until the duals rest."""
         scale = max(float(cost.mean()) if self.unit is None else self.unit, torch.finfo(cost.dtype).tiny)
         epsilon, tau = self.regularisation * scale, self.relaxation * scale
-        damped, (num0, num1) = tau / (tau + epsilon), cost.shape
-        f, g, change = cost.new_zeros(num0), cost.new_zeros(num1), math.inf  # in units of ε
-        reach, sums = tau / epsilon, Scaling(cost / epsilon)
-        for turn in range(1, self.max_iterations + 1):
-            new_f = -damped * (sums.rows(g) - math.log(num1))
-            g = -damped * (sums.columns(new_f) - math.log(num0))
-            # The best common shift of both, in closed form (Séjourné et al. 2022, 2201.00730): without it plans that
-            # are nearly balanced would take τ/ε rounds to find their mass.
-            surplus = log_sum(-new_f / reach, 0) - math.log(num0)
-            shift = reach / 2 * (surplus - log_sum(-g / reach, 0) + math.log(num1))
-            new_f, g = new_f + shift, g - shift
-            change = float((new_f - f).abs().max())
-            f = new_f
-            if change <= self.tolerance:
-                return UnbalancedDuals(f, g, epsilon, tau, turn)
-            sums.follow(f, g)
+        f, g, change, rounds = unbalanced(
+            cost / epsilon, tau / epsilon, tolerance=self.tolerance, most=self.max_iterations
+        )
+        if change <= self.tolerance:
+            return UnbalancedDuals(f, g, epsilon, tau, rounds)
         raise NotConvergedError(
-            f"the unbalanced plan between {num0} and {num1} rows did not come to rest: after {self.max_iterations} "
-            f"rounds its duals still change by {change:.1e} ε (tolerance {self.tolerance:.1e})",
+            f"the unbalanced plan between {cost.shape[0]} and {cost.shape[1]} rows did not come to rest: after "
+            f"{self.max_iterations} rounds its duals still change by {change:.1e} ε (tolerance {self.tolerance:.1e})",
             where="Unbalanced",
             remedy="Raise the regularisation or max_iterations, or lower the relaxation.",
         )

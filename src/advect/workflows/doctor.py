@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from advect.couplings import compiled_scaling
 from advect.couplings.kernel import instruction_set
 from advect.methods import Blueprint, build, get_method, resolve_options
 from advect.networks import normed, perceptron
@@ -37,6 +38,7 @@ def examine() -> dict[str, Any]:
         "processor cores": os.cpu_count(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "assignment solver": _assignment_solver(),
+        "entropic plans": _compiled(compiled_scaling.instruction_set()),
         "coupling and spline layers": _compiled(kernel.instruction_set()),
         "plain networks": _compiled(perceptron.instruction_set()),
         "plain networks, bfloat16": _compiled_bfloat16(perceptron.bfloat16_set()),
