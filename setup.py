@@ -16,8 +16,12 @@ _ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
 _SCALING = ["src/advect/couplings/scaling_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
+_RESIDUAL = ["src/advect/networks/residual_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
-_HEADERS = ("compiled", "vectors", "numbers", "products", "bfloat16", "transforms/functions", "networks/perceptron")
+_HEADERS = (
+    *("compiled", "vectors", "numbers", "products", "bfloat16"),
+    *("transforms/functions", "networks/perceptron", "networks/gradients"),
+)
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
@@ -31,6 +35,7 @@ _FLAGS = {
     _SCALING[0]: ["-ffp-contract=fast"],
     _LAYERS[0]: ["-ffp-contract=fast"],
     _PERCEPTRON[0]: ["-ffp-contract=fast"],
+    _RESIDUAL[0]: ["-ffp-contract=fast"],
     _NORM[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
@@ -90,6 +95,7 @@ setup(
         Extension("advect.couplings.scaling_kernel", _SCALING, depends=_SHARED, language="c++", optional=True),
         Extension("advect.transforms.layers_kernel", _LAYERS, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.residual_kernel", _RESIDUAL, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},

@@ -19,6 +19,7 @@ COMPILED = (
     "couplings/scaling_kernel.so",
     "transforms/layers_kernel.so",
     "networks/perceptron_kernel.so",
+    "networks/residual_kernel.so",
     "networks/norm_kernel.so",
 )
 

@@ -66,8 +66,8 @@ template <class R> struct Back {
 };
 
 template <class R>
-void error_of(const Shape &shape, const Back<R> &back, int64_t rows, int64_t start, int64_t count, R *said) {
-    const int64_t d = shape.features, width = whole<R>(d);
+void error_of(int64_t d, const Back<R> &back, int64_t rows, int64_t start, int64_t count, R *said) {
+    const int64_t width = whole<R>(d);
     const R share = R(1) / R(std::max<int64_t>(1, rows * d));
     for (int64_t r = 0; r < count; ++r) {
         const R of_row = back.weight ? back.weight[start + r] * share : share;

@@ -304,7 +304,7 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<float> &input, co
         block.forward(input, start, count, {said, whole<float>(d), d});
         Brief *given = turns[(last + 1) % 2];
         if (back.target) {
-            error_of(shape, back, rows, start, count, said);
+            error_of(shape.features, back, rows, start, count, said);
             round_rows(count, d, said, whole<float>(d), given);
         } else {
             round_rows(count, d, back.by_output + start * d, d, given);

@@ -11,8 +11,7 @@
 // The file is compiled once for each instruction set, with ADVECT_SET naming the functions. There is no state between
 // calls and no call into Python; whoever calls brings the room, whose size `room` tells.
 
-#include "../products.h"
-#include "perceptron.h"
+#include "gradients.h"
 
 namespace {
 
@@ -249,30 +248,9 @@ int64_t forward(const Shape &shape, int64_t rows, const Input<R> &input, const R
     return room.used;
 }
 
-// The gradients of a layer while they are summed, rows in whole vectors: where they go at last, if those are too.
-template <class R> struct Gradient {
-    R *by_weight, *by_bias;
-    int64_t row;
-    void hand_over(int64_t out, int64_t in, R *const *to) const {
-        for (int64_t r = 0; by_weight != to[0] && r < out; ++r)
-            std::copy(by_weight + r * row, by_weight + r * row + in, to[0] + r * in);
-        if (to[1]) std::copy(by_bias, by_bias + out, to[1]);
-    }
-};
 template <class R>
 Gradient<R> gradient_of(const Shape &shape, int64_t layer, const Back<R> &back, Room<R> &room) {
-    const int64_t in = shape.in(layer), out = shape.out(layer);
-    R *by_bias = room.take(whole<R>(out));
-    if (whole<R>(in) == in) return {back.gradients ? back.gradients[2 * layer] : nullptr, by_bias, in};
-    return {room.take(out * whole<R>(in)), by_bias, whole<R>(in)};
-}
-
-template <class R> void add_columns(int64_t rows, int64_t width, const R *from, R *to, bool first) {
-    for (int64_t c = 0; c < width; c += kLanes<R>) {
-        Vec<R> sum = first ? Vec<R>{} : load<R>(to + c);
-        for (int64_t r = 0; r < rows; ++r) sum += load<R>(from + r * width + c);
-        store<R>(to + c, sum);
-    }
+    return gradient_of<R>(shape.in(layer), shape.out(layer), back.gradients ? back.gradients[2 * layer] : nullptr, room);
 }
 
 template <class R>
@@ -295,7 +273,7 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const 
         const int64_t count = std::min(block.rows, rows - start);
         block.forward(input, start, count, Stored<R>{said, whole<R>(d)});
         if (back.target)
-            error_of(shape, back, rows, start, count, said);
+            error_of(shape.features, back, rows, start, count, said);
         else
             for (int64_t r = 0; r < count; ++r)
                 std::copy(back.by_output + (start + r) * d, back.by_output + (start + r + 1) * d, said + r * whole<R>(d));
@@ -304,12 +282,8 @@ int64_t backward(const Shape &shape, int64_t rows, const Input<R> &input, const 
             const int64_t in = shape.in(l), out = shape.out(l);
             const Gradient<R> &sum = sums[l];
             const R *h = l ? block.values[l - 1] : block.input;
-            const bool narrow = in <= kPanel<R>; // it is a panel as it lies
-            if (!narrow) pack<R>(h, count, whole<R>(in), panels);
-            product<R>(out, in, count, {given, 1, whole<R>(out)},
-                       narrow ? as_it_lies<R>(h, whole<R>(in)) : packed<R>(panels, count),
-                       {start ? sum.by_weight : nullptr, sum.row}, Stored<R>{sum.by_weight, sum.row});
-            add_columns<R>(count, whole<R>(out), given, sum.by_bias, start == 0);
+            add_weight<R>(sum, out, in, count, {given, whole<R>(out)}, h, panels, start == 0);
+            add_columns<R>(count, {given, whole<R>(out)}, whole<R>(out), sum.by_bias, start == 0);
             if (!l) break;
             const Scaled<R> scaled{turns[l % 2], whole<R>(in), block.slopes[l - 1], owner};
             product<R>(count, in, out, {given, whole<R>(out), 1}, packed<R>(net.back[l], out), {nullptr, 0}, scaled);

@@ -17,8 +17,12 @@ from torch import Generator, Tensor, nn
 from advect.networks.embed import FourierTime
 from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
 from advect.networks.layers import ACTIVATIONS, linear, zero_linear
+from advect.networks.perceptron import rows_of
+from advect.networks.perceptron_pass import heard
 from advect.networks.regressor import plain_linears
-from advect.networks.residual_regressor import ResidualRegressor
+from advect.networks.residual_compiled import Layers
+from advect.networks.residual_inference import ResidualInference
+from advect.networks.residual_pass import CompiledResidualRegressor, Quick, said
 from advect.records import Regression
 from advect.typing import written_for
 
@@ -67,12 +71,38 @@ class ResidualMLP(FieldNetwork):
         self, gradients: Mapping[nn.Parameter, Tensor], precision: torch.dtype
     ) -> Callable[[Regression], Tensor] | None:
         """See `typing.RegressionNetwork`; None where layers were replaced."""
-        blocks = [layer for pair in zip(self.inner, self.outer, strict=True) for layer in pair]
-        condition = [] if self.condition_layer is None else [self.condition_layer]
-        layers = plain_linears([self.time_layer, *condition, self.modulation, self.input, *blocks, self.output])
-        if layers is None or not self.features or not written_for(type(self), "regressor", "_velocity"):
+        layers = self._layers
+        if plain_linears(layers.all) is None or not self.features or self._overridden:
             return None
-        return ResidualRegressor(layers, self.time, gradients, precision, conditioned=bool(condition))
+        if not written_for(type(self), "regressor", "_velocity"):
+            return None
+        return CompiledResidualRegressor(layers, self.time, gradients, precision)
+
+    def for_inference(self, dtype: torch.dtype | None = None) -> "ResidualInference":
+        """The same velocity without a graph, with the weights of now; products in ``dtype``."""
+        return ResidualInference(self, dtype)
+
+    def quick(self) -> Quick | None:
+        """The compiled pass with the weights of now; None where hooks listen or the network is another's."""
+        if self._overridden or type(self)._velocity is not ResidualMLP._velocity or heard(self._layers.all):
+            return None
+        return Quick(self._layers)
+
+    @property
+    def _layers(self) -> Layers:
+        blocks = [layer for pair in zip(self.inner, self.outer, strict=True) for layer in pair]
+        return Layers(self.time_layer, self.condition_layer, self.modulation, self.input, blocks, self.output)
+
+    @property
+    def _overridden(self) -> bool:
+        """Whether gains and shifts are made otherwise than here."""
+        return type(self)._modulations is not ResidualMLP._modulations
+
+    def _at_once(self, t: Tensor, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        if self._overridden or not written_for(type(self), "_at_once", "_velocity", "_velocity_and_divergence"):
+            return None
+        found = said(self._layers, rows_of(x, self.time(t), condition), trace=True)
+        return None if found is None or found[1] is None else (found[0], found[1])
 
     def _modulations(self, t: Tensor, condition: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Gain and shift of each block, ``(batch or 1, width)``; one time for all rows costs one row."""
@@ -83,6 +113,14 @@ class ResidualMLP(FieldNetwork):
         return parts[::2], parts[1::2]
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+        if not torch.is_grad_enabled() and 4 * len(x) >= self.input.out_features and not self._overridden:
+            found = said(self._layers, rows_of(x, self.time(t), condition))
+            if found is not None:
+                return found[0]
+        return self._plain(t, x, condition)
+
+    def _plain(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
+        """The velocity by torch's operations."""
         h = self.input(x)
         gains, shifts = self._modulations(t, condition)
         for inner, outer, gain, shift in zip(self.inner, self.outer, gains, shifts, strict=True):

@@ -1,0 +1,479 @@
+// The residual network of `residual.py`, block by block of rows: what it says, its exact divergence, and the gradient of a
+// mean squared error by its weights, as `residual_regressor.py` writes them down. A block's numbers stay in cache from the
+// first layer to the last, and there and back; gains, shifts, activations and their slopes are taken while the sums of a
+// product are in registers.
+//
+// `shape` is {blocks, numbers of x, of the time's features, of the condition, units of the embedding, of the stream}.
+// Weights come as those of time (with bias), condition (or null), modulation, input (with bias), of each block the inner
+// and the outer (with biases), output (with bias); they are packed once (`pack`) and may be used by many calls. The
+// modulation is 2 x blocks layers of their own: gain and shift of each block in turn. Where one time serves all rows
+// and there is no condition they are computed once.
+
+#include "gradients.h"
+
+namespace {
+
+constexpr int kMost = 32; // blocks
+constexpr int64_t kMostRows = 96, kMostRowsBack = 258;
+constexpr int64_t kBlock = 8192;          // numbers of the stream in a block of rows
+constexpr int64_t kWeights = 32 * kBlock; // numbers in weights that stay in the second cache
+constexpr int64_t kTangents = 6 * kBlock; // numbers in the tangents of a block of rows
+
+struct Sizes {
+    int64_t blocks, features, times, conditions, narrow, width;
+    explicit Sizes(const int64_t *shape)
+        : blocks(shape[0]), features(shape[1]), times(shape[2]), conditions(shape[3]), narrow(shape[4]), width(shape[5]) {}
+    int64_t given() const { return times + conditions; }
+    int64_t parts() const { return 2 * blocks; }
+    int64_t weights() const { return given() * narrow + parts() * width * (narrow + width) + 2 * features * width; }
+    int64_t rows(bool gradients) const {
+        if (weights() > kWeights) return gradients ? kMostRowsBack : kMostRows;
+        return std::max<int64_t>(2 * kTall, std::min(kMostRows, kBlock / width / kTall * kTall));
+    }
+    int64_t tangent_rows() const {
+        return std::max<int64_t>(1, std::min(rows(false), kTangents / width / std::max<int64_t>(1, features)));
+    }
+    int64_t widest() const { return std::max(std::max(width, narrow), std::max(given(), features)); }
+    // Where the weights of a layer stand among those that come.
+    int64_t input() const { return 4; }
+    int64_t layer(int64_t block, bool outer) const { return 6 + 4 * block + (outer ? 2 : 0); }
+    int64_t output() const { return 6 + 4 * blocks; }
+};
+
+template <class R> struct Net {
+    Sizes sizes;
+    Room<R> room;
+    R *embed, *parts[2 * kMost], *input, *inner[kMost], *outer[kMost], *output; // there
+    R *back_parts[2 * kMost], *back_inner[kMost], *back_outer[kMost], *back_output;
+    R *bias_embed, *bias_input, *bias_inner[kMost], *bias_outer[kMost], *bias_output, *zeros;
+    R *columns, *last; // of tangents: the input's weight turned, the output's in whole vectors
+
+    Net(const Sizes &of, R *first, bool gradients) : sizes(of), room{first} {
+        const int64_t width = sizes.width, d = sizes.features, narrow = sizes.narrow;
+        embed = room.take(packed_size<R>(sizes.given(), narrow));
+        for (int64_t p = 0; p < sizes.parts(); ++p) parts[p] = room.take(packed_size<R>(narrow, width));
+        input = room.take(packed_size<R>(d, width));
+        for (int64_t b = 0; b < sizes.blocks; ++b) {
+            inner[b] = room.take(packed_size<R>(width, width));
+            outer[b] = room.take(packed_size<R>(width, width));
+        }
+        output = room.take(packed_size<R>(width, d));
+        if (gradients) {
+            back_output = room.take(packed_size<R>(d, width));
+            for (int64_t b = sizes.blocks - 1; b >= 0; --b) {
+                back_outer[b] = room.take(packed_size<R>(width, width));
+                back_inner[b] = room.take(packed_size<R>(width, width));
+            }
+            for (int64_t p = 0; p < sizes.parts(); ++p) back_parts[p] = room.take(packed_size<R>(width, narrow));
+        }
+        bias_embed = bias(narrow);
+        bias_input = bias(width);
+        for (int64_t b = 0; b < sizes.blocks; ++b) {
+            bias_inner[b] = bias(width);
+            bias_outer[b] = bias(width);
+        }
+        bias_output = bias(d);
+        zeros = bias(width);
+        columns = gradients ? nullptr : room.take(d * whole<R>(width));
+        last = gradients ? nullptr : room.take(d * whole<R>(width));
+    }
+
+    R *bias(int64_t numbers) { return room.take(whole<R>(numbers) + kPanel<R>); }
+    static void set(R *to, const R *from, int64_t numbers) {
+        std::fill(to, to + whole<R>(numbers) + kPanel<R>, R(0));
+        if (from) std::copy(from, from + numbers, to);
+    }
+
+    // `joined` has room for the weights of time and condition side by side.
+    void fill(const R *const *weights, R *joined, bool gradients) {
+        const int64_t width = sizes.width, d = sizes.features, narrow = sizes.narrow, given = sizes.given();
+        for (int64_t r = 0; r < narrow; ++r) {
+            std::copy(weights[0] + r * sizes.times, weights[0] + (r + 1) * sizes.times, joined + r * given);
+            if (sizes.conditions)
+                std::copy(weights[2] + r * sizes.conditions, weights[2] + (r + 1) * sizes.conditions,
+                          joined + r * given + sizes.times);
+        }
+        pack_turned<R>(joined, given, narrow, embed);
+        set(bias_embed, weights[1], narrow);
+        for (int64_t p = 0; p < sizes.parts(); ++p) {
+            const R *part = weights[3] + p * width * narrow;
+            pack_turned<R>(part, narrow, width, parts[p]);
+            if (gradients) pack<R>(part, width, narrow, back_parts[p]);
+        }
+        const R *const *at = weights + sizes.input();
+        pack_turned<R>(at[0], d, width, input);
+        set(bias_input, at[1], width);
+        for (int64_t c = 0; columns && c < whole<R>(width); ++c)
+            for (int64_t i = 0; i < d; ++i) columns[i * whole<R>(width) + c] = c < width ? at[0][c * d + i] : 0;
+        for (int64_t b = 0; b < sizes.blocks; ++b)
+            for (const bool second : {false, true}) {
+                at = weights + sizes.layer(b, second);
+                pack_turned<R>(at[0], width, width, second ? outer[b] : inner[b]);
+                if (gradients) pack<R>(at[0], width, width, second ? back_outer[b] : back_inner[b]);
+                set(second ? bias_outer[b] : bias_inner[b], at[1], width);
+            }
+        at = weights + sizes.output();
+        pack_turned<R>(at[0], width, d, output);
+        if (gradients) pack<R>(at[0], d, width, back_output);
+        set(bias_output, at[1], d);
+        set(zeros, nullptr, width);
+        for (int64_t i = 0; last && i < d; ++i)
+            for (int64_t c = 0; c < whole<R>(width); ++c) last[i * whole<R>(width) + c] = c < width ? at[0][i * width + c] : 0;
+    }
+};
+
+template <class R> inline void silu(Vec<R> a, Vec<R> &value, Vec<R> &slope) {
+    const Vec<R> share = sigmoid_of<R>(a);
+    value = a * share;
+    slope = share + value * (1 - share);
+}
+
+// silu of the sums and, where wanted, its slopes.
+template <class R> struct Lit {
+    R *values, *slopes;
+    int64_t row;
+    void operator()(int64_t r, int64_t c, Vec<R> sum) const {
+        Vec<R> value, slope;
+        silu<R>(sum, value, slope);
+        store<R>(values + r * row + c, value);
+        if (slopes) store<R>(slopes + r * row + c, slope);
+    }
+};
+// The stream with a bias more, and the same of it.
+template <class R> struct Grown {
+    R *stream;
+    const R *bias;
+    Lit<R> lit;
+    void operator()(int64_t r, int64_t c, Vec<R> sum) const {
+        const Vec<R> h = sum + load<R>(bias + c);
+        store<R>(stream + r * lit.row + c, h);
+        lit(r, c, h);
+    }
+};
+// silu((1 + gain) u + shift); u is kept for the way back, the slope by u for tangents.
+template <class R> struct Modulated {
+    Lit<R> lit;
+    const R *gain, *shift;
+    int64_t row;
+    R *kept;
+    bool by_u;
+    void operator()(int64_t r, int64_t c, Vec<R> u) const {
+        const Vec<R> g = load<R>(gain + r * row + c);
+        Vec<R> value, slope;
+        silu<R>(u + load<R>(shift + r * row + c) + u * g, value, slope);
+        store<R>(lit.values + r * lit.row + c, value);
+        if (kept) store<R>(kept + r * lit.row + c, u);
+        if (lit.slopes) store<R>(lit.slopes + r * lit.row + c, by_u ? slope * (1 + g) : slope);
+    }
+};
+
+// What a block of rows is on its way there; for the way back everything is kept.
+template <class R> struct Pass {
+    const Net<R> &net;
+    const bool kept, traced;
+    int64_t rows, stride, modulation; // numbers in a row of the stream, of all gains and shifts
+    R *given, *lit, *lit_slopes, *m, *x, *h, *p[kMost + 1], *by_h[kMost + 1], *q[kMost], *by_a[kMost], *u[kMost];
+
+    Pass(const Net<R> &of, Room<R> &room, bool back, bool tangents)
+        : net(of), kept(back), traced(tangents), rows(of.sizes.rows(back)), stride(whole<R>(of.sizes.width)),
+          modulation(of.sizes.parts() * stride) {
+        const Sizes &sizes = net.sizes;
+        given = room.take(rows * whole<R>(sizes.given()));
+        lit = room.take(rows * whole<R>(sizes.narrow));
+        lit_slopes = kept ? room.take(rows * whole<R>(sizes.narrow)) : nullptr;
+        m = room.take(rows * modulation);
+        x = room.take(rows * whole<R>(sizes.features));
+        h = room.take(rows * stride);
+        R *one = kept ? nullptr : room.take(rows * stride), *other = kept ? nullptr : room.take(rows * stride);
+        for (int64_t b = 0; b <= sizes.blocks; ++b) {
+            p[b] = kept ? room.take(rows * stride) : one;
+            by_h[b] = kept || traced ? room.take(rows * stride) : nullptr;
+        }
+        for (int64_t b = 0; b < sizes.blocks; ++b) {
+            q[b] = kept ? room.take(rows * stride) : other;
+            u[b] = kept ? room.take(rows * stride) : nullptr;
+            by_a[b] = kept || traced ? room.take(rows * stride) : nullptr;
+        }
+    }
+
+    // Gains and shifts of rows from `start` on.
+    void modulate(const Input<R> &from, int64_t start, int64_t count) const {
+        const Sizes &sizes = net.sizes;
+        const int64_t depth = sizes.given(), width = whole<R>(depth), narrow = whole<R>(sizes.narrow);
+        for (int64_t r = 0; r < count; ++r) {
+            R *to = given + r * width;
+            const R *time = from.time.first + (start + r) * from.time.row;
+            const R *condition = from.condition.first + (start + r) * from.condition.row;
+            to = std::copy(time, time + sizes.times, to);
+            to = std::copy(condition, condition + sizes.conditions, to);
+            std::fill(to, given + (r + 1) * width, R(0));
+        }
+        product<R>(count, sizes.narrow, depth, {given, width, 1}, packed<R>(net.embed, depth), {net.bias_embed, 0},
+                   Lit<R>{lit, lit_slopes, narrow});
+        for (int64_t part = 0; part < sizes.parts(); ++part)
+            product<R>(count, sizes.width, sizes.narrow, {lit, narrow, 1}, packed<R>(net.parts[part], sizes.narrow),
+                       {nullptr, 0}, Stored<R>{m + part * stride, modulation});
+    }
+
+    // All layers, with gains and shifts of their own or one for all rows.
+    template <class Put>
+    void forward(const Input<R> &from, int64_t start, int64_t count, bool shared, const Put &put) const {
+        const Sizes &sizes = net.sizes;
+        const int64_t d = sizes.features, width = sizes.width, points = whole<R>(d), row = shared ? 0 : modulation;
+        if (!shared) modulate(from, start, count);
+        for (int64_t r = 0; r < count; ++r) {
+            const R *point = from.x.first + (start + r) * from.x.row;
+            std::fill(std::copy(point, point + d, x + r * points), x + (r + 1) * points, R(0));
+        }
+        product<R>(count, width, d, {x, points, 1}, packed<R>(net.input, d), {net.bias_input, 0},
+                   Grown<R>{h, net.zeros, {p[0], by_h[0], stride}});
+        for (int64_t b = 0; b < sizes.blocks; ++b) {
+            const R *gain = m + 2 * b * stride;
+            product<R>(count, width, width, {p[b], stride, 1}, packed<R>(net.inner[b], width), {net.bias_inner[b], 0},
+                       Modulated<R>{{q[b], by_a[b], stride}, gain, gain + stride, row, u[b], traced});
+            product<R>(count, width, width, {q[b], stride, 1}, packed<R>(net.outer[b], width), {h, stride},
+                       Grown<R>{h, net.bias_outer[b], {p[b + 1], by_h[b + 1], stride}});
+        }
+        product<R>(count, d, width, {p[sizes.blocks], stride, 1}, packed<R>(net.output, width), {net.bias_output, 0}, put);
+    }
+};
+
+// Tangents of all coordinates through a block of rows, and their trace; several tangents share the slopes of a row.
+template <class R> struct Owned {
+    R *first;
+    int64_t row;
+    const R *slopes;
+    const int32_t *owner;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        store<R>(first + r * row + c, value * load<R>(slopes + owner[r] * row + c));
+    }
+};
+// Those after a block: kept for the next, and times the slopes that come first there.
+template <class R> struct Both {
+    R *tangents;
+    Owned<R> next;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        store<R>(tangents + r * next.row + c, value);
+        next(r, c, value);
+    }
+};
+// Those after the last: times slopes and the output's weight, lane by lane.
+template <class R> struct Summed {
+    R *sums;
+    int64_t row;
+    const R *slopes, *last;
+    const int32_t *owner;
+    int64_t features;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        const int64_t of = owner[r];
+        const Vec<R> slope = load<R>(slopes + of * row + c), weight = load<R>(last + (r - of * features) * row + c);
+        store<R>(sums + of * kLanes<R>, load<R>(sums + of * kLanes<R>) + value * slope * weight);
+    }
+};
+template <class R> struct Tangents {
+    const Net<R> &net;
+    int64_t rows;
+    R *tangents, *scaled, *inside, *sums;
+    int32_t *owner;
+
+    Tangents(const Net<R> &of, Room<R> &room) : net(of), rows(of.sizes.tangent_rows()) {
+        const int64_t numbers = rows * net.sizes.features;
+        for (R **one : {&tangents, &scaled, &inside}) *one = room.take(numbers * whole<R>(net.sizes.width));
+        sums = room.take(rows * kLanes<R>);
+        owner = reinterpret_cast<int32_t *>(room.take(numbers));
+    }
+
+    void trace(const Pass<R> &pass, int64_t from, int64_t count, R *to) const {
+        const Sizes &sizes = net.sizes;
+        const int64_t d = sizes.features, width = sizes.width, row = pass.stride, off = from * row;
+        std::fill(sums, sums + count * kLanes<R>, R(0));
+        for (int64_t r = 0; r < count * d; ++r) owner[r] = int32_t(r / d);
+        const Both<R> first{tangents, {scaled, row, pass.by_h[0] + off, owner}};
+        for (int64_t r = 0; r < count * d; ++r)
+            for (int64_t c = 0; c < row; c += kLanes<R>) first(r, c, load<R>(net.columns + (r - owner[r] * d) * row + c));
+        for (int64_t b = 0; b < sizes.blocks; ++b) {
+            product<R>(count * d, width, width, {scaled, row, 1}, packed<R>(net.inner[b], width), {nullptr, 0},
+                       Owned<R>{inside, row, pass.by_a[b] + off, owner});
+            const R *slopes = pass.by_h[b + 1] + off;
+            if (b + 1 < sizes.blocks)
+                product<R>(count * d, width, width, {inside, row, 1}, packed<R>(net.outer[b], width), {tangents, row},
+                           Both<R>{tangents, {scaled, row, slopes, owner}});
+            else
+                product<R>(count * d, width, width, {inside, row, 1}, packed<R>(net.outer[b], width), {tangents, row},
+                           Summed<R>{sums, row, slopes, net.last, owner, d});
+        }
+        for (int64_t r = 0; r < count; ++r) {
+            R total = 0;
+            for (int lane = 0; lane < kLanes<R>; ++lane) total += sums[r * kLanes<R> + lane];
+            to[r] = total;
+        }
+    }
+};
+
+template <class R>
+int64_t forward(const Sizes &sizes, int64_t rows, const Input<R> &input, const R *packed_weights, R *memory, R *out,
+                R *traces) {
+    const Net<R> net(sizes, const_cast<R *>(packed_weights), false);
+    Room<R> room{memory};
+    const bool traced = traces || !memory;
+    const Pass<R> pass(net, room, false, traced);
+    const Tangents<R> tangents(net, room);
+    if (!memory) return room.used;
+    const bool shared = !input.time.row && !sizes.conditions;
+    if (shared) pass.modulate(input, 0, 1);
+    for (int64_t start = 0; start < rows; start += pass.rows) {
+        const int64_t count = std::min(pass.rows, rows - start), d = sizes.features;
+        pass.forward(input, start, count, shared, Clipped<R>{out + start * d, d, d});
+        for (int64_t from = 0; traced && from < count; from += tangents.rows)
+            tangents.trace(pass, from, std::min(tangents.rows, count - from), traces + start + from);
+    }
+    return room.used;
+}
+
+// On the way back. By the sum before a slope.
+template <class R> struct Sloped {
+    R *first;
+    const R *slopes;
+    int64_t row;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        store<R>(first + r * row + c, value * load<R>(slopes + r * row + c));
+    }
+};
+// The same onto what is there.
+template <class R> struct SlopedOnto {
+    R *first;
+    const R *slopes;
+    int64_t row;
+    void operator()(int64_t r, int64_t c, Vec<R> value) const {
+        R *at = first + r * row + c;
+        store<R>(at, load<R>(at) + value * load<R>(slopes + r * row + c));
+    }
+};
+// By gain, shift and u, from that by q.
+template <class R> struct Inside {
+    const R *slopes, *u, *gain;
+    R *by_gain, *by_u; // that by the shift follows that by the gain
+    int64_t stride, row;
+    void operator()(int64_t r, int64_t c, Vec<R> by_q) const {
+        const int64_t at = r * stride + c, of = r * row + c;
+        const Vec<R> by_a = by_q * load<R>(slopes + at);
+        store<R>(by_gain + of, by_a * load<R>(u + at));
+        store<R>(by_gain + stride + of, by_a);
+        store<R>(by_u + at, by_a + by_a * load<R>(gain + of));
+    }
+};
+
+template <class R>
+int64_t backward(const Sizes &sizes, int64_t rows, const Input<R> &input, const R *packed_weights, R *memory,
+                 const Back<R> &back) {
+    const Net<R> net(sizes, const_cast<R *>(packed_weights), true);
+    Room<R> room{memory};
+    const Pass<R> pass(net, room, true, false);
+    const int64_t d = sizes.features, width = sizes.width, narrow = sizes.narrow, given = sizes.given();
+    const int64_t stride = pass.stride, points = whole<R>(d), slim = whole<R>(narrow);
+    R *said = room.take(pass.rows * points), *panels = room.take(pass.rows * whole<R>(sizes.widest() + kPanel<R>));
+    R *by_h = room.take(pass.rows * stride), *by_u = room.take(pass.rows * stride), *by_e = room.take(pass.rows * slim);
+    R *by_m = room.take(pass.rows * pass.modulation);
+    R *const *to = back.gradients;
+    const auto place = [&](int64_t layer) { return to ? to[layer] : nullptr; };
+    const Gradient<R> embed = {room.take(narrow * whole<R>(given)), room.take(slim), whole<R>(given)};
+    Gradient<R> parts[2 * kMost], inner[kMost], outer[kMost];
+    for (int64_t p = 0; p < sizes.parts(); ++p)
+        parts[p] = gradient_of<R>(narrow, width, to ? to[3] + p * width * narrow : nullptr, room);
+    const Gradient<R> first = gradient_of<R>(d, width, place(sizes.input()), room);
+    for (int64_t b = 0; b < sizes.blocks; ++b) {
+        inner[b] = gradient_of<R>(width, width, place(sizes.layer(b, false)), room);
+        outer[b] = gradient_of<R>(width, width, place(sizes.layer(b, true)), room);
+    }
+    const Gradient<R> last = gradient_of<R>(width, d, place(sizes.output()), room);
+    if (!memory) return room.used;
+
+    for (int64_t start = 0; start == 0 || start < rows; start += pass.rows) {
+        const int64_t count = std::min(pass.rows, rows - start);
+        const bool fresh = start == 0;
+        pass.forward(input, start, count, false, Stored<R>{said, points});
+        error_of(d, back, rows, start, count, said);
+        add_weight<R>(last, d, width, count, {said, points}, pass.p[sizes.blocks], panels, fresh);
+        add_columns<R>(count, {said, points}, points, last.by_bias, fresh);
+        product<R>(count, width, d, {said, points, 1}, packed<R>(net.back_output, d), {nullptr, 0},
+                   Sloped<R>{by_h, pass.by_h[sizes.blocks], stride});
+        for (int64_t b = sizes.blocks - 1; b >= 0; --b) {
+            add_weight<R>(outer[b], width, width, count, {by_h, stride}, pass.q[b], panels, fresh);
+            add_columns<R>(count, {by_h, stride}, stride, outer[b].by_bias, fresh);
+            const int64_t gain = 2 * b * stride;
+            product<R>(count, width, width, {by_h, stride, 1}, packed<R>(net.back_outer[b], width), {nullptr, 0},
+                       Inside<R>{pass.by_a[b], pass.u[b], pass.m + gain, by_m + gain, by_u, stride, pass.modulation});
+            add_weight<R>(inner[b], width, width, count, {by_u, stride}, pass.p[b], panels, fresh);
+            add_columns<R>(count, {by_u, stride}, stride, inner[b].by_bias, fresh);
+            product<R>(count, width, width, {by_u, stride, 1}, packed<R>(net.back_inner[b], width), {nullptr, 0},
+                       SlopedOnto<R>{by_h, pass.by_h[b], stride});
+        }
+        add_weight<R>(first, width, d, count, {by_h, stride}, pass.x, panels, fresh);
+        add_columns<R>(count, {by_h, stride}, stride, first.by_bias, fresh);
+        for (int64_t p = 0; p < sizes.parts(); ++p) {
+            const Part<R> by_part{by_m + p * stride, pass.modulation};
+            add_weight<R>(parts[p], width, narrow, count, by_part, pass.lit, panels, fresh);
+            const Left<R> left{by_part.first, by_part.row, 1};
+            const Right<R> right = packed<R>(net.back_parts[p], width);
+            const Start<R> sum{p ? by_e : nullptr, slim};
+            if (p + 1 < sizes.parts()) product<R>(count, narrow, width, left, right, sum, Stored<R>{by_e, slim});
+            else product<R>(count, narrow, width, left, right, sum, Sloped<R>{by_e, pass.lit_slopes, slim});
+        }
+        add_weight<R>(embed, narrow, given, count, {by_e, slim}, pass.given, panels, fresh);
+        add_columns<R>(count, {by_e, slim}, slim, embed.by_bias, fresh);
+    }
+
+    for (int64_t r = 0; r < narrow; ++r) {
+        const R *row = embed.by_weight + r * embed.row;
+        std::copy(row, row + sizes.times, to[0] + r * sizes.times);
+        if (to[2]) std::copy(row + sizes.times, row + given, to[2] + r * sizes.conditions);
+    }
+    if (to[1]) std::copy(embed.by_bias, embed.by_bias + narrow, to[1]);
+    for (int64_t p = 0; p < sizes.parts(); ++p) {
+        R *const here[2] = {to[3] + p * width * narrow, nullptr};
+        parts[p].hand_over(width, narrow, here);
+    }
+    first.hand_over(width, d, to + sizes.input());
+    for (int64_t b = 0; b < sizes.blocks; ++b) {
+        inner[b].hand_over(width, width, to + sizes.layer(b, false));
+        outer[b].hand_over(width, width, to + sizes.layer(b, true));
+    }
+    last.hand_over(d, width, to + sizes.output());
+    return room.used;
+}
+
+} // namespace
+
+#define ADVECT_RESIDUAL(R, name)                                                                                       \
+    ADVECT_PUBLIC(advect_residual_room_##name)(const int64_t *shape, int64_t gradients, int64_t *sizes) {              \
+        const Sizes of(shape);                                                                                         \
+        sizes[0] = Net<R>(of, nullptr, gradients != 0).room.used;                                                      \
+        sizes[1] = gradients ? backward<R>(of, 0, {}, nullptr, nullptr, {})                                            \
+                             : forward<R>(of, 0, {}, nullptr, nullptr, nullptr, nullptr);                              \
+        sizes[2] = of.narrow * of.given();                                                                             \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_residual_pack_##name)                                                                         \
+    (const int64_t *shape, int64_t gradients, const R *const *weights, R *packed, R *joined) {                         \
+        Net<R>(Sizes(shape), packed, gradients != 0).fill(weights, joined, gradients != 0);                            \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_residual_forward_##name)                                                                      \
+    (const int64_t *shape, int64_t rows, const R *x, const R *time, int64_t tr, const R *condition, const R *packed,   \
+     R *memory, R *out, R *traces) {                                                                                   \
+        const Sizes of(shape);                                                                                         \
+        forward<R>(of, rows, {{x, of.features}, {time, tr}, {condition, of.conditions}}, packed, memory, out, traces); \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    ADVECT_PUBLIC(advect_residual_back_##name)                                                                         \
+    (const int64_t *shape, int64_t rows, const R *x, const R *time, const R *condition, const R *packed, R *memory,    \
+     const R *target, const R *weight, R *const *gradients, double *loss) {                                            \
+        const Sizes of(shape);                                                                                         \
+        *loss = 0;                                                                                                     \
+        backward<R>(of, rows, {{x, of.features}, {time, of.times}, {condition, of.conditions}}, packed, memory,        \
+                    {nullptr, target, weight, gradients, loss});                                                       \
+        return 0;                                                                                                      \
+    }
+
+ADVECT_RESIDUAL(float, float)
+ADVECT_RESIDUAL(double, double)
