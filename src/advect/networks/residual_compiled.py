@@ -8,8 +8,10 @@ rounding.
 
 import ctypes
 import functools
+import threading
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ WIDEST, WIDEST_TANGENTS = 256, 512
 
 SHARED = 4e6
 """Multiplications up to which one thread is no slower than several, and plain instructions than torch's."""
+
+SHARE = 30_000_000
+"""Multiplications of a thread at least: about half a millisecond, some ten times what it takes to start one."""
 
 _KINDS = {torch.float32: "float", torch.float64: "double"}
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
@@ -112,14 +117,33 @@ class Compiled:
         return torch.empty(self._room_size, dtype=self.dtype)
 
     def forward(self, packed: Tensor, rows: Rows, *, trace: bool) -> tuple[Tensor, Tensor | None]:
-        """What the network says ``(rows, features)`` and, where asked for, the trace of its Jacobian ``(rows,)``."""
+        """What the network says ``(rows, features)`` and, where asked for, the trace of its Jacobian ``(rows,)``.
+
+        Rows are shared among as many threads as torch has, where each gets enough of them.
+        """
         out = torch.empty_like(rows.x)
         traces = out.new_empty(len(out)) if trace else None
+        shares = in_shares(len(out), len(out) * self.sizes.weights * (1 + self.sizes.features * trace))
+
+        def one(start: int, end: int) -> None:
+            own = Rows(*(None if part is None else part[start:end] for part in (rows.x, rows.time, rows.condition)))
+            if len(rows.time) < len(rows.x):
+                own = replace(own, time=rows.time)
+            self._forward_into(own, packed, out[start:end], None if traces is None else traces[start:end])
+
+        threads = [threading.Thread(target=one, args=share) for share in shares[1:]]
+        for thread in threads:
+            thread.start()
+        one(*shares[0])
+        for thread in threads:
+            thread.join()
+        return out, traces
+
+    def _forward_into(self, rows: Rows, packed: Tensor, out: Tensor, traces: Tensor | None) -> None:
         room, of_time = self.room(), self.sizes.times if len(rows.time) == len(rows.x) else 0
         condition, traced = (None if part is None else part.data_ptr() for part in (rows.condition, traces))
         given = (self._shape, len(out), rows.x.data_ptr(), rows.time.data_ptr(), of_time, condition)
         self._forward(*given, packed.data_ptr(), room.data_ptr(), out.data_ptr(), traced)
-        return out, traces
 
     def back(
         self, packed: Tensor, rows: Rows, room: Tensor, target: Tensor, weight: Tensor | None, gradients: Any
@@ -146,22 +170,31 @@ def _compiled(path: Path, instructions: str, dtype: torch.dtype, sizes: Sizes, g
     return Compiled(path, instructions, dtype, sizes, gradients)
 
 
-def worth_it(sizes: Sizes, rows: int, *, tangents: int = 0, times: int = 1) -> bool:
+def in_shares(rows: int, work: int) -> list[tuple[int, int]]:
+    """Rows from and to, one share for each thread of torch's that has `SHARE` multiplications to do at least."""
+    count = max(1, min(torch.get_num_threads(), work // SHARE, rows))
+    ends = [rows * at // count for at in range(count + 1)]
+    return list(pairwise(ends))
+
+
+def worth_it(sizes: Sizes, rows: int, *, tangents: int = 0, times: int = 1, gradients: bool = False) -> bool:
     """Whether the compiled way is the quicker one: with rows enough to be worth packing the weights for.
 
     On one thread of a Xeon with AVX-512 it took 0.4 to 0.7 times as long with 64 and 128 units, 0.6 to 0.9 with 256,
-    and as long as torch beyond (`benchmarks/README.md`); torch shares its products among threads.
+    and as long as torch beyond (`benchmarks/README.md`). Values and divergences are shared among threads as torch's
+    products are, gradients are not.
 
     Args:
         sizes: Of the network.
         rows: How many.
         tangents: For each row, where a divergence is asked for.
         times: Calls with the same packed weights.
+        gradients: Whether for the way back.
     """
     together = rows * (1 + tangents)
     if rows < 1 or sizes.width > (WIDEST_TANGENTS if tangents else WIDEST) or 4 * together * times < sizes.width:
         return False
-    if torch.get_num_threads() == 1 and instruction_set() != "plain":
+    if instruction_set() != "plain" and (torch.get_num_threads() == 1 or not gradients):
         return True
     return together * sizes.weights <= SHARED
 
@@ -240,6 +273,7 @@ def functions_for(
     sizes = sizes_of(layers, dtype, rows.time.shape[1], 0 if rows.condition is None else rows.condition.shape[1])
     if sizes is None or rows.x.shape[1] != sizes.features or (gradients and len(rows.time) != len(rows.x)):
         return None
-    if not worth_it(sizes, len(rows.x), tangents=sizes.features if tangents else 0, times=times):
+    tangents_each = sizes.features if tangents else 0
+    if not worth_it(sizes, len(rows.x), tangents=tangents_each, times=times, gradients=gradients):
         return None
     return _compiled(LIBRARY, instructions, dtype, sizes, gradients)
