@@ -282,16 +282,20 @@ def test_when_it_is_worth_it(monkeypatch):
 @every_network
 @pytest.mark.parametrize("shared", [True, False])
 def test_rows_are_shared_among_threads(instructions, monkeypatch, name, shared):
-    """To the same numbers: rows do not know of one another."""
+    """Values are the same numbers: rows do not know of one another."""
     network = network_of(name, FLOAT32)
     given = asked(network, 130, FLOAT32, shared=shared)
     with torch.no_grad():
-        alone = network.velocity_and_divergence(*given), network.for_inference()(*given)
+        (value, divergence), quick = network.velocity_and_divergence(*given), network.for_inference()(*given)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
         monkeypatch.setattr(residual_compiled, "SHARE", 1)
         assert residual_compiled.in_shares(130, 130) == [(0, 43), (43, 86), (86, 130)]
         assert residual_compiled.in_shares(2, 2) == [(0, 1), (1, 2)]
         assert residual_compiled.in_shares(0, 0) == [(0, 0)]
-        together = network.velocity_and_divergence(*given), network.for_inference()(*given)
-    for one, other in zip((*alone[0], alone[1]), (*together[0], together[1]), strict=True):
-        assert torch.equal(one, other)
+        (shared_value, shared_divergence), shared_quick = (
+            network.velocity_and_divergence(*given),
+            network.for_inference()(*given),
+        )
+    assert torch.equal(value, shared_value)
+    assert torch.equal(quick, shared_quick)
+    assert close(shared_divergence, divergence.double())  # whose sum over coordinates may begin elsewhere in a tile

@@ -45,7 +45,7 @@ def balanced(
     if compiled_scaling.usable(scaled):
         return compiled_scaling.balanced(scaled, late, target=target, most=most, few=few, patience=patience)
     num0, num1 = scaled.shape
-    sums, g, before = _Sums(scaled), late, math.inf
+    sums, g, before = Scaling(scaled), late, math.inf
     for turn in range(1, most + 1):
         f = math.log(num1) - sums.rows(g)
         sums.follow(f, g)
@@ -75,7 +75,7 @@ def unbalanced(
         return compiled_scaling.unbalanced(scaled, reach, tolerance=tolerance, most=most)
     damped, (num0, num1) = reach / (reach + 1), scaled.shape
     f, g, change = scaled.new_zeros(num0), scaled.new_zeros(num1), math.inf
-    sums, turn = _Sums(scaled), 0
+    sums, turn = Scaling(scaled), 0
     while turn < most and not change <= tolerance:
         turn += 1
         new_f = -damped * (sums.rows(g) - math.log(num1))
@@ -91,7 +91,7 @@ def unbalanced(
     return f, g, change, turn
 
 
-class _Sums:
+class Scaling:
     """The sums of a cost ``(source, data)`` in units of ε.
 
     Args:

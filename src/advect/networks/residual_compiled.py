@@ -10,7 +10,7 @@ import ctypes
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,8 @@ class Compiled:
         shares = in_shares(len(out), len(out) * self.sizes.weights * (1 + self.sizes.features * trace))
 
         def one(start: int, end: int) -> None:
-            own = Rows(*(None if part is None else part[start:end] for part in (rows.x, rows.time, rows.condition)))
-            if len(rows.time) < len(rows.x):
-                own = replace(own, time=rows.time)
+            time = rows.time if len(rows.time) < len(rows.x) else rows.time[start:end]
+            own = Rows(rows.x[start:end], time, None if rows.condition is None else rows.condition[start:end])
             self._forward_into(own, packed, out[start:end], None if traces is None else traces[start:end])
 
         threads = [threading.Thread(target=one, args=share) for share in shares[1:]]
