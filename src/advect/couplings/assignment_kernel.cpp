@@ -30,6 +30,7 @@
 #include <new>
 #include <vector>
 
+#include "../aligned.h"
 #include "../compiled.h"
 
 namespace {
@@ -63,6 +64,11 @@ constexpr int kVectors = kLanes / kWidth;
 
 constexpr int32_t kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+inline Floats load(const float *from) {
+    Floats v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
 inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats larger(Floats a, Floats b) { return a < b ? b : a; }
 
@@ -181,18 +187,13 @@ template <typename Cost> double sum_of(const Cost *cost, int64_t n) {
     return double(rest);
 }
 
-// From the products of rows to squared distances, |x|^2 + |y|^2 - 2 x.y. Returns their mean.
-template <typename Cost> double complete(Cost *cost, const Cost *norm0, const Cost *norm1, int64_t n) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        Cost *row = cost + i * n;
-        for (int64_t j = 0; j < n; ++j) {
-            const Cost squared = norm0[i] + norm1[j] - 2 * row[j];
-            row[j] = squared > 0 ? squared : 0;
-        }
-        sum += sum_of(row, n);
+// A row of products of rows, to squared distances |x|^2 + |y|^2 - 2 x.y. Returns their sum.
+template <typename Cost> double complete(Cost *row, Cost norm0, const Cost *norm1, int64_t n) {
+    for (int64_t j = 0; j < n; ++j) {
+        const Cost squared = norm0 + norm1[j] - 2 * row[j];
+        row[j] = squared > 0 ? squared : 0;
     }
-    return sum / double(n) / double(n);
+    return sum_of(row, n);
 }
 
 // Costs as the caller has them: a matrix, or points whose squared distances they are. `row` fills or finds a whole row.
@@ -203,48 +204,54 @@ template <typename Number> struct Matrix {
     const Number *row(int64_t i, double *) const { return cost + i * n; }
 };
 
-// x (n, d) row by row and y (d, n) coordinate by coordinate.
+// x and y (d, n), coordinate by coordinate.
 struct Points {
     const double *x, *y;
     int64_t n, d;
     double at(int64_t i, int64_t j) const {
         double sum = 0;
-        for (int64_t k = 0; k < d; ++k) sum += (x[i * d + k] - y[k * n + j]) * (x[i * d + k] - y[k * n + j]);
+        for (int64_t k = 0; k < d; ++k) sum += (x[k * n + i] - y[k * n + j]) * (x[k * n + i] - y[k * n + j]);
         return sum;
     }
     const double *row(int64_t i, double *out) const {
-        const double *from = x + i * d;
         if (d == 2) { // both at once: the row is written but once
+            const double first = x[i], second = x[n + i];
             for (int64_t j = 0; j < n; ++j) {
-                const double one = from[0] - y[j], other = from[1] - y[n + j];
+                const double one = first - y[j], other = second - y[n + j];
                 out[j] = one * one + other * other;
             }
             return out;
         }
         std::fill(out, out + n, 0.0);
         for (int64_t k = 0; k < d; ++k)
-            for (int64_t j = 0; j < n; ++j) out[j] += (from[k] - y[k * n + j]) * (from[k] - y[k * n + j]);
+            for (int64_t j = 0; j < n; ++j) out[j] += (x[k * n + i] - y[k * n + j]) * (x[k * n + i] - y[k * n + j]);
         return out;
     }
 };
 
-// Costs is one of these; `rough` are the same in float32, from zero upwards, in units of `unit` above `least` of each row.
+// Costs is one of these; `rough` are the same in float32, from zero upwards, in units of `unit` above `least` of each row,
+// whose rows are `stride` numbers apart.
 template <typename Costs> class Solver {
   public:
-    Solver(const Costs &costs, const float *rough, const double *least, double unit, int64_t n)
-        : costs_(costs), rough_(rough), least_(least), unit_(unit), n_(n), price_((n + kLanes - 1) / kLanes * kLanes, 0.0f),
-          column_of_(n, -1), row_of_(n, -1), spare_(n) {}
+    Solver(const Costs &costs, const float *rough, int64_t stride, const double *least, double unit, int64_t n)
+        : costs_(costs), rough_(rough), stride_(stride), least_(least), unit_(unit), n_(n), prices_(padded(n)),
+          price_(prices_.get()), column_of_(n, -1), row_of_(n, -1), spare_(n) {
+        std::fill(price_, price_ + padded(n), 0.0f);
+        std::fill(price_, price_ + n, kFar);
+    }
+
+    static int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+    // Of a row whose least cost is `lowest`. All rows have been seen when bids begin; until then prices are how dear a column
+    // is for the row that likes it best.
+    void see(const float *cost, float lowest) {
+        for (int64_t j = 0; j < n_; ++j) price_[j] = cost[j] - lowest < price_[j] ? cost[j] - lowest : price_[j];
+    }
 
     // First prices: the dearer a column is even for the row that likes it best, the lower.
     void open() {
-        std::vector<float> least(n_, kFar);
-        for (int64_t i = 0; i < n_; ++i) {
-            const float *cost = rough_ + i * n_;
-            const float lowest = least_of(cost, n_);
-            for (int64_t j = 0; j < n_; ++j) least[j] = cost[j] - lowest < least[j] ? cost[j] - lowest : least[j];
-        }
-        const float most = *std::max_element(least.begin(), least.end());
-        for (int64_t j = 0; j < n_; ++j) price_[j] = most - least[j];
+        const float most = *std::max_element(price_, price_ + n_);
+        for (int64_t j = 0; j < n_; ++j) price_[j] = most - price_[j];
     }
 
     // All rows look whether the columns they hold will do; those without bid, first come, first served. kTogether rows
@@ -277,14 +284,11 @@ template <typename Costs> class Solver {
             else if (together == kTogether) scan<kTogether>(rows, best);
             else
                 for (int k = 0; k < together; ++k) scan<1>(rows + k, best + k);
-#ifdef PF
-            for(int k=0;k<4&&k<count;k++){int64_t at=head+k;const char*z=(const char*)(rough_+queue[at<n_?at:at-n_]*n_);for(int y=0;y<4*n_&&y<PF;y+=64)__builtin_prefetch(z+y);}
-#endif
             for (int k = 0; k < together; ++k) seen[k] = price_[best[k].column];
             for (int k = 0; k < together; ++k) {
                 const int32_t i = rows[k], j = best[k].column, held = column_of_[i];
                 waits[i] = 0;
-                if (held >= 0 && rough_[i * n_ + held] + price_[held] <= best[k].first + eps) continue;
+                if (held >= 0 && row(i)[held] + price_[held] <= best[k].first + eps) continue;
                 if (price_[j] != seen[k]) {
                     come_again(i);
                     continue;
@@ -310,10 +314,10 @@ template <typename Costs> class Solver {
     // Lowers each price as far as no row has its column for less than its cheapest, and says whether what the pairing of a
     // completed auction can have lost then, in the caller's units, is within the tolerance.
     bool within(double tolerance) {
-        std::vector<float> room(price_.size(), kFar);
+        std::vector<float> room(n_, kFar);
         double gap = 0, total = 0;
         for (int64_t i = 0; i < n_; ++i) {
-            gap += double(rough_[i * n_ + column_of_[i]] + price_[column_of_[i]]);
+            gap += double(row(i)[column_of_[i]] + price_[column_of_[i]]);
             total += costs_.at(i, column_of_[i]);
         }
         int64_t i = 0;
@@ -349,35 +353,35 @@ template <typename Costs> class Solver {
     Figures figures;
 
   private:
+    const float *row(int64_t i) const { return rough_ + i * stride_; }
+
     // The two cheapest columns of rows at the auction's prices, each row read once and the prices once for all. A row alone
     // is read in several streams, or each number would wait for the one before. Of equal columns the first is taken, however
     // wide a vector is.
     template <int Rows> void scan(const int32_t *rows, Best *best) {
         constexpr int streams = kTogether / Rows;
         figures.scans += Rows;
-        const float *cost[Rows], *price = price_.data();
+        const float *cost[Rows], *price = price_;
         Floats first[Rows][streams], second[Rows][streams];
         Ints block[Rows][streams];
         for (int k = 0; k < Rows; ++k) {
-            cost[k] = rough_ + int64_t(rows[k]) * n_;
+            cost[k] = row(rows[k]);
             for (int u = 0; u < streams; ++u) first[k][u] = second[k][u] = Floats{} + kFar, block[k][u] = Ints{};
         }
         const int32_t whole = int32_t(n_ / kWidth), even = whole / streams * streams;
-        Floats paid, value;
         for (int32_t b = 0; b < even; b += streams)
             for (int u = 0; u < streams; ++u) {
-                std::memcpy(&paid, price + (b + u) * kWidth, sizeof paid);
-                for (int k = 0; k < Rows; ++k) {
-                    std::memcpy(&value, cost[k] + (b + u) * kWidth, sizeof value);
-                    keep_two(value + paid, b + u, first[k][u], second[k][u], block[k][u]);
-                }
+                const Floats paid = load(price + (b + u) * kWidth);
+                for (int k = 0; k < Rows; ++k)
+                    keep_two(load(cost[k] + (b + u) * kWidth) + paid, b + u, first[k][u], second[k][u], block[k][u]);
             }
         for (int k = 0; k < Rows; ++k) {
-            for (int32_t b = even; b * kWidth < n_; ++b) {
-                value = Floats{} + kFar;
-                std::memcpy(&value, cost[k] + b * kWidth, b < whole ? sizeof value : sizeof(float) * (n_ - whole * kWidth));
-                std::memcpy(&paid, price + b * kWidth, sizeof paid);
-                keep_two(value + paid, b, first[k][0], second[k][0], block[k][0]);
+            for (int32_t b = even; b < whole; ++b)
+                keep_two(load(cost[k] + b * kWidth) + load(price + b * kWidth), b, first[k][0], second[k][0], block[k][0]);
+            if (whole * kWidth < n_) {
+                Floats rest = Floats{} + kFar;
+                std::memcpy(&rest, cost[k] + whole * kWidth, sizeof(float) * (n_ - whole * kWidth));
+                keep_two(rest + load(price + whole * kWidth), whole, first[k][0], second[k][0], block[k][0]);
             }
             for (int u = 1; u < streams; ++u) {
                 const Ints later = (first[k][u] == first[k][0]) & (block[k][u] < block[k][0]);
@@ -412,18 +416,15 @@ template <typename Costs> class Solver {
 
     // How far columns are above the cheapest of these rows, where that is less than `room`. Returns the sum of the cheapest.
     template <int Rows> double find_room(int64_t i, float *room) const {
-        const float *cost[Rows], *price = price_.data();
-        Floats lane[Rows], paid, value, left;
+        const float *cost[Rows], *price = price_;
+        Floats lane[Rows];
         float lowest[Rows];
         double sum = 0;
-        for (int k = 0; k < Rows; ++k) cost[k] = rough_ + (i + k) * n_, lane[k] = Floats{} + kFar;
+        for (int k = 0; k < Rows; ++k) cost[k] = row(i + k), lane[k] = Floats{} + kFar;
         const int64_t even = n_ / kWidth * kWidth;
         for (int64_t j = 0; j < even; j += kWidth) {
-            std::memcpy(&paid, price + j, sizeof paid);
-            for (int k = 0; k < Rows; ++k) {
-                std::memcpy(&value, cost[k] + j, sizeof value);
-                lane[k] = lesser(lane[k], value + paid);
-            }
+            const Floats paid = load(price + j);
+            for (int k = 0; k < Rows; ++k) lane[k] = lesser(lane[k], load(cost[k] + j) + paid);
         }
         for (int k = 0; k < Rows; ++k) {
             lowest[k] = least(lane[k]);
@@ -431,12 +432,9 @@ template <typename Costs> class Solver {
             sum += double(lowest[k]);
         }
         for (int64_t j = 0; j < even; j += kWidth) {
-            std::memcpy(&paid, price + j, sizeof paid);
-            std::memcpy(&left, room + j, sizeof left);
-            for (int k = 0; k < Rows; ++k) {
-                std::memcpy(&value, cost[k] + j, sizeof value);
-                left = lesser(left, value + paid - lowest[k]);
-            }
+            const Floats paid = load(price + j);
+            Floats left = load(room + j);
+            for (int k = 0; k < Rows; ++k) left = lesser(left, load(cost[k] + j) + paid - lowest[k]);
             std::memcpy(room + j, &left, sizeof left);
         }
         for (int64_t j = even; j < n_; ++j)
@@ -475,7 +473,7 @@ template <typename Costs> class Solver {
     // The cheapest columns of all are in different lanes mostly, so that a list has about the root of 2 kLanes entries.
     void make_list(int64_t i) {
         ++figures.scans;
-        const float *cost = rough_ + i * n_;
+        const float *cost = row(i);
         Floats first[kVectors], second[kVectors];
         Ints block[kVectors];
         for (int v = 0; v < kVectors; ++v) first[v] = second[v] = Floats{} + kFar, block[v] = Ints{};
@@ -505,12 +503,9 @@ template <typename Costs> class Solver {
     }
 
     void look(const float *cost, int32_t b, Floats *first, Floats *second, Ints *block) const {
-        const float *price = price_.data() + int64_t(b) * kLanes;
+        const float *price = price_ + int64_t(b) * kLanes;
         for (int v = 0; v < kVectors; ++v) {
-            Floats value, paid;
-            std::memcpy(&value, cost + v * kWidth, sizeof value);
-            std::memcpy(&paid, price + v * kWidth, sizeof paid);
-            value += paid;
+            const Floats value = load(cost + v * kWidth) + load(price + v * kWidth);
             second[v] = lesser(second[v], larger(first[v], value));
             block[v] = value < first[v] ? Ints{} + b : block[v];
             first[v] = lesser(first[v], value);
@@ -701,10 +696,12 @@ template <typename Costs> class Solver {
 
     const Costs costs_;
     const float *rough_;
+    int64_t stride_;
     const double *least_;
     double unit_;
     int64_t n_;
-    std::vector<float> price_;
+    Aligned<float> prices_;
+    float *price_;
     std::unique_ptr<Entry[]> lists_;
     std::vector<int32_t> length_;
     std::vector<float> bound_;
@@ -740,46 +737,91 @@ void solve(Solver<Costs> &solver, double typical, int64_t n, double tolerance, i
     figures[5] = double(solver.figures.settled);
 }
 
-// Costs of any size and sign. Returns their mean.
+// Costs of any size and sign.
 template <typename Costs>
-double solve_scaled(const Costs &costs, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
+void solve_scaled(const Costs &costs, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     std::vector<double> least(n), spare(n);
     const double typical = typical_above_least(costs, n, spare.data());
     const double unit = typical > 1e-290 && typical < 1e290 ? typical : 1.0, scale = 1 / unit;
-    const std::unique_ptr<float[]> rough(new float[n * n]);
-    double sum = 0;
+    const int64_t stride = Solver<Costs>::padded(n);
+    const Aligned<float> rough(n * stride);
+    Solver<Costs> solver(costs, rough.get(), stride, least.data(), unit, n);
     for (int64_t i = 0; i < n; ++i) {
         const double *cost = costs.row(i, spare.data());
         const double lowest = least[i] = least_of(cost, n);
-        float *out = rough.get() + i * n;
-        sum += sum_of(cost, n);
+        float *out = rough.get() + i * stride;
         for (int64_t j = 0; j < n; ++j) {
             const double above = (cost[j] - lowest) * scale;
             out[j] = float(above < kLargest ? above : kLargest);
         }
+        solver.see(out, 0.0f);
     }
-    Solver<Costs> solver(costs, rough.get(), least.data(), unit, n);
     solve(solver, typical > 0 ? 1.0 : 0.0, n, tolerance, column, price, figures);
-    return sum / double(n) / double(n);
+}
+
+// Points coordinate by coordinate, in float64. Returns whether all can be squared; this is seen in their bits, as the
+// compiler is told that numbers are finite.
+template <typename Number> bool spread(const Number *x, int64_t n, int64_t d, double *out) {
+    constexpr double kMost = 1e150;
+    int64_t most, largest = 0;
+    std::memcpy(&most, &kMost, sizeof most);
+    for (int64_t k = 0; k < d; ++k)
+        for (int64_t i = 0; i < n; ++i) {
+            const double one = double(x[i * d + k]);
+            int64_t bits;
+            std::memcpy(&bits, &one, sizeof bits);
+            out[k * n + i] = one;
+            largest = std::max(largest, bits & INT64_MAX);
+        }
+    return largest <= most;
+}
+
+// The mean of the squared distances of all points, of which there are n on each side.
+double mean_distance(const double *x, const double *y, int64_t n, int64_t d) {
+    double total = 0;
+    for (int64_t k = 0; k < d; ++k, x += n, y += n) {
+        const double mean0 = sum_of(x, n) / double(n), mean1 = sum_of(y, n) / double(n);
+        double around = 0;
+        for (int64_t i = 0; i < n; ++i) around += (x[i] - mean0) * (x[i] - mean0) + (y[i] - mean1) * (y[i] - mean1);
+        total += around / double(n) + (mean0 - mean1) * (mean0 - mean1);
+    }
+    return total;
+}
+
+template <typename Number>
+int solve_points(const Number *x, const Number *y, int64_t n, int64_t d, double tolerance, int64_t *column, double *price,
+                 double *figures) {
+    std::vector<double> points(2 * n * d);
+    double *first = points.data(), *second = first + n * d;
+    if (!spread(x, n, d, first) || !spread(y, n, d, second)) return 2;
+    figures[6] = mean_distance(first, second, n, d);
+    solve_scaled(Points{first, second, n, d}, n, tolerance, column, price, figures);
+    return 0;
 }
 
 } // namespace
 
-// The first two functions take costs (n, n) row by row, n >= 2, finite. Where norm0 (n) and norm1 (n) are not null, the costs are
-// products x_i.y_j of rows, and are overwritten with the squared distances. They leave the column (n) of each row, the
-// price (n) of each column, such that sum_i min_j (c_ij + p_j) - sum_j p_j is the dual value, and in figures (7): what the
-// pairing can have lost at most and its cost (sums over the rows), bids, rows read, rows left to the paths, columns the
-// paths settled, and the mean of all costs where norms were given. With a tolerance above 0 they stop where the first is at most that share of the second. They return 0,
-// or 1 where memory is short.
+// The first two functions take costs (n, n) row by row, n >= 2, finite. Where norm0 (n) and norm1 (n) are not null, the
+// costs are products x_i.y_j of rows, and are overwritten with the squared distances. They leave the column (n) of each
+// row, the price (n) of each column, such that sum_i min_j (c_ij + p_j) - sum_j p_j is the dual value, and in figures (7):
+// what the pairing can have lost at most and its cost (sums over the rows), bids, rows read, rows left to the paths, columns
+// the paths settled, and the mean of all costs. With a tolerance above 0 they stop where the first is at most that share of
+// the second. They return 0, or 1 where memory is short.
 
 // Costs from 0 upwards, of a size between 1e-20 and 1e20; exact as far as float32 holds them.
 ADVECT_PUBLIC(advect_assign_float)
 (float *cost, const float *norm0, const float *norm1, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     try {
-        figures[6] = norm0 ? complete(cost, norm0, norm1, n) : 0;
         const std::vector<double> least(n, 0.0);
         const Matrix<float> costs{cost, n};
-        Solver<Matrix<float>> solver(costs, cost, least.data(), 1.0, n);
+        Solver<Matrix<float>> solver(costs, cost, n, least.data(), 1.0, n);
+        double sum = 0;
+        for (int64_t i = 0; i < n; ++i) {
+            float *row = cost + i * n;
+            sum += norm0 ? complete(row, norm0[i], norm1, n) : sum_of(row, n);
+            solver.see(row, least_of(row, n));
+        }
+        figures[6] = sum / double(n) / double(n);
         solve(solver, typical_above_least(costs, n, nullptr), n, tolerance, column, price, figures);
         return 0;
     } catch (const std::bad_alloc &) {
@@ -791,23 +833,33 @@ ADVECT_PUBLIC(advect_assign_float)
 ADVECT_PUBLIC(advect_assign_double)
 (double *cost, const double *norm0, const double *norm1, int64_t n, double tolerance, int64_t *column, double *price, double *figures) {
     try {
-        if (norm0) complete(cost, norm0, norm1, n);
-        figures[6] = solve_scaled(Matrix<double>{cost, n}, n, tolerance, column, price, figures);
+        double mean = 0;
+        for (int64_t i = 0; i < n; ++i) {
+            double *row = cost + i * n;
+            mean += (norm0 ? complete(row, norm0[i], norm1, n) : sum_of(row, n)) / double(n) / double(n);
+        }
+        figures[6] = mean;
+        solve_scaled(Matrix<double>{cost, n}, n, tolerance, column, price, figures);
         return 0;
     } catch (const std::bad_alloc &) {
         return 1;
     }
 }
 
-// Squared distances of points x (n, d), row by row, to points y (d, n), coordinate by coordinate. Returns 2 where a
-// coordinate is too large to be squared.
-ADVECT_PUBLIC(advect_assign_points)
+// Squared distances of points x (n, d) to points y (n, d), row by row. They return 2 where a coordinate is too large to be
+// squared, or not finite.
+ADVECT_PUBLIC(advect_assign_near_float)
+(const float *x, const float *y, int64_t n, int64_t d, double tolerance, int64_t *column, double *price, double *figures) {
+    try {
+        return solve_points(x, y, n, d, tolerance, column, price, figures);
+    } catch (const std::bad_alloc &) {
+        return 1;
+    }
+}
+ADVECT_PUBLIC(advect_assign_near_double)
 (const double *x, const double *y, int64_t n, int64_t d, double tolerance, int64_t *column, double *price, double *figures) {
     try {
-        for (int64_t k = 0; k < n * d; ++k)
-            if (std::fabs(x[k]) > 1e150 || std::fabs(y[k]) > 1e150) return 2;
-        figures[6] = solve_scaled(Points{x, y, n, d}, n, tolerance, column, price, figures);
-        return 0;
+        return solve_points(x, y, n, d, tolerance, column, price, figures);
     } catch (const std::bad_alloc &) {
         return 1;
     }
