@@ -234,8 +234,9 @@ struct Points {
 template <typename Costs> class Solver {
   public:
     Solver(const Costs &costs, const float *rough, int64_t stride, const double *least, double unit, int64_t n)
-        : costs_(costs), rough_(rough), stride_(stride), least_(least), unit_(unit), n_(n), prices_(padded(n)),
-          price_(prices_.get()), column_of_(n, -1), row_of_(n, -1), spare_(n) {
+        : costs_(costs), least_(least), unit_(unit), n_(n), rough_(n), prices_(padded(n)), price_(prices_.get()),
+          column_of_(n, -1), row_of_(n, -1), spare_(n) {
+        for (int64_t i = 0; i < n; ++i) rough_[i] = rough + i * stride;
         std::fill(price_, price_ + padded(n), 0.0f);
         std::fill(price_, price_ + n, kFar);
     }
@@ -288,7 +289,7 @@ template <typename Costs> class Solver {
             for (int k = 0; k < together; ++k) {
                 const int32_t i = rows[k], j = best[k].column, held = column_of_[i];
                 waits[i] = 0;
-                if (held >= 0 && row(i)[held] + price_[held] <= best[k].first + eps) continue;
+                if (held >= 0 && rough_[i][held] + price_[held] <= best[k].first + eps) continue;
                 if (price_[j] != seen[k]) {
                     come_again(i);
                     continue;
@@ -317,7 +318,7 @@ template <typename Costs> class Solver {
         std::vector<float> room(n_, kFar);
         double gap = 0, total = 0;
         for (int64_t i = 0; i < n_; ++i) {
-            gap += double(row(i)[column_of_[i]] + price_[column_of_[i]]);
+            gap += double(rough_[i][column_of_[i]] + price_[column_of_[i]]);
             total += costs_.at(i, column_of_[i]);
         }
         int64_t i = 0;
@@ -353,8 +354,6 @@ template <typename Costs> class Solver {
     Figures figures;
 
   private:
-    const float *row(int64_t i) const { return rough_ + i * stride_; }
-
     // The two cheapest columns of rows at the auction's prices, each row read once and the prices once for all. A row alone
     // is read in several streams, or each number would wait for the one before. Of equal columns the first is taken, however
     // wide a vector is.
@@ -365,7 +364,7 @@ template <typename Costs> class Solver {
         Floats first[Rows][streams], second[Rows][streams];
         Ints block[Rows][streams];
         for (int k = 0; k < Rows; ++k) {
-            cost[k] = row(rows[k]);
+            cost[k] = rough_[rows[k]];
             for (int u = 0; u < streams; ++u) first[k][u] = second[k][u] = Floats{} + kFar, block[k][u] = Ints{};
         }
         const int32_t whole = int32_t(n_ / kWidth), even = whole / streams * streams;
@@ -420,7 +419,7 @@ template <typename Costs> class Solver {
         Floats lane[Rows];
         float lowest[Rows];
         double sum = 0;
-        for (int k = 0; k < Rows; ++k) cost[k] = row(i + k), lane[k] = Floats{} + kFar;
+        for (int k = 0; k < Rows; ++k) cost[k] = rough_[i + k], lane[k] = Floats{} + kFar;
         const int64_t even = n_ / kWidth * kWidth;
         for (int64_t j = 0; j < even; j += kWidth) {
             const Floats paid = load(price + j);
@@ -473,7 +472,7 @@ template <typename Costs> class Solver {
     // The cheapest columns of all are in different lanes mostly, so that a list has about the root of 2 kLanes entries.
     void make_list(int64_t i) {
         ++figures.scans;
-        const float *cost = row(i);
+        const float *cost = rough_[i];
         Floats first[kVectors], second[kVectors];
         Ints block[kVectors];
         for (int v = 0; v < kVectors; ++v) first[v] = second[v] = Floats{} + kFar, block[v] = Ints{};
@@ -695,11 +694,10 @@ template <typename Costs> class Solver {
     }
 
     const Costs costs_;
-    const float *rough_;
-    int64_t stride_;
     const double *least_;
     double unit_;
     int64_t n_;
+    std::vector<const float *> rough_; // the rows: products of numbers and strides would be waited for
     Aligned<float> prices_;
     float *price_;
     std::unique_ptr<Entry[]> lists_;

@@ -84,6 +84,29 @@ def _function(kind: str) -> "ctypes._NamedFuncPointer | None":
     return _loaded(LIBRARY, kind, instructions) if instructions else None
 
 
+class _Answer:
+    """Memory that the solver writes to: the column of each row, the price of each column, seven figures.
+
+    It is one piece, and its place is asked for once: that takes NumPy as long as a small pairing takes the solver.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._numbers = (ctypes.c_double * (2 * rows + 7))()
+        first = ctypes.addressof(self._numbers)
+        self.places = first, first + 8 * rows, first + 16 * rows
+
+    def of(self, status: int) -> Solved:
+        rows = self._rows
+        if status:
+            raise MemoryError(f"no memory for the assignment of {rows} rows")
+        numbers = np.frombuffer(self._numbers)
+        gap, total, *work, mean = numbers[2 * rows :].tolist()
+        bids, scans, searches, settled = (int(count) for count in work)
+        columns, prices = numbers[:rows].view(np.int64), numbers[rows : 2 * rows]
+        return Solved(columns, prices, total, gap, mean, (bids, scans, searches, settled))
+
+
 def solve(
     cost: Float[np.ndarray, "rows rows"],
     *,
@@ -103,12 +126,9 @@ def solve(
     function = _function("float" if cost.dtype == np.float32 else "double")
     if function is None or rows < 2:
         return None
-    columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
+    answer = _Answer(rows)
     ends = (None, None) if norms is None else (norms[0].ctypes.data, norms[1].ctypes.data)
-    status = function(
-        cost.ctypes.data, *ends, rows, tolerance, columns.ctypes.data, prices.ctypes.data, figures.ctypes.data
-    )
-    return _solved(status, columns, prices, figures)
+    return answer.of(function(cost.ctypes.data, *ends, rows, tolerance, *answer.places))
 
 
 def solve_points(
@@ -125,18 +145,9 @@ def solve_points(
         return None
     if not single:
         x, y = (points.detach().to("cpu", torch.float64).contiguous() for points in (x, y))
-    columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
-    status = function(
-        x.data_ptr(),
-        y.data_ptr(),
-        rows,
-        x.numel() // rows,
-        tolerance,
-        columns.ctypes.data,
-        prices.ctypes.data,
-        figures.ctypes.data,
-    )
-    return None if status == _REFUSED else _solved(status, columns, prices, figures)
+    answer = _Answer(rows)
+    status = function(x.data_ptr(), y.data_ptr(), rows, x.numel() // rows, tolerance, *answer.places)
+    return None if status == _REFUSED else answer.of(status)
 
 
 def rounded_distances(
@@ -178,11 +189,3 @@ def total_apart(x0: Float[Tensor, "rows dim"], x1: Float[Tensor, "rows dim"], in
     total = np.empty(1)
     function(x0.data_ptr(), x1.data_ptr(), index0.data_ptr(), *x1.shape, total.ctypes.data)
     return float(total[0])
-
-
-def _solved(status: int, columns: np.ndarray, prices: np.ndarray, figures: np.ndarray) -> Solved:
-    if status:
-        raise MemoryError(f"no memory for the assignment of {len(columns)} rows")
-    gap, total, *work, mean = figures.tolist()
-    bids, scans, searches, settled = (int(count) for count in work)
-    return Solved(columns, prices, total, gap, mean, (bids, scans, searches, settled))

@@ -59,7 +59,7 @@ def pair_squared(
     Raises:
         DataError: Rows that are not finite. Where costs are made of them in one pass they show by themselves.
     """
-    if x1[0].numel() <= FEW_COORDINATES:
+    if x1.numel() <= FEW_COORDINATES * len(x1):
         solved = solve_points(x1, x0, tolerance=tolerance)
         if solved is not None:
             return _pairs(solved)
