@@ -100,7 +100,7 @@ class _Answer:
         rows = self._rows
         if status:
             raise MemoryError(f"no memory for the assignment of {rows} rows")
-        numbers = np.frombuffer(self._numbers)
+        numbers = np.frombuffer(memoryview(self._numbers))
         gap, total, *work, mean = numbers[2 * rows :].tolist()
         bids, scans, searches, settled = (int(count) for count in work)
         columns, prices = numbers[:rows].view(np.int64), numbers[rows : 2 * rows]
