@@ -12,13 +12,16 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-_ASSIGNMENT = [f"src/advect/couplings/assignment{name}_kernel.cpp" for name in ("", "_bfloat16")]
+_ASSIGNMENT = [f"src/advect/couplings/assignment{name}_kernel.cpp" for name in ("", "_bfloat16", "_rows")]
 _SCALING = ["src/advect/couplings/scaling_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
-_HEADERS = ("compiled", "aligned", "vectors", "numbers", "products", "bfloat16")
-_HEADERS += ("transforms/functions", "networks/perceptron")
+_HEADERS = [
+    *("compiled", "aligned", "vectors", "numbers", "products", "bfloat16"),
+    *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
+    *("transforms/functions", "networks/perceptron"),
+]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
