@@ -345,6 +345,21 @@ def test_a_rough_coupling_is_found_without_these_products(rounded, compiled, mon
     assert report["relative_gap"] <= 0.011
 
 
+@pytest.mark.parametrize(("far", "over"), [(0.0, 0.0), (3.0, 1.1), (30.0, 1.1)])
+def test_rows_that_rounding_would_lose_are_paired_in_more_digits(far, over, compiled, monkeypatch):
+    """A row far away on both sides moves the centre, from which all others look more alike; and where the gap is held
+    against rounded costs.
+    """
+    monkeypatch.setattr("advect.couplings.squared_pairs._OVER", over)
+    x0, x1 = rows(256, 300)
+    x0[0] += far * 64
+    x1[0] = x0[0] + 1e-3
+    best = Assignment().draw(x0, x1).report["mean_cost"]
+    report = Assignment(tolerance=0.01).draw(x0, x1).report
+    assert report["mean_cost"] <= 1.01 * best
+    assert report["relative_gap"] <= 0.011
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 0.01])
 def test_all_instruction_sets_find_the_same_pairs(tolerance, library, monkeypatch):
     """Also among equal costs: the first of equal columns is taken, and rows bid in one order."""

@@ -8,7 +8,8 @@ coordinates it takes the differences themselves, in float64 whatever the toleran
   multiplies it. Rows are moved to their common centre first. Norms are those of the float32 rows: only the product
   is rounded to 8 bits, which moves a cost by at most about 0.6 % of |x0|² + |x1|², and as often up as down. Where
   what float32 rounds away is no longer small beside the tolerance (pairs much nearer to one another than to the
-  centre), the answer is computed anew in float64.
+  centre), the answer is computed anew in float64; where the cost of the pairs shows that bfloat16 rounds away too much
+  (rows far from the centre with partners of their own), in float32.
 
 The mean cost is that of the rows as they are, or as float32 holds them, never of products in bfloat16.
 """
@@ -25,7 +26,10 @@ from advect.couplings.kernel import Solved, rounded_distances, rounded_rows, sol
 
 _SMALLEST_ROUGH = 256
 FEW_COORDINATES = 8
+# Rows of each side that say where the centre is.
 _FOR_CENTRE = 64
+# Pairs of rounded costs are taken where the gap to their dual numbers is at most so many times the tolerance.
+_OVER = 1.1
 # Each cost carries a few roundings of float32 of |x0|² + |x1|²; they may use up a tenth of the tolerance.
 _ROUNDING = 2.0**-22
 # Between these float32 squares of rows neither vanish nor overflow.
@@ -82,8 +86,16 @@ def _pairs(solved: Solved) -> SquaredPairs:
 def _rough(x0: Tensor, x1: Tensor, tolerance: float) -> SquaredPairs | None:
     """The same on float32 costs, None where these are too rough (or there is no solver)."""
     flat0, flat1 = _single(x0, x1)
-    rounded = _rounded_costs(flat0, flat1) if flat1.shape[1] >= _SMALLEST_ROUGH else None
-    costs = rounded or _costs(*_moved(flat0, flat1))
+    if flat1.shape[1] >= _SMALLEST_ROUGH:
+        costs = _rounded_costs(flat0, flat1)
+        found = costs and _of_costs(costs, tolerance, (flat0, flat1))
+        if found is not None and found.relative_gap <= _OVER * tolerance:
+            return found
+    return _of_costs(_costs(*_moved(flat0, flat1)), tolerance, None)
+
+
+def _of_costs(costs: "_Costs", tolerance: float, ends: tuple[Tensor, Tensor] | None) -> SquaredPairs | None:
+    """The pairs of float32 costs; ``ends`` are the rows where the costs were made of rounded ones."""
     if not _SMALLEST_NORM < costs.spread < _LARGEST_NORM:
         return None
     solved = solve(costs.matrix, norms=costs.norms, tolerance=tolerance)
@@ -91,12 +103,12 @@ def _rough(x0: Tensor, x1: Tensor, tolerance: float) -> SquaredPairs | None:
         return None
 
     index0, total = torch.from_numpy(solved.columns), solved.total
-    if rounded:
-        total = total_apart(flat0, flat1, index0)
-    if 2 * _ROUNDING * costs.spread * len(flat1) > tolerance / 10 * total:
+    if ends is not None:
+        total = total_apart(*ends, index0)
+    if 2 * _ROUNDING * costs.spread * len(index0) > tolerance / 10 * total:
         return None
     gap = max(solved.gap + total - solved.total, 0.0) / total
-    return SquaredPairs(index0, total / len(flat1), solved.mean, gap)
+    return SquaredPairs(index0, total / len(index0), solved.mean, gap)
 
 
 def _single(x0: Tensor, x1: Tensor) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, "rows dim"]]:
