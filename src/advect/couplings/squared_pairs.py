@@ -88,7 +88,7 @@ def _rough(x0: Tensor, x1: Tensor, tolerance: float) -> SquaredPairs | None:
     flat0, flat1 = _single(x0, x1)
     if flat1.shape[1] >= _SMALLEST_ROUGH:
         costs = _rounded_costs(flat0, flat1)
-        found = costs and _of_costs(costs, tolerance, (flat0, flat1))
+        found = None if costs is None else _of_costs(costs, tolerance, (flat0, flat1))
         if found is not None and found.relative_gap <= _OVER * tolerance:
             return found
     return _of_costs(_costs(*_moved(flat0, flat1)), tolerance, None)
