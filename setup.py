@@ -12,16 +12,17 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-_ASSIGNMENT = ["src/advect/couplings/assignment_kernel.cpp"]
+_ASSIGNMENT = [f"src/advect/couplings/assignment{name}_kernel.cpp" for name in ("", "_bfloat16", "_rows")]
 _SCALING = ["src/advect/couplings/scaling_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _RESIDUAL = ["src/advect/networks/residual_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
-_HEADERS = (
-    *("compiled", "vectors", "numbers", "products", "bfloat16"),
+_HEADERS = [
+    *("compiled", "aligned", "vectors", "numbers", "products", "bfloat16"),
+    *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
     *("transforms/functions", "networks/perceptron", "networks/gradients"),
-)
+]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
@@ -43,12 +44,11 @@ _X86_SETS = {
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
 }
 # Some sources are for sets of their own alone: products of bfloat16 numbers.
-_OWN_SETS = {
-    _PERCEPTRON[1]: {
-        "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
-        "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
-    }
+_BFLOAT16_SETS = {
+    "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
+    "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
+_OWN_SETS = {_PERCEPTRON[1]: _BFLOAT16_SETS, _ASSIGNMENT[1]: _BFLOAT16_SETS}
 
 
 class BuildKernel(build_ext):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from advect.compiled import BFLOAT16_SETS
 from advect.couplings import Assignment, cost, kernel
 from advect.couplings.exact import solve_assignment, solve_plainly
 from advect.couplings.squared_pairs import pair_squared
@@ -198,14 +199,17 @@ def test_scalars_and_pictures_are_rows_too(compiled):
     assert torch.equal(scalars.index0[order1], order0)
 
 
+@pytest.mark.parametrize("dim", [2, 20, 300])
 @pytest.mark.parametrize("tolerance", [0.0, 0.01])
-def test_one_row_and_rows_that_are_not_finite(tolerance, compiled):
+def test_one_row_and_rows_that_are_not_finite(tolerance, dim, compiled):
     coupling = Assignment(tolerance=tolerance)
-    assert coupling.draw(torch.zeros(1, 2), torch.ones(1, 2)).index0.tolist() == [0]
-    x0, x1 = rows(20, 2)
-    x1[7, 1] = torch.inf
-    with pytest.raises(DataError, match="row 7"):
-        coupling.draw(x0, x1)
+    assert coupling.draw(torch.zeros(1, dim), torch.ones(1, dim)).index0.tolist() == [0]
+    x0, x1 = rows(20, dim)
+    for wrong in (torch.inf, torch.nan):
+        x1[7, 1] = wrong
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            with pytest.raises(DataError, match="data row 7"):
+                coupling.draw(x0.to(dtype), x1.to(dtype))
     x1[7, 1] = 3e38  # finite, and so is the answer, though float32 cannot hold a square
     x1[8, 1] = 3e38
     assert sorted(coupling.draw(x0, x1).index0.tolist()) == list(range(20))
@@ -260,7 +264,7 @@ def test_points_are_paired_as_their_distances_are(instructions, rows, features):
     """From the points or from the matrix: the same least cost, also far from the origin."""
     rng = np.random.default_rng(rows + features)
     x, y = rng.standard_normal((2, rows, features)) + 1e3
-    solved = kernel.solve_points(x, np.ascontiguousarray(y.T))
+    solved = kernel.solve_points(*map(torch.from_numpy, (x, y)))
     matrix = ((x[:, None] - y[None]) ** 2).sum(2)
     best = matrix[linear_sum_assignment(matrix)].sum()
     assert sorted(solved.columns) == list(range(rows))
@@ -269,13 +273,13 @@ def test_points_are_paired_as_their_distances_are(instructions, rows, features):
     assert solved.mean == pytest.approx(matrix.mean(), rel=1e-12)
     bound = (matrix + solved.prices).min(1).sum() - solved.prices.sum()
     assert bound == pytest.approx(best, rel=1e-9)
-    rough = kernel.solve_points(x, np.ascontiguousarray(y.T), tolerance=0.05)
+    rough = kernel.solve_points(*map(torch.from_numpy, (x, y)), tolerance=0.05)
     assert matrix[range(rows), rough.columns].sum() <= 1.05 * best * (1 + 1e-6)
 
 
 def test_points_too_large_to_be_squared_are_left_to_others(compiled):
-    x = np.full((4, 2), 1e200)
-    assert kernel.solve_points(x, np.ascontiguousarray(x.T)) is None
+    x = torch.full((4, 2), 1e200, dtype=torch.float64)
+    assert kernel.solve_points(x, x) is None
 
 
 def test_a_library_from_before_goes_the_other_way(compiled, monkeypatch):
@@ -304,6 +308,56 @@ def test_rows_are_rounded_as_torch_does(instructions, width):
     expected = float((x[order].double() - 2 * x.double()).square().sum())
     assert kernel.total_apart(x, 2 * x, order) == pytest.approx(expected, rel=1e-6)
     assert kernel.total_apart(x.T.contiguous().T, 2 * x, order) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", BFLOAT16_SETS)
+def test_distances_are_those_of_rounded_rows(name, library, monkeypatch):
+    """Products of the moved rows in bfloat16, norms of them in float32, about some centre near that of all."""
+    monkeypatch.setattr(kernel, "LIBRARY", library)
+    monkeypatch.setenv("ADVECT_KERNEL", name)
+    for num, dim in ((2, 256), (31, 263), (33, 300), (70, 784)):
+        x, y = (1000 + points for points in rows(num, dim))
+        found = kernel.rounded_distances(x, y)
+        if found is None:
+            pytest.skip(f"no {name} here")
+        step = max(1, num // 64)
+        centre = (x[::step] + y[::step]).sum(0) / (2 * len(x[::step]))
+        moved = [points - centre for points in (x, y)]
+        near = [points.bfloat16().double() for points in moved]
+        norms = [points.double().square().sum(1) for points in moved]
+        expected = norms[0][:, None] + norms[1] - 2 * near[0] @ near[1].T
+        # the centre differs by a few roundings of float32 at 1000, a tenth of one of bfloat16 at 1, here and there
+        assert np.abs(found[0] - expected.numpy()).max() <= 2e-3 * found[1]
+        assert found[1] == pytest.approx(float(norms[0].sum() + norms[1].sum()) / num, rel=1e-3)
+        assert np.abs(found[0] - (x[:, None] - y).double().square().sum(2).numpy()).max() <= 2**-6 * found[1]
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_a_rough_coupling_is_found_without_these_products(rounded, compiled, monkeypatch):
+    """By torch's product where it has one of bfloat16 numbers, else in float32."""
+    x0, x1 = (10 * x + 30 for x in rows(256, 300))
+    best = Assignment().draw(x0, x1).report["mean_cost"]
+    if not rounded:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setenv("ADVECT_KERNEL", "avx512")
+    report = Assignment(tolerance=0.01).draw(x0, x1).report
+    assert best * (1 - 1e-5) <= report["mean_cost"] <= 1.01 * best
+    assert report["relative_gap"] <= 0.011
+
+
+@pytest.mark.parametrize(("far", "over"), [(0.0, 0.0), (3.0, 1.1), (30.0, 1.1)])
+def test_rows_that_rounding_would_lose_are_paired_in_more_digits(far, over, compiled, monkeypatch):
+    """A row far away on both sides moves the centre, from which all others look more alike; and where the gap is held
+    against rounded costs.
+    """
+    monkeypatch.setattr("advect.couplings.squared_pairs._OVER", over)
+    x0, x1 = rows(256, 300)
+    x0[0] += far * 64
+    x1[0] = x0[0] + 1e-3
+    best = Assignment().draw(x0, x1).report["mean_cost"]
+    report = Assignment(tolerance=0.01).draw(x0, x1).report
+    assert report["mean_cost"] <= 1.01 * best
+    assert report["relative_gap"] <= 0.011
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.01])

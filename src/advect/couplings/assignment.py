@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from advect.couplings.bijection import solve_bijection
 from advect.couplings.bounds import lower_bound
-from advect.couplings.cost import GroundCost, check_rows, ground_cost
+from advect.couplings.cost import GroundCost, check_finite, check_shapes, ground_cost
 from advect.couplings.draws import integers, need_generator
 from advect.couplings.exact import solve_assignment
 from advect.couplings.in_batch import InBatch
@@ -87,7 +87,7 @@ class Assignment(InBatch):
             DataError: Rows that are not finite.
             ConfigError: A random choice is needed and there is no generator.
         """
-        check_rows(x0, x1, "Assignment.draw")
+        check_shapes(x0, x1, "Assignment.draw")
         num0, num1 = len(x0), len(x1)
         if num0 % num1 and num1 % num0:
             raise ShapeError(
@@ -113,13 +113,14 @@ class Assignment(InBatch):
     ) -> tuple[Int[Tensor, " data"], dict[str, float]]:
         """The source row of each data row by the exact assignment; copies make the numbers equal."""
         if self.cost == "squared" and len(x0) == len(x1):
-            found = pair_squared(x0, x1, tolerance=self.tolerance)
+            found = pair_squared(x0, x1, tolerance=self.tolerance, where="Assignment.draw")
             if found is not None:
                 return found.index0, {
                     "mean_cost": found.mean_cost,
                     "independent_cost": found.independent_cost,
                     "relative_gap": found.relative_gap,
                 }
+        check_finite(x0, x1, "Assignment.draw")
         matrix = ground_cost(self.cost, "Assignment")(x0, x1).T.cpu()
         index0 = self._plan(matrix.contiguous(), len(x0), len(x1), generator)
         chosen = matrix[torch.arange(len(x1)), index0]
@@ -146,6 +147,7 @@ class Assignment(InBatch):
         self, x0: Tensor, x1: Tensor, generator: Generator | None
     ) -> tuple[Int[Tensor, " data"], dict[str, float]]:
         """The same for many rows, by local repairs, with what is known about the loss."""
+        check_finite(x0, x1, "Assignment.draw")
         num0, num1 = len(x0), len(x1)
         generator = need_generator(generator, f"Assignment.draw with more than {self.exact_rows} rows")
         cost = ground_cost(self.cost, "Assignment")

@@ -23,12 +23,18 @@ GroundCost = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_rows(x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."], where: str) -> None:
-    """Refuse rows that cannot be paired: none at all, different event shapes, devices, or not finite.
+    """Refuse rows that cannot be paired: none at all, different event shapes, or not finite.
 
     Raises:
         ShapeError: Empty sides or unequal event shapes.
         DataError: NaN or ±inf, with the side and the row.
     """
+    check_shapes(x0, x1, where)
+    check_finite(x0, x1, where)
+
+
+def check_shapes(x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."], where: str) -> None:
+    """The part of `check_rows` that looks at no number."""
     if x0.ndim == 0 or x1.ndim == 0 or not len(x0) or not len(x1):
         raise ShapeError(
             f"source of shape {tuple(x0.shape)} and data of shape {tuple(x1.shape)} cannot be paired",
@@ -41,6 +47,10 @@ def check_rows(x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."], w
             where=where,
             remedy="Give both sides the same event shape.",
         )
+
+
+def check_finite(x0: Float[Tensor, "source ..."], x1: Float[Tensor, "data ..."], where: str) -> None:
+    """The part of `check_rows` that reads all rows."""
     for side, x in (("source", x0), ("data", x1)):
         # One pass over the rows: a sum is finite only if they are, unless it overflows.
         if x.is_floating_point() and math.isfinite(x.detach().sum()):

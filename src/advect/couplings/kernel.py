@@ -20,7 +20,7 @@ from advect import compiled
 
 LIBRARY = Path(__file__).with_name("assignment_kernel.so")
 SETS = compiled.SETS
-_TOO_LARGE = 2  # what the solver of points returns where a coordinate cannot be squared
+_REFUSED = 2  # what the solver of points returns where a coordinate is not finite or cannot be squared
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Solved:
             every assignment.
         total: Cost of the assignment, summed over the rows.
         gap: Its excess over the bound that these prices give, computed with the costs that were solved.
-        mean: Of all costs, where they were made of products and norms.
+        mean: Of all costs.
         work: Bids, rows read, rows left to the augmenting paths, columns that these settled.
     """
 
@@ -61,12 +61,16 @@ def instruction_set() -> str | None:
 
 
 @functools.cache
-def _function(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPointer":
-    function = getattr(compiled.library(path), f"advect_assign_{kind}_{instructions}")
+def _loaded(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPointer | None":
+    function = getattr(compiled.library(path), f"advect_assign_{kind}_{instructions}", None)
+    if function is None:
+        return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     answer = [ctypes.c_double, pointer, pointer, pointer]
     function.argtypes = {
-        "points": [pointer, pointer, number, number, *answer],
+        "near_float": [pointer, pointer, number, number, *answer],
+        "near_double": [pointer, pointer, number, number, *answer],
+        "distances": [pointer, pointer, number, number, pointer, pointer],
         "round": [pointer, pointer, number, number, pointer, pointer],
         "apart": [pointer, pointer, pointer, number, number, pointer],
     }.get(kind, [pointer, pointer, pointer, number, *answer])
@@ -74,9 +78,33 @@ def _function(path: Path, kind: str, instructions: str) -> "ctypes._NamedFuncPoi
     return function
 
 
-def _instructions_for(rows: int) -> str | None:
-    """The instruction set for an assignment of so many rows; None where there is no solver for it."""
-    return instruction_set() if rows >= 2 else None
+def _function(kind: str) -> "ctypes._NamedFuncPointer | None":
+    """A compiled function; None where there is none, as in a file that was built before there was this one."""
+    instructions = instruction_set()
+    return _loaded(LIBRARY, kind, instructions) if instructions else None
+
+
+class _Answer:
+    """Memory that the solver writes to: the column of each row, the price of each column, seven figures.
+
+    It is one piece, and its place is asked for once: that takes NumPy as long as a small pairing takes the solver.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._numbers = (ctypes.c_double * (2 * rows + 7))()
+        first = ctypes.addressof(self._numbers)
+        self.places = first, first + 8 * rows, first + 16 * rows
+
+    def of(self, status: int) -> Solved:
+        rows = self._rows
+        if status:
+            raise MemoryError(f"no memory for the assignment of {rows} rows")
+        numbers = np.frombuffer(memoryview(self._numbers))
+        gap, total, *work, mean = numbers[2 * rows :].tolist()
+        bids, scans, searches, settled = (int(count) for count in work)
+        columns, prices = numbers[:rows].view(np.int64), numbers[rows : 2 * rows]
+        return Solved(columns, prices, total, gap, mean, (bids, scans, searches, settled))
 
 
 def solve(
@@ -95,80 +123,69 @@ def solve(
             to the rounding of float64.
     """
     rows = len(cost)
-    instructions = _instructions_for(rows)
-    if instructions is None:
+    function = _function("float" if cost.dtype == np.float32 else "double")
+    if function is None or rows < 2:
         return None
-    columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
+    answer = _Answer(rows)
     ends = (None, None) if norms is None else (norms[0].ctypes.data, norms[1].ctypes.data)
-    kind = "float" if cost.dtype == np.float32 else "double"
-    status = _function(LIBRARY, kind, instructions)(
-        cost.ctypes.data, *ends, rows, tolerance, columns.ctypes.data, prices.ctypes.data, figures.ctypes.data
-    )
-    return _solved(status, columns, prices, figures)
+    return answer.of(function(cost.ctypes.data, *ends, rows, tolerance, *answer.places))
 
 
 def solve_points(
-    x: Float[np.ndarray, "rows dim"], y: Float[np.ndarray, "dim rows"], *, tolerance: float = 0.0
+    x: Float[Tensor, "rows ..."], y: Float[Tensor, "rows ..."], *, tolerance: float = 0.0
 ) -> Solved | None:
-    """The same for the squared distances of finite points in float64; ``y`` is given coordinate by coordinate.
+    """The same for the squared distances of points in float64: a row of the matrix for each of ``x``.
 
-    Returns: None where there is no compiled solver, or coordinates are too large to be squared.
+    Returns: None where there is no compiled solver, or coordinates are not finite or too large to be squared.
     """
     rows = len(x)
-    instructions = _instructions_for(rows)
-    if instructions is None or not hasattr(compiled.library(LIBRARY), f"advect_assign_points_{instructions}"):
+    single = compiled.in_rows(x, torch.float32) and compiled.in_rows(y, torch.float32)
+    function = _function("near_float" if single else "near_double")
+    if function is None or rows < 2:
         return None
-    columns, prices, figures = np.empty(rows, np.int64), np.empty(rows), np.empty(7)
-    status = _function(LIBRARY, "points", instructions)(
-        x.ctypes.data,
-        y.ctypes.data,
-        rows,
-        x.shape[1],
-        tolerance,
-        columns.ctypes.data,
-        prices.ctypes.data,
-        figures.ctypes.data,
-    )
-    return None if status == _TOO_LARGE else _solved(status, columns, prices, figures)
+    if not single:
+        x, y = (points.detach().to("cpu", torch.float64).contiguous() for points in (x, y))
+    answer = _Answer(rows)
+    status = function(x.data_ptr(), y.data_ptr(), rows, x.numel() // rows, tolerance, *answer.places)
+    return None if status == _REFUSED else answer.of(status)
+
+
+def rounded_distances(
+    x: Float[Tensor, "rows dim"], y: Float[Tensor, "rows dim"]
+) -> tuple[Float[np.ndarray, "rows rows"], float] | None:
+    """|x_i − y_j|² of float32 rows, with products of bfloat16 numbers about a common centre, summed in float32.
+
+    Returns: With them the mean of |x_i|² + |y_i|² about that centre; None where the processor has no fast products.
+    """
+    instructions = compiled.bfloat16_set(LIBRARY, "advect_assign_able_bfloat16")
+    function = _loaded(LIBRARY, "distances", instructions) if instructions else None
+    if function is None or not (compiled.in_rows(x, torch.float32) and compiled.in_rows(y, torch.float32)):
+        return None
+    cost, spread = np.empty((len(x), len(x)), np.float32), ctypes.c_double()
+    status = function(x.data_ptr(), y.data_ptr(), *x.shape, cost.ctypes.data, ctypes.addressof(spread))
+    if status:
+        raise MemoryError(f"no memory for the distances of {len(x)} rows")
+    return cost, spread.value
 
 
 def rounded_rows(
     x: Float[Tensor, "rows dim"], centre: Float[Tensor, " dim"]
 ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
     """Float32 rows less their centre in bfloat16, and the squares of their norms before they are rounded."""
-    instructions = _set_with("round")
-    if instructions is None or not (compiled.in_rows(x, torch.float32) and compiled.in_rows(centre, torch.float32)):
+    function = _function("round")
+    if function is None or not (compiled.in_rows(x, torch.float32) and compiled.in_rows(centre, torch.float32)):
         moved = x - centre
         return moved.bfloat16(), moved.square().sum(1)
     rounded, norms = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(len(x))
-    _function(LIBRARY, "round", instructions)(
-        x.data_ptr(), centre.data_ptr(), *x.shape, rounded.data_ptr(), norms.data_ptr()
-    )
+    function(x.data_ptr(), centre.data_ptr(), *x.shape, rounded.data_ptr(), norms.data_ptr())
     return rounded, norms
 
 
 def total_apart(x0: Float[Tensor, "rows dim"], x1: Float[Tensor, "rows dim"], index0: Int[Tensor, " rows"]) -> float:
     """The sum of |x0 − x1|² over pairs of float32 rows."""
-    instructions = _set_with("apart")
-    if instructions is None or not (compiled.in_rows(x0, torch.float32) and compiled.in_rows(x1, torch.float32)):
+    function = _function("apart")
+    if function is None or not (compiled.in_rows(x0, torch.float32) and compiled.in_rows(x1, torch.float32)):
         return float((x0[index0] - x1).square_().sum(1).sum(dtype=torch.float64))
     total = np.empty(1)
-    _function(LIBRARY, "apart", instructions)(
-        x0.data_ptr(), x1.data_ptr(), index0.data_ptr(), *x1.shape, total.ctypes.data
-    )
+    function(x0.data_ptr(), x1.data_ptr(), index0.data_ptr(), *x1.shape, total.ctypes.data)
     return float(total[0])
-
-
-def _set_with(kind: str) -> str | None:
-    """The instruction set, where the file has this function: one that was built before may lack it."""
-    instructions = instruction_set()
-    found = instructions and hasattr(compiled.library(LIBRARY), f"advect_assign_{kind}_{instructions}")
-    return instructions if found else None
-
-
-def _solved(status: int, columns: np.ndarray, prices: np.ndarray, figures: np.ndarray) -> Solved:
-    if status:
-        raise MemoryError(f"no memory for the assignment of {len(columns)} rows")
-    gap, total, *work, mean = figures.tolist()
-    bids, scans, searches, settled = (int(count) for count in work)
-    return Solved(columns, prices, total, gap, mean, (bids, scans, searches, settled))
