@@ -17,7 +17,11 @@ _SCALING = ["src/advect/couplings/scaling_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
-_HEADERS = ("compiled", "vectors", "numbers", "products", "bfloat16", "transforms/functions", "networks/perceptron")
+_ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("", "_bfloat16")]
+_HEADERS = (
+    *("compiled", "vectors", "turned", "shares", "numbers", "products", "bfloat16"),
+    *("transforms/functions", "networks/perceptron", "networks/attention"),
+)
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
     *("-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden"),
@@ -32,18 +36,18 @@ _FLAGS = {
     _LAYERS[0]: ["-ffp-contract=fast"],
     _PERCEPTRON[0]: ["-ffp-contract=fast"],
     _NORM[0]: ["-ffp-contract=fast"],
+    _ATTENTION[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
 }
 # Some sources are for sets of their own alone: products of bfloat16 numbers.
-_OWN_SETS = {
-    _PERCEPTRON[1]: {
-        "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
-        "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
-    }
+_BFLOAT16_SETS = {
+    "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
+    "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
+_OWN_SETS = {_PERCEPTRON[1]: _BFLOAT16_SETS, _ATTENTION[1]: _BFLOAT16_SETS}
 
 
 class BuildKernel(build_ext):
@@ -91,6 +95,7 @@ setup(
         Extension("advect.transforms.layers_kernel", _LAYERS, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.attention_kernel", _ATTENTION, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

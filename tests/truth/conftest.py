@@ -20,6 +20,7 @@ COMPILED = (
     "transforms/layers_kernel.so",
     "networks/perceptron_kernel.so",
     "networks/norm_kernel.so",
+    "networks/attention_kernel.so",
 )
 
 
