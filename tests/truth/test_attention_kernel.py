@@ -26,6 +26,8 @@ def numbers(request, built, monkeypatch):
     name, dtype, rounding = request.param
     monkeypatch.setattr(room, "LIBRARY", built / "networks" / "attention_kernel.so")
     monkeypatch.setenv("ADVECT_KERNEL", name)
+    monkeypatch.setattr(room, "LEAST", 0)
+    monkeypatch.setattr(room, "WIDEST", 1000)
     if (room.instruction_set() if dtype == torch.float32 else room.bfloat16_set()) != name:
         pytest.skip(f"no {name} here")
     return dtype, rounding
@@ -147,3 +149,15 @@ def test_what_it_does_not_read_goes_the_plain_way(numbers, calls):
     torch.testing.assert_close(found, formula(tokens.float()))
     assert room.attention(tokens.double()).dtype == torch.float64
     assert not calls
+
+
+def test_it_is_taken_where_it_is_quicker(numbers, calls, monkeypatch):
+    dtype, _ = numbers
+    monkeypatch.setattr(room, "LEAST", 3)
+    short, long = (tokens_of((1, count, 1, 4), dtype).requires_grad_() for count in (2, 3))
+    for tokens in (short, long.detach()):
+        assert room.attention(tokens).shape == tokens[:, :, 0].shape
+    assert not calls
+    room.attention(long)
+    room.attention(tokens_of((1, 30, 1, 4), dtype))
+    assert len(calls) == 2
