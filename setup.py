@@ -1,4 +1,4 @@
-"""Builds the compiled files of assignment, layers, perceptrons and attention; everything else stands in `pyproject.toml`.
+"""Builds the compiled files, whose sources stand beside the code; everything else stands in `pyproject.toml`.
 
 They need no Python headers: they are plain C to the outside and loaded by ctypes. Each source is compiled once for each
 instruction set, into one library; which is used is decided at run time. Where that fails (no compiler, say) the

@@ -2,8 +2,9 @@
 
 On a processor torch's fused attention calls its products for each block, and lays scores down between calls;
 `attention_kernel.cpp` does it head by head in one call, there and back, and `attention_bfloat16_kernel.cpp` does so for
-tokens in bfloat16, where the processor multiplies such numbers. For everything else torch computes it. On processors its way back in bfloat16 takes longer than that in float32, so there it goes back
-in float32 from the bfloat16 numbers it was given: quicker by a fifth or more, and no less exact.
+tokens in bfloat16, where the processor multiplies such numbers. For everything else torch computes it. Its way back in
+bfloat16 takes longer than that in float32, so there it goes back in float32 from the bfloat16 numbers it was given:
+quicker by a fifth or more, and no less exact.
 """
 
 import ctypes

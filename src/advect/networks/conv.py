@@ -51,8 +51,8 @@ def zero_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 def pointwise(layer: nn.Conv2d, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
-    """A convolution of size 1. Of float32 pictures that lie pixel by pixel (channels_last) on a processor it is a product,
-    as the way back of that takes a third less time than that of a convolution; numbers agree to rounding.
+    """A convolution of size 1, that of float32 pictures that lie pixel by pixel (channels_last) on a processor as a
+    product: the way back of that takes a third less time than that of a convolution; numbers agree to rounding.
     """
     known = layer.__dict__
     if (
