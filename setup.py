@@ -1,4 +1,4 @@
-"""Builds the compiled files, kernels of assignment, layers and perceptrons; everything else stands in `pyproject.toml`.
+"""Builds the compiled files, whose sources stand beside the code; everything else stands in `pyproject.toml`.
 
 They need no Python headers: they are plain C to the outside and loaded by ctypes. Each source is compiled once for each
 instruction set, into one library; which is used is decided at run time. Where that fails (no compiler, say) the
@@ -18,10 +18,11 @@ _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "wa
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _RESIDUAL = ["src/advect/networks/residual_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
+_ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _HEADERS = [
-    *("compiled", "aligned", "vectors", "numbers", "products", "bfloat16"),
+    *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16"),
     *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
-    *("transforms/functions", "networks/perceptron", "networks/gradients"),
+    *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/attention"),
 ]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
@@ -38,6 +39,7 @@ _FLAGS = {
     _PERCEPTRON[0]: ["-ffp-contract=fast"],
     _RESIDUAL[0]: ["-ffp-contract=fast"],
     _NORM[0]: ["-ffp-contract=fast"],
+    _ATTENTION[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
@@ -48,7 +50,7 @@ _BFLOAT16_SETS = {
     "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
     "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
-_OWN_SETS = {_PERCEPTRON[1]: _BFLOAT16_SETS, _ASSIGNMENT[1]: _BFLOAT16_SETS}
+_OWN_SETS = {source: _BFLOAT16_SETS for source in (_PERCEPTRON[1], _ATTENTION[1], _ASSIGNMENT[1])}
 
 
 class BuildKernel(build_ext):
@@ -97,6 +99,7 @@ setup(
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.residual_kernel", _RESIDUAL, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.attention_kernel", _ATTENTION, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

@@ -40,6 +40,14 @@ inline void store_brief(Brief *to, __m512 value) { _mm256_storeu_si256((__m256i 
 inline __m512i paired(__m256i first, __m256i second) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
 }
+// Two rows rounded, one after the other, and then lane by lane as `paired` has them.
+inline __m512i rounded(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
+inline __m512i paired(__m512i rows) {
+    const __m512i lanes = _mm512_set_epi32(0x1f000f, 0x1e000e, 0x1d000d, 0x1c000c, 0x1b000b, 0x1a000a, 0x190009, 0x180008,
+                                           0x170007, 0x160006, 0x150005, 0x140004, 0x130003, 0x120002, 0x110001,
+                                           0x100000);
+    return _mm512_permutexvar_epi16(lanes, rows);
+}
 
 // Columns for rows of a square of 16.
 inline void transpose(__m512i square[16]) {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from advect.errors import ConfigError
-from advect.networks.conv import ConvNet, convolution
+from advect.networks.conv import ConvNet, convolution, pointwise
 from tests.laws.maps.image import perturbed
 
 FLOAT64 = torch.float64
@@ -105,3 +105,28 @@ def test_initialisation_has_the_spread_of_pytorchs(generator):
 def test_refuses(options, message):
     with pytest.raises(ConfigError, match=message):
         ConvNet(**({"channels_in": 1, "channels_out": 1} | options))
+
+
+def test_a_convolution_of_size_1_is_a_product_over_pixels(monkeypatch):
+    products, plain = [], torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *given: products.append(1) or plain(*given))
+    layer, x = convolution(5, 3, 1), torch.randn(2, 5, 4, 3, generator=torch.Generator().manual_seed(0))
+    by = torch.randn(2, 3, 4, 3, generator=torch.Generator().manual_seed(1))
+
+    def answers(function, x, order):
+        at = x.contiguous(memory_format=order).requires_grad_()
+        out = function(at)
+        return [out, *torch.autograd.grad(out, [at, *layer.parameters()], by)]
+
+    for order in (torch.channels_last, torch.contiguous_format):
+        for found, expected in zip(
+            answers(lambda at: pointwise(layer, at), x, order), answers(layer, x, order), strict=True
+        ):
+            torch.testing.assert_close(found, expected)
+    assert len(products) == 1
+    last = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pointwise(layer, last).dtype == torch.bfloat16
+    layer.register_forward_hook(lambda *_: None)
+    pointwise(layer, last)
+    assert len(products) == 1

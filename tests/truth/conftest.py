@@ -21,6 +21,7 @@ COMPILED = (
     "networks/perceptron_kernel.so",
     "networks/residual_kernel.so",
     "networks/norm_kernel.so",
+    "networks/attention_kernel.so",
 )
 
 

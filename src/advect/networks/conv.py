@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from advect import compiled
 from advect.errors import ConfigError
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 Kernels = tuple[int, ...]
 """Sizes of the square kernels, input to output; odd."""
@@ -45,6 +48,29 @@ def zero_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def pointwise(layer: nn.Conv2d, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
+    """A convolution of size 1, that of float32 pictures that lie pixel by pixel (channels_last) on a processor as a
+    product: the way back of that takes a third less time than that of a convolution; numbers agree to rounding.
+    """
+    known = layer.__dict__
+    if (
+        compiled.watched()
+        or not x.is_cpu
+        or not torch.is_grad_enabled()
+        or type(layer) is not nn.Conv2d
+        or "forward" in known
+        or any(known[hooks] for hooks in _HOOKS)
+        or not (x.dtype == layer.weight.dtype == torch.float32)
+        or not x.is_contiguous(memory_format=torch.channels_last)
+        or x.numel() == 0
+        or layer.bias is None
+    ):
+        return layer(x)
+    pixels = x.permute(0, 2, 3, 1)
+    out = torch.addmm(layer.bias, pixels.reshape(-1, x.shape[1]), layer.weight.flatten(1).t())
+    return out.view(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
 
 
 class ConvNet(nn.Module):

@@ -11,10 +11,10 @@
 // no number.
 
 #include <algorithm>
-#include <thread>
 #include <vector>
 
 #include "../numbers.h"
+#include "../shares.h"
 
 namespace {
 
@@ -247,22 +247,6 @@ void back(const Sizes &size, const S *x, const S *gradient, const Beside &beside
                 spread<S, 1>(x + start, by_y + start, size, lines, &level[0], &tilt[0], c, count, by_x + start);
             });
     }
-}
-
-// part(from, to) for shares of the pictures, each on a thread of its own.
-template <class Part> void shared(int64_t pictures, int64_t threads, const Part &part) {
-    std::vector<std::thread> others;
-    const int64_t shares = std::max<int64_t>(1, std::min(threads, pictures));
-    for (int64_t share = 1; share < shares; ++share) {
-        const int64_t from = pictures * share / shares, to = pictures * (share + 1) / shares;
-        try {
-            others.emplace_back([&part, from, to] { part(from, to); });
-        } catch (...) { // no thread to be had
-            part(from, to);
-        }
-    }
-    part(0, pictures / shares);
-    for (std::thread &other : others) other.join();
 }
 
 Sizes sizes_of(const int64_t *of) { return {of[0], of[1], of[2], of[3], of[4]}; }

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from advect import compiled
 from advect.errors import ConfigError, ShapeError
 from advect.networks.attention import attention
-from advect.networks.conv import convolution, zero_convolution
+from advect.networks.conv import convolution, pointwise, zero_convolution
 from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
@@ -199,7 +199,8 @@ class _ResidualBlock(nn.Module):
             u = normed(self.norm2, u, gain=gain, shift=shift)
         else:
             u = normed(self.norm2, u, before=modulation)
-        return self.skip(h) + self.conv2(self.dropout(u))
+        skipped = pointwise(self.skip, h) if isinstance(self.skip, nn.Conv2d) else self.skip(h)
+        return skipped + self.conv2(self.dropout(u))
 
 
 class _SelfAttention(nn.Module):
@@ -218,11 +219,11 @@ class _SelfAttention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         rows, channels, height, width = h.shape
-        tokens = self.qkv(normed(self.norm, h, silu=False)).permute(0, 2, 3, 1)
+        tokens = pointwise(self.qkv, normed(self.norm, h, silu=False)).permute(0, 2, 3, 1)
         each = channels // self.heads
         mixed = attention(tokens.reshape(rows, height * width, 3, self.heads, each))
         mixed = mixed.reshape(rows, height, width, channels)
-        return h + self.output(_laid_as(h, mixed.permute(0, 3, 1, 2)))
+        return h + pointwise(self.output, _laid_as(h, mixed.permute(0, 3, 1, 2)))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
