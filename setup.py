@@ -50,7 +50,7 @@ _BFLOAT16_SETS = {
     "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
     "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
-_OWN_SETS = {source: _BFLOAT16_SETS for source in (_PERCEPTRON[1], _ATTENTION[1], _ASSIGNMENT[1])}
+_OWN_SETS = dict.fromkeys((_PERCEPTRON[1], _ATTENTION[1], _ASSIGNMENT[1]), _BFLOAT16_SETS)
 
 
 class BuildKernel(build_ext):
