@@ -27,12 +27,20 @@ def answers(function, tokens):
     return [out, *torch.autograd.grad(out, tokens, by)]
 
 
-@pytest.mark.parametrize("sizes", [(2, 49, 2, 8), (1, 70, 1, 20), (2, 1, 1, 4)])
+def as_a_picture_lies(tokens):
+    """The same numbers, those of a token as far apart as channels of a picture are."""
+    return tokens.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
+
+
+@pytest.mark.parametrize("kernel", ["", "none"])
+@pytest.mark.parametrize("laid", [lambda tokens: tokens, as_a_picture_lies], ids=["by token", "by channel"])
+@pytest.mark.parametrize("sizes", [(2, 49, 2, 8), (1, 70, 1, 20), (2, 1, 1, 4), (3, 15, 4, 4)])
 @pytest.mark.parametrize(
     ("dtype", "rounding"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2**-6)]
 )
-def test_values_and_gradients_are_those_of_the_formula(sizes, dtype, rounding):
-    tokens = drawn(*sizes, dtype)
+def test_values_and_gradients_are_those_of_the_formula(sizes, dtype, rounding, laid, kernel, monkeypatch):
+    monkeypatch.setenv("ADVECT_KERNEL", kernel)
+    tokens = laid(drawn(*sizes, dtype))
     for found, exact in zip(answers(room.attention, tokens), answers(formula, tokens.double()), strict=True):
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=rounding * float(exact.detach().abs().max()))

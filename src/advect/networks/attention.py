@@ -97,6 +97,11 @@ def _parts(tokens: Tensor) -> tuple[Tensor, ...]:
     return tokens.transpose(1, 3).unbind(2)
 
 
+def _in_order(tokens: Tensor) -> Tensor:
+    """The same, the numbers of a head one after another: torch's kernels read them so and do not look."""
+    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
+
+
 def _formula_back(tokens: Tensor, gradient: Tensor) -> Tensor:
     """The gradient by tokens, itself in autograd's graph, from that ``(batch, tokens, heads, each)`` by the output."""
     q, k, v = _parts(tokens)
@@ -110,7 +115,7 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, instructions: str) -> Tensor:
         rows, count, _, heads, each = tokens.shape
-        read = tokens if tokens.stride(-1) == 1 else tokens.contiguous()
+        read = _in_order(tokens)
         out = tokens.new_empty((rows, count, heads, each))
         log_sums = tokens.new_empty((rows, heads, count), dtype=torch.float32)
         _function(LIBRARY, f"forward_{_KINDS[tokens.dtype]}_{instructions}")(
@@ -127,7 +132,7 @@ class _Compiled(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _formula_back(tokens, gradients[0]), None
         gradient = gradients[0].to(out.dtype).contiguous()
-        read = tokens if tokens.stride(-1) == 1 else tokens.contiguous()
+        read = _in_order(tokens)
         found = tokens.new_empty(tokens.shape)
         _function(LIBRARY, f"back_{_KINDS[tokens.dtype]}_{ctx.instructions}")(
             _sizes(tokens), compiled.pointers([*read.unbind(2), gradient, out]), _strides(read, out, found),
@@ -165,7 +170,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor) -> Tensor:
-        out, log_sums = _forward(*_parts(tokens))
+        out, log_sums = _forward(*_parts(_in_order(tokens)))
         ctx.save_for_backward(tokens, out, log_sums)
         return out.transpose(1, 2)
 
@@ -174,8 +179,8 @@ class _Attention(torch.autograd.Function):
         tokens, out, log_sums = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _formula_back(tokens, gradients[0])
-        gradient = gradients[0].transpose(1, 2)
-        wide = (part.float() for part in (gradient, *_parts(tokens), out))
+        gradient = _in_order(gradients[0]).transpose(1, 2)
+        wide = (part.float() for part in (gradient, *_parts(_in_order(tokens)), _in_order(out)))
         found = torch.empty_like(tokens)
         for part, by in zip(_parts(found), _back(*wide, log_sums, 0.0, False), strict=True):
             part.copy_(by)
