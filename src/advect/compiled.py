@@ -105,12 +105,12 @@ def watched(*, autocast: bool = True) -> bool:
         autocast: Whether autocast counts; what is compiled in its precision may leave it out.
     """
     return (
-        torch._C._are_functorch_transforms_active()
+        torch.compiler.is_compiling()  # first: what follows is nothing it could trace
+        or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or (autocast and torch.is_autocast_enabled("cpu"))
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
-        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
     )
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.func import functional_call, jacrev, vmap
 
-from advect.networks import ResidualMLP, residual_compiled
+from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
+from advect.networks import MLP, ResidualMLP, residual_compiled
 from advect.networks.residual_regressor import ResidualRegressor
 from advect.records import Regression
 
@@ -299,3 +300,20 @@ def test_rows_are_shared_among_threads(instructions, monkeypatch, name, shared):
     assert torch.equal(value, shared_value)
     assert torch.equal(quick, shared_quick)
     assert close(shared_divergence, divergence.double())  # whose sum over coordinates may begin elsewhere in a tile
+
+
+@pytest.mark.parametrize("of", ["field", "network"])
+@pytest.mark.parametrize("kind", [ResidualMLP, MLP])
+def test_solvers_pass_by_whoever_listens_to_a_field_or_its_network(kind, of):
+    network = kind((2,), width=32, generator=torch.Generator().manual_seed(0))
+    flow = Flow(StandardNormal((2,)), ContinuousMap(VelocityField(network)))
+    heard = []
+    listened = flow.ode.field if of == "field" else network
+    handle = listened.register_forward_pre_hook(lambda *_: heard.append(1))
+    with torch.no_grad():
+        flow.decode(torch.zeros(40, 2))
+        assert heard
+        count = len(heard)
+        handle.remove()
+        flow.decode(torch.zeros(40, 2))
+    assert len(heard) == count

@@ -1,5 +1,6 @@
 """A run through several times: trained, stopped and continued, sampled at any time, moved both ways, and judged."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import advect
 from advect.data import Timeline, read_table
 from advect.errors import AdvectError, ConfigError, UnsupportedError
 from advect.records import Table
+from advect.solvers import Adaptive
 from advect.training import SnapshotBatches, generator_for
 from advect.training.pool import pooled
 from advect.workflows.again import evaluate_run, find_data, report_run
@@ -111,11 +113,15 @@ def test_moving_there_and_back(trained):
     there = between(trained, rows, end="d3")  # its own column says which time it is of
     assert set(column(there.table, "day")) == {"d3"}
     back = between(trained, there.table, end="d0.5")
-    # Two adaptive solves at 1e-5, in float32, with steps across a sharp turn of the field.
-    np.testing.assert_allclose(column(back.table, "a"), column(rows, "a"), atol=1e-2)
     assert np.median(abs(column(back.table, "a") - column(rows, "a"))) < 1e-3
     assert back.nfe > 0
     assert (back.status == 0).all()
+    # The field turns sharply at a time between, and how far a step across it is off no tolerance says: rows were off by
+    # 4e-3 to 1e-2 at the run's own 1e-5, as weights round. At 1e-6 steps end near the turn, and float32 is left.
+    finer = replace(trained, flow=copy.deepcopy(trained.flow))
+    finer.flow.ode.likelihood_solver = Adaptive("dopri5", rtol=1e-6, atol=1e-6)
+    back = between(finer, between(finer, rows, end="d3").table, end="d0.5")
+    np.testing.assert_allclose(column(back.table, "a"), column(rows, "a"), atol=1e-3)
 
 
 def test_rows_go_from_the_times_in_their_own_column(trained):

@@ -53,7 +53,7 @@ def bfloat16_set() -> str | None:
 
 def attention(tokens: Float[Tensor, "batch tokens 3 heads each"]) -> Float[Tensor, "batch tokens heads each"]:
     """What every token gathers from all of its row, by q, k and v, which lie side by side."""
-    if _ours(tokens):
+    if not torch.compiler.is_compiling() and _ours(tokens):
         instructions = _quicker(tokens)
         if instructions is not None:
             return _Compiled.apply(tokens, instructions)
