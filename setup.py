@@ -22,7 +22,7 @@ _ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("",
 _HEADERS = [
     *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16"),
     *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
-    *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/attention"),
+    *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/tangents", "networks/attention"),
 ]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [

@@ -101,6 +101,13 @@ inline Doubles root(Doubles x) {
 #endif
 }
 
+template <class R> inline R sum_of(Vec<R> x) {
+    R lanes[kLanes<R>], sum = 0;
+    store<R>(lanes, x);
+    for (const R lane : lanes) sum += lane;
+    return sum;
+}
+
 template <class R> inline Vec<R> size_of(Vec<R> x) { return x < 0 ? -x : x; }
 
 constexpr double inverse_factorial(int n) { return n < 2 ? 1.0 : inverse_factorial(n - 1) / n; }

@@ -1,7 +1,6 @@
 """The compiled perceptron against torch's operations and autograd, for every instruction set it has here.
 
-Bounds: a sum of n numbers, rounded each time, is off by at most n eps times the sum of their sizes (Higham 2002); by a
-few layers of tens of units of unit size that is some hundred eps of the largest number.
+Bounds: see `networks`.
 """
 
 import copy
@@ -17,9 +16,9 @@ from advect.networks.perceptron_regressor import PerceptronRegressor
 from advect.networks.regressor import LinearRegressor
 from advect.records import Regression
 from tests.training.small import Recorder, cloud, matching_trainer
+from tests.truth.networks import asked, close, count_calls, drawn
 
 FLOAT32, FLOAT64 = torch.float32, torch.float64
-ROUNDINGS = 300
 NETWORKS = {
     "plane": {"event_shape": (2,)},
     "one layer": {"event_shape": (3,), "depth": 1, "width": 5, "activation": "tanh"},
@@ -45,37 +44,12 @@ def instructions(request, built, monkeypatch):
 @pytest.fixture
 def calls(monkeypatch):
     """The compiled calls that were made."""
-    made = []
-    for name in ("forward", "back"):
-        plain = getattr(perceptron.Compiled, name)
-
-        def counted(self, *given, name=name, plain=plain, **named):
-            made.append(name)
-            return plain(self, *given, **named)
-
-        monkeypatch.setattr(perceptron.Compiled, name, counted)
-    return made
-
-
-def drawn(*shape, seed=0, dtype=FLOAT64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=FLOAT64).to(dtype)
+    return count_calls(monkeypatch, perceptron.Compiled)
 
 
 def network_of(name, dtype=FLOAT64, **more):
     with torch.random.fork_rng(devices=[]):
         return MLP(**NETWORKS[name], **more, generator=torch.Generator().manual_seed(3)).to(dtype)
-
-
-def asked(network, rows, dtype=FLOAT64, *, shared=False):
-    """Times, points beyond the usual, and conditions."""
-    t = torch.tensor(0.3, dtype=dtype) if shared else torch.linspace(0, 1, rows, dtype=dtype)
-    condition = drawn(rows, network.condition_features, seed=2, dtype=dtype) if network.condition_features else None
-    return t, 3 * drawn(rows, *network.event_shape, seed=1, dtype=dtype), condition
-
-
-def close(found, exact):
-    eps = torch.finfo(found.dtype).eps
-    return (found.to(FLOAT64) - exact).abs().max() <= ROUNDINGS * eps * (1 + exact.abs().max())
 
 
 @every_network

@@ -1,6 +1,6 @@
 """The compiled residual network against torch's operations and autograd, for every instruction set it has here.
 
-Bounds: as in `test_perceptron_kernel`: some hundred eps of the largest number.
+Bounds: see `networks`.
 """
 
 import copy
@@ -13,9 +13,9 @@ from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
 from advect.networks import MLP, ResidualMLP, residual_compiled
 from advect.networks.residual_regressor import ResidualRegressor
 from advect.records import Regression
+from tests.truth.networks import asked, close, count_calls, drawn
 
 FLOAT32, FLOAT64 = torch.float32, torch.float64
-ROUNDINGS = 300
 NETWORKS = {
     "plane": {"event_shape": (2,), "width": 64},
     "one block, one coordinate": {"event_shape": (1,), "blocks": 1, "width": 32, "time_features": 2},
@@ -40,20 +40,7 @@ def instructions(request, built, monkeypatch):
 @pytest.fixture
 def calls(monkeypatch):
     """The compiled calls that were made."""
-    made = []
-    for name in ("forward", "back"):
-        plain = getattr(residual_compiled.Compiled, name)
-
-        def counted(self, *given, name=name, plain=plain, **named):
-            made.append(name)
-            return plain(self, *given, **named)
-
-        monkeypatch.setattr(residual_compiled.Compiled, name, counted)
-    return made
-
-
-def drawn(*shape, seed=0, dtype=FLOAT64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=FLOAT64).to(dtype)
+    return count_calls(monkeypatch, residual_compiled.Compiled)
 
 
 def network_of(name, dtype=FLOAT64):
@@ -64,18 +51,6 @@ def network_of(name, dtype=FLOAT64):
         for seed, parameter in enumerate(network.output.parameters()):
             parameter.copy_(0.3 * drawn(*parameter.shape, seed=seed))
     return network
-
-
-def asked(network, rows, dtype=FLOAT64, *, shared=False):
-    """Times, points beyond the usual, and conditions."""
-    t = torch.tensor(0.3, dtype=dtype) if shared else torch.linspace(0, 1, rows, dtype=dtype)
-    condition = drawn(rows, network.condition_features, seed=2, dtype=dtype) if network.condition_features else None
-    return t, 3 * drawn(rows, *network.event_shape, seed=1, dtype=dtype), condition
-
-
-def close(found, exact):
-    eps = torch.finfo(found.dtype).eps
-    return (found.to(FLOAT64) - exact).abs().max() <= ROUNDINGS * eps * (1 + exact.abs().max())
 
 
 def in_double(network, *parts):
@@ -212,6 +187,7 @@ def test_the_plain_way_is_taken_where_torch_wants_to_see_it(instructions, calls)
         handle.remove()
         replaced = copy.deepcopy(network)
         replaced.inner[0] = torch.nn.Sequential(replaced.inner[0])
+        replaced.input = torch.nn.Sequential(replaced.input)
         assert not calls
         assert torch.equal(hooked, plain(network)(t, x, condition))
         assert (found - exact).abs().max() < 1e-4
@@ -290,9 +266,9 @@ def test_rows_are_shared_among_threads(instructions, monkeypatch, name, shared):
         (value, divergence), quick = network.velocity_and_divergence(*given), network.for_inference()(*given)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
         monkeypatch.setattr(residual_compiled, "SHARE", 1)
-        assert residual_compiled.in_shares(130, 130) == [(0, 43), (43, 86), (86, 130)]
-        assert residual_compiled.in_shares(2, 2) == [(0, 1), (1, 2)]
-        assert residual_compiled.in_shares(0, 0) == [(0, 0)]
+        assert residual_compiled.threads_for(130, 1) == 3
+        assert residual_compiled.threads_for(2, 5) == 2
+        assert residual_compiled.threads_for(0, 5) == 1
         (shared_value, shared_divergence), shared_quick = (
             network.velocity_and_divergence(*given),
             network.for_inference()(*given),

@@ -29,12 +29,6 @@ constexpr int L = kLanes<double>;
 typedef Vec<double> D;
 
 inline D larger(D a, D b) { return a > b ? a : b; }
-inline double total(D v) {
-    double lanes[L], sum = 0;
-    store<double>(lanes, v);
-    for (const double lane : lanes) sum += lane;
-    return sum;
-}
 inline double greatest(D v) {
     double lanes[L];
     store<double>(lanes, v);
@@ -112,7 +106,7 @@ struct Scaling {
         for (; j + 4 * L <= width; j += 4 * L)
             for (int k = 0; k < 4; ++k) sum[k] += load(row + j + k * L) * load(&by_column[j + k * L]);
         for (; j < width; j += L) sum[0] += load(row + j) * load(&by_column[j]);
-        return total((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        return sum_of<double>((sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
     void add_rows(const double *rows, const double *weights) {
         for (int64_t j = 0; j < width; j += L) {
@@ -139,7 +133,7 @@ struct Scaling {
             D sum = {};
             for (int64_t j = n1; j < width; ++j) row[j] = -HUGE_VAL; // these are less than any digit, and made 0 below
             for (int64_t j = 0; j < width; j += L) sum += power(load(row + j) - most);
-            f[i] = -damped * (most + std::log(total(sum)) - std::log(double(n1)));
+            f[i] = -damped * (most + std::log(sum_of<double>(sum)) - std::log(double(n1)));
             for (int64_t j = 0; j < width; j += L) store<double>(row + j, power(load(row + j) + f[i]));
             for (int64_t j = n1; j < width; ++j) row[j] = 0;
             add_row(row, 1.0);
@@ -158,7 +152,7 @@ struct Scaling {
         int64_t j = 0;
         for (; j + L <= n1; j += L)
             sums += size_of<double>(expm1_of<double>(load(&log_columns[j]) + load(&g[j]) - rows));
-        double sum = total(sums);
+        double sum = sum_of<double>(sums);
         for (; j < n1; ++j) sum += std::fabs(std::expm1(log_columns[j] + g[j] - rows));
         return 0.5 * sum / double(n1);
     }

@@ -49,6 +49,13 @@ template <class R> struct Input {
     Part<R> x, time, condition;
 };
 
+// SiLU and its slope.
+template <class R> inline void silu(Vec<R> a, Vec<R> &value, Vec<R> &slope) {
+    const Vec<R> share = sigmoid_of<R>(a);
+    value = a * share;
+    slope = share + value * (1 - share);
+}
+
 // Results that go out: only the columns there are.
 template <class R> struct Clipped {
     R *first;

@@ -12,6 +12,7 @@
 // calls and no call into Python; whoever calls brings the room, whose size `room` tells.
 
 #include "gradients.h"
+#include "tangents.h"
 
 namespace {
 
@@ -90,9 +91,7 @@ template <class R, int Kind> inline void activated(Vec<R> a, Vec<R> &value, Vec<
         value = a > 0 ? scale * a : below;
         slope = a > 0 ? all<R>(scale) : below + alpha;
     } else if (Kind == kSilu) {
-        const Vec<R> share = sigmoid_of<R>(a);
-        value = a * share;
-        slope = share + value * (1 - share);
+        silu<R>(a, value, slope);
     } else {
         const Vec<R> grown = expm1_of<R>(a * 2);
         value = grown / (grown + 2);
@@ -113,31 +112,6 @@ template <class R> void activate(int64_t kind, int64_t numbers, R *values, R *sl
     if (kind == kSilu) activate_as<R, kSilu>(numbers, values, slopes);
     if (kind == kTanh) activate_as<R, kTanh>(numbers, values, slopes);
 }
-
-// Results times the slopes of their row, of which several results may share one.
-template <class R> struct Scaled {
-    R *first;
-    int64_t row;
-    const R *slopes;
-    const int32_t *owner;
-    void operator()(int64_t r, int64_t c, Vec<R> value) const {
-        store<R>(first + r * row + c, value * load<R>(slopes + owner[r] * row + c));
-    }
-};
-// The same, and summed with the last layer's weights: a row's trace, lane by lane.
-template <class R> struct Traced {
-    R *sums;
-    int64_t row;
-    const R *slopes;
-    const int32_t *owner;
-    const R *last;
-    int64_t features;
-    void operator()(int64_t r, int64_t c, Vec<R> value) const {
-        const int64_t of = owner[r];
-        const Vec<R> slope = load<R>(slopes + of * row + c), weight = load<R>(last + (r - of * features) * row + c);
-        store<R>(sums + of * kLanes<R>, load<R>(sums + of * kLanes<R>) + value * slope * weight);
-    }
-};
 
 // Values and slopes of the hidden layers of a block of rows; slopes may be left out, and values then take turns.
 template <class R> struct Block {
@@ -217,11 +191,7 @@ template <class R> struct Tangents {
                 given = turns[l % 2];
             }
         }
-        for (int64_t r = 0; r < count; ++r) {
-            R total = 0;
-            for (int lane = 0; lane < kLanes<R>; ++lane) total += sums[r * kLanes<R> + lane];
-            to[r] = total;
-        }
+        for (int64_t r = 0; r < count; ++r) to[r] = sum_of<R>(load<R>(sums + r * kLanes<R>));
     }
 };
 

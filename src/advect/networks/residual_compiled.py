@@ -8,10 +8,8 @@ rounding.
 
 import ctypes
 import functools
-import threading
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from advect import compiled
-from advect.networks.perceptron import Rows, weights_of
+from advect.networks.perceptron import SHARED, Rows, weights_of
 
 LIBRARY = Path(__file__).with_name("residual_kernel.so")
 MOST_BLOCKS = 32
 WIDEST, WIDEST_TANGENTS = 256, 512
 """Units of the widest network that goes the compiled way, without divergences and with them."""
-
-SHARED = 4e6
-"""Multiplications up to which one thread is no slower than several, and plain instructions than torch's."""
 
 SHARE = 30_000_000
 """Multiplications of a thread at least: about half a millisecond, some ten times what it takes to start one."""
@@ -89,7 +84,7 @@ class Compiled:
 
         self._pack = function("pack", _POINTER, _NUMBER, *[_POINTER] * 3)
         start = [_POINTER, _NUMBER, _POINTER, _POINTER]
-        self._forward = function("forward", *start, _NUMBER, *[_POINTER] * 5)
+        self._forward = function("forward", *start, _NUMBER, *[_POINTER] * 5, _NUMBER)
         self._back = function("back", *start, *[_POINTER] * 7)
         self._shape = (_NUMBER * 6)(*astuple(sizes))
         rooms = (_NUMBER * 3)()
@@ -112,9 +107,9 @@ class Compiled:
         joined = torch.empty(self._joined, dtype=self.dtype)
         self._pack(self._shape, self._gradients, weights, to.data_ptr(), joined.data_ptr())
 
-    def room(self) -> Tensor:
+    def room(self, threads: int = 1) -> Tensor:
         """Memory for one call at a time."""
-        return torch.empty(self._room_size, dtype=self.dtype)
+        return torch.empty(self._room_size * threads, dtype=self.dtype)
 
     def forward(self, packed: Tensor, rows: Rows, *, trace: bool) -> tuple[Tensor, Tensor | None]:
         """What the network says ``(rows, features)`` and, where asked for, the trace of its Jacobian ``(rows,)``.
@@ -123,26 +118,13 @@ class Compiled:
         """
         out = torch.empty_like(rows.x)
         traces = out.new_empty(len(out)) if trace else None
-        shares = in_shares(len(out), len(out) * self.sizes.weights * (1 + self.sizes.features * trace))
-
-        def one(start: int, end: int) -> None:
-            time = rows.time if len(rows.time) < len(rows.x) else rows.time[start:end]
-            own = Rows(rows.x[start:end], time, None if rows.condition is None else rows.condition[start:end])
-            self._forward_into(own, packed, out[start:end], None if traces is None else traces[start:end])
-
-        threads = [threading.Thread(target=one, args=share) for share in shares[1:]]
-        for thread in threads:
-            thread.start()
-        one(*shares[0])
-        for thread in threads:
-            thread.join()
-        return out, traces
-
-    def _forward_into(self, rows: Rows, packed: Tensor, out: Tensor, traces: Tensor | None) -> None:
-        room, of_time = self.room(), self.sizes.times if len(rows.time) == len(rows.x) else 0
+        of_time = self.sizes.times if len(rows.time) == len(rows.x) else 0
         condition, traced = (None if part is None else part.data_ptr() for part in (rows.condition, traces))
         given = (self._shape, len(out), rows.x.data_ptr(), rows.time.data_ptr(), of_time, condition)
-        self._forward(*given, packed.data_ptr(), room.data_ptr(), out.data_ptr(), traced)
+        threads = threads_for(len(out), self.sizes.weights * (1 + self.sizes.features * trace))
+        room = self.room(threads)
+        self._forward(*given, packed.data_ptr(), room.data_ptr(), out.data_ptr(), traced, threads)
+        return out, traces
 
     def back(
         self, packed: Tensor, rows: Rows, room: Tensor, target: Tensor, weight: Tensor | None, gradients: Any
@@ -169,11 +151,9 @@ def _compiled(path: Path, instructions: str, dtype: torch.dtype, sizes: Sizes, g
     return Compiled(path, instructions, dtype, sizes, gradients)
 
 
-def in_shares(rows: int, work: int) -> list[tuple[int, int]]:
-    """Rows from and to, one share for each thread of torch's that has `SHARE` multiplications to do at least."""
-    count = max(1, min(torch.get_num_threads(), work // SHARE, rows))
-    ends = [rows * at // count for at in range(count + 1)]
-    return list(pairwise(ends))
+def threads_for(rows: int, work: int) -> int:
+    """Threads that share rows of so much work each: no more than torch has, with `SHARE` multiplications at least."""
+    return max(1, min(torch.get_num_threads(), rows * work // SHARE, rows))
 
 
 def worth_it(sizes: Sizes, rows: int, *, tangents: int = 0, times: int = 1, gradients: bool = False) -> bool:

@@ -9,7 +9,9 @@
 // modulation is 2 x blocks layers of their own: gain and shift of each block in turn. Where one time serves all rows
 // and there is no condition they are computed once.
 
+#include "../shares.h"
 #include "gradients.h"
+#include "tangents.h"
 
 namespace {
 
@@ -122,12 +124,6 @@ template <class R> struct Net {
     }
 };
 
-template <class R> inline void silu(Vec<R> a, Vec<R> &value, Vec<R> &slope) {
-    const Vec<R> share = sigmoid_of<R>(a);
-    value = a * share;
-    slope = share + value * (1 - share);
-}
-
 // silu of the sums and, where wanted, its slopes.
 template <class R> struct Lit {
     R *values, *slopes;
@@ -238,36 +234,13 @@ template <class R> struct Pass {
     }
 };
 
-// Tangents of all coordinates through a block of rows, and their trace; several tangents share the slopes of a row.
-template <class R> struct Owned {
-    R *first;
-    int64_t row;
-    const R *slopes;
-    const int32_t *owner;
-    void operator()(int64_t r, int64_t c, Vec<R> value) const {
-        store<R>(first + r * row + c, value * load<R>(slopes + owner[r] * row + c));
-    }
-};
-// Those after a block: kept for the next, and times the slopes that come first there.
+// Tangents of all coordinates through a block of rows, and their trace. Those after a block: kept for the next, and times the slopes that come first there.
 template <class R> struct Both {
     R *tangents;
-    Owned<R> next;
+    Scaled<R> next;
     void operator()(int64_t r, int64_t c, Vec<R> value) const {
         store<R>(tangents + r * next.row + c, value);
         next(r, c, value);
-    }
-};
-// Those after the last: times slopes and the output's weight, lane by lane.
-template <class R> struct Summed {
-    R *sums;
-    int64_t row;
-    const R *slopes, *last;
-    const int32_t *owner;
-    int64_t features;
-    void operator()(int64_t r, int64_t c, Vec<R> value) const {
-        const int64_t of = owner[r];
-        const Vec<R> slope = load<R>(slopes + of * row + c), weight = load<R>(last + (r - of * features) * row + c);
-        store<R>(sums + of * kLanes<R>, load<R>(sums + of * kLanes<R>) + value * slope * weight);
     }
 };
 template <class R> struct Tangents {
@@ -293,41 +266,46 @@ template <class R> struct Tangents {
             for (int64_t c = 0; c < row; c += kLanes<R>) first(r, c, load<R>(net.columns + (r - owner[r] * d) * row + c));
         for (int64_t b = 0; b < sizes.blocks; ++b) {
             product<R>(count * d, width, width, {scaled, row, 1}, packed<R>(net.inner[b], width), {nullptr, 0},
-                       Owned<R>{inside, row, pass.by_a[b] + off, owner});
+                       Scaled<R>{inside, row, pass.by_a[b] + off, owner});
             const R *slopes = pass.by_h[b + 1] + off;
             if (b + 1 < sizes.blocks)
                 product<R>(count * d, width, width, {inside, row, 1}, packed<R>(net.outer[b], width), {tangents, row},
                            Both<R>{tangents, {scaled, row, slopes, owner}});
             else
                 product<R>(count * d, width, width, {inside, row, 1}, packed<R>(net.outer[b], width), {tangents, row},
-                           Summed<R>{sums, row, slopes, net.last, owner, d});
+                           Traced<R>{sums, row, slopes, owner, net.last, d});
         }
-        for (int64_t r = 0; r < count; ++r) {
-            R total = 0;
-            for (int lane = 0; lane < kLanes<R>; ++lane) total += sums[r * kLanes<R> + lane];
-            to[r] = total;
-        }
+        for (int64_t r = 0; r < count; ++r) to[r] = sum_of<R>(load<R>(sums + r * kLanes<R>));
     }
 };
 
+// Rows from `first` to `end`; without memory only its size.
 template <class R>
-int64_t forward(const Sizes &sizes, int64_t rows, const Input<R> &input, const R *packed_weights, R *memory, R *out,
-                R *traces) {
+int64_t forward(const Sizes &sizes, int64_t first, int64_t end, const Input<R> &input, const R *packed_weights, R *memory,
+                R *out, R *traces) {
     const Net<R> net(sizes, const_cast<R *>(packed_weights), false);
     Room<R> room{memory};
-    const bool traced = traces || !memory;
+    const bool traced = traces || !memory, one_time = !input.time.row && !sizes.conditions;
     const Pass<R> pass(net, room, false, traced);
     const Tangents<R> tangents(net, room);
     if (!memory) return room.used;
-    const bool shared = !input.time.row && !sizes.conditions;
-    if (shared) pass.modulate(input, 0, 1);
-    for (int64_t start = 0; start < rows; start += pass.rows) {
-        const int64_t count = std::min(pass.rows, rows - start), d = sizes.features;
-        pass.forward(input, start, count, shared, Clipped<R>{out + start * d, d, d});
+    if (one_time) pass.modulate(input, 0, 1);
+    for (int64_t start = first; start < end; start += pass.rows) {
+        const int64_t count = std::min(pass.rows, end - start), d = sizes.features;
+        pass.forward(input, start, count, one_time, Clipped<R>{out + start * d, d, d});
         for (int64_t from = 0; traced && from < count; from += tangents.rows)
             tangents.trace(pass, from, std::min(tangents.rows, count - from), traces + start + from);
     }
     return room.used;
+}
+// All rows, shared by threads, each with memory of its own.
+template <class R>
+void forward_shared(const Sizes &sizes, int64_t rows, const Input<R> &input, const R *packed_weights, R *memory, R *out,
+                    R *traces, int64_t threads) {
+    const int64_t each = forward<R>(sizes, 0, 0, {}, nullptr, nullptr, nullptr, nullptr);
+    shared(threads, threads, [&](int64_t from, int64_t to) {
+        forward<R>(sizes, rows * from / threads, rows * to / threads, input, packed_weights, memory + from * each, out, traces);
+    });
 }
 
 // On the way back. By the sum before a slope.
@@ -449,7 +427,7 @@ int64_t backward(const Sizes &sizes, int64_t rows, const Input<R> &input, const 
         const Sizes of(shape);                                                                                         \
         sizes[0] = Net<R>(of, nullptr, gradients != 0).room.used;                                                      \
         sizes[1] = gradients ? backward<R>(of, 0, {}, nullptr, nullptr, {})                                            \
-                             : forward<R>(of, 0, {}, nullptr, nullptr, nullptr, nullptr);                              \
+                             : forward<R>(of, 0, 0, {}, nullptr, nullptr, nullptr, nullptr);                           \
         sizes[2] = of.narrow * of.given();                                                                             \
         return 0;                                                                                                      \
     }                                                                                                                  \
@@ -460,9 +438,10 @@ int64_t backward(const Sizes &sizes, int64_t rows, const Input<R> &input, const 
     }                                                                                                                  \
     ADVECT_PUBLIC(advect_residual_forward_##name)                                                                      \
     (const int64_t *shape, int64_t rows, const R *x, const R *time, int64_t tr, const R *condition, const R *packed,   \
-     R *memory, R *out, R *traces) {                                                                                   \
+     R *memory, R *out, R *traces, int64_t threads) {                                                                  \
         const Sizes of(shape);                                                                                         \
-        forward<R>(of, rows, {{x, of.features}, {time, tr}, {condition, of.conditions}}, packed, memory, out, traces); \
+        forward_shared<R>(of, rows, {{x, of.features}, {time, tr}, {condition, of.conditions}}, packed, memory, out,   \
+                          traces, threads);                                                                            \
         return 0;                                                                                                      \
     }                                                                                                                  \
     ADVECT_PUBLIC(advect_residual_back_##name)                                                                         \
