@@ -23,6 +23,7 @@ from advect.errors import ConfigError
 
 SETS = ("plain", "avx2", "avx512")
 BFLOAT16_SETS = ("avx512bf16", "amx")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @functools.cache
@@ -113,6 +114,13 @@ def watched(*, autocast: bool = True) -> bool:
         or torch._C._len_torch_function_stack() > 0
         or torch.jit.is_tracing()
     )
+
+
+def heard(modules: Sequence[nn.Module]) -> bool:
+    """Whether a hook waits for the pass of one of them."""
+    if any(getattr(nn.modules.module, f"_global{name}") for name in _HOOKS):
+        return True
+    return any(getattr(module, name) for module in modules for name in _HOOKS)
 
 
 def in_rows(tensor: Tensor, dtype: torch.dtype) -> bool:

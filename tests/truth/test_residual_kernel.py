@@ -10,7 +10,7 @@ import torch
 from torch.func import functional_call, jacrev, vmap
 
 from advect.flows import ContinuousMap, Flow, StandardNormal, VelocityField
-from advect.networks import MLP, ResidualMLP, residual_compiled
+from advect.networks import MLP, ResidualMLP, residual, residual_compiled
 from advect.networks.residual_regressor import ResidualRegressor
 from advect.records import Regression
 from tests.truth.networks import asked, close, count_calls, drawn
@@ -31,6 +31,7 @@ def instructions(request, built, monkeypatch):
     """Each instruction set in turn, where this processor and this compiler have it."""
     monkeypatch.setattr(residual_compiled, "LIBRARY", built / "networks" / "residual_kernel.so")
     monkeypatch.setattr(residual_compiled, "worth_it", lambda *_, **__: True)
+    monkeypatch.setattr(residual, "enough", lambda *_: True)
     monkeypatch.setenv("ADVECT_KERNEL", request.param)
     if residual_compiled.instruction_set() != request.param:
         pytest.skip(f"no {request.param} here")
@@ -247,13 +248,13 @@ def test_when_it_is_worth_it(monkeypatch):
     narrow, wide = (residual_compiled.Sizes(3, 20, 32, 0, width // 4, width) for width in (128, 512))
     assert residual_compiled.worth_it(narrow, 256)
     assert not residual_compiled.worth_it(narrow, 4)
-    assert residual_compiled.worth_it(narrow, 4, times=8)
+    assert residual_compiled.worth_it(narrow, 4, times=64)
     assert not residual_compiled.worth_it(wide, 256)
     assert residual_compiled.worth_it(wide, 256, tangents=20)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert residual_compiled.worth_it(narrow, 256)
     assert not residual_compiled.worth_it(narrow, 256, gradients=True)
-    assert residual_compiled.worth_it(residual_compiled.Sizes(3, 2, 32, 0, 32, 64), 40, gradients=True)
+    assert residual_compiled.worth_it(residual_compiled.Sizes(3, 2, 32, 0, 32, 64), 48, gradients=True)
 
 
 @every_network

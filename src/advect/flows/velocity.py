@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from advect import compiled
 from advect.errors import ConfigError, unknown_name
 from advect.flows.baseline import finite_ends
 from advect.flows.guidance import offered_divergence
 from advect.flows.inference_field import InferenceField
-from advect.networks.perceptron_pass import heard
 from advect.paths.convert import PREDICTIONS, coefficients
 from advect.paths.schedule import Linear
 from advect.typing import Field, Schedule, expand_time, written_for
@@ -95,7 +95,7 @@ class VelocityField(nn.Module):
     def for_inference(self, dtype: torch.dtype | None = None) -> Field:
         """The same field without a graph, by the network's own quick pass where it offers one; see `InferenceField`."""
         offered = getattr(self.network, "for_inference", None)
-        if heard([self, self.network]):  # whose hooks wait for every pass
+        if compiled.heard([self, self.network]):  # whose hooks wait for every pass
             return self
         return InferenceField(self, offered(dtype)) if callable(offered) else self
 

@@ -22,7 +22,6 @@ from advect import compiled
 LIBRARY = Path(__file__).with_name("norm_kernel.so")
 _KINDS = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 SHARE = 2**15
 """Numbers that are worth a thread: passing over them takes several times as long as starting one."""
@@ -94,14 +93,13 @@ def _bent(u: Tensor, gain: Tensor | None, shift: Tensor | None, silu: bool) -> T
 
 def _compilable(norm: nn.GroupNorm, x: Tensor, beside: Sequence[Tensor | None]) -> bool:
     """Whether the compiled norm is there, and reads such numbers where they lie."""
-    known = norm.__dict__
     return (
         not compiled.watched(autocast=False)  # first: such tensors do not answer all that is asked here
         and x.is_cpu
         and x.dtype in _KINDS
         and type(norm) is nn.GroupNorm
-        and "forward" not in known
-        and not any(known[hooks] for hooks in _HOOKS)
+        and "forward" not in norm.__dict__
+        and not compiled.heard([norm])
         and type(x) in (Tensor, nn.Parameter)
         and x.ndim == 4
         and x.numel() > 0

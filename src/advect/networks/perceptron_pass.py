@@ -95,7 +95,7 @@ def _found(
     layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: Rows, *, autocast: bool = True
 ) -> tuple[Layout, list[Tensor | None]] | None:
     """Sizes and weights of a network whose layers nobody listens to and whose operations nobody wants to see."""
-    if instruction_set() is None or compiled.watched(autocast=autocast) or heard(layers):
+    if instruction_set() is None or compiled.watched(autocast=autocast) or compiled.heard(layers):
         return None
     if rows.x.dtype != given_as(rows.x.dtype):
         return None
@@ -111,14 +111,6 @@ def _followed(rows: Rows, weights: Sequence[Tensor | None]) -> bool:
     """Whether autograd wants to know."""
     tensors = (*rows.tensors, *weights)
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-
-
-def heard(layers: Sequence[nn.Module]) -> bool:
-    """Whether a hook waits for a layer's own pass."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(nn.modules.module, f"_global{name}") for name in names):
-        return True
-    return any(getattr(layer, name) for layer in layers for name in names)
 
 
 class _Said(torch.autograd.Function):

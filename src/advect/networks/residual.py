@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from advect import compiled
 from advect.networks.embed import FourierTime
 from advect.networks.field import FieldNetwork, check_sizes, push, scale, trace
 from advect.networks.layers import ACTIVATIONS, linear, zero_linear
 from advect.networks.perceptron import rows_of
-from advect.networks.perceptron_pass import heard
 from advect.networks.regressor import plain_linears
-from advect.networks.residual_compiled import Layers
+from advect.networks.residual_compiled import Layers, enough
 from advect.networks.residual_inference import ResidualInference
 from advect.networks.residual_pass import CompiledResidualRegressor, Quick, said
 from advect.records import Regression
@@ -53,6 +53,7 @@ class ResidualMLP(FieldNetwork):
     ) -> None:
         super().__init__(event_shape, condition_features)
         check_sizes("ResidualMLP", width=width, blocks=blocks)
+        self.width = width
         self.time = FourierTime(time_features)
         # Narrower than the stream: time and condition carry few numbers, and a step would cost half as much again.
         narrow = max(32, width // 4)
@@ -84,7 +85,7 @@ class ResidualMLP(FieldNetwork):
 
     def quick(self) -> Quick | None:
         """The compiled pass with the weights of now; None where hooks listen or the network is another's."""
-        if self._overridden or type(self)._velocity is not ResidualMLP._velocity or heard(self._layers.all):
+        if self._overridden or type(self)._velocity is not ResidualMLP._velocity or compiled.heard(self._layers.all):
             return None
         return Quick(self._layers)
 
@@ -113,7 +114,7 @@ class ResidualMLP(FieldNetwork):
         return parts[::2], parts[1::2]
 
     def _velocity(self, t: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
-        if not torch.is_grad_enabled() and not self._overridden:
+        if not torch.is_grad_enabled() and enough(len(x), self.width) and not self._overridden:
             found = said(self._layers, rows_of(x, self.time(t), condition))
             if found is not None:
                 return found[0]

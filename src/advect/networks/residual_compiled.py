@@ -156,6 +156,11 @@ def threads_for(rows: int, work: int) -> int:
     return max(1, min(torch.get_num_threads(), rows * work // SHARE, rows))
 
 
+def enough(rows: int, width: int) -> bool:
+    """Whether rows are enough to pack the weights for: that takes as long as about two rows a unit save."""
+    return rows >= 2 * width
+
+
 def worth_it(sizes: Sizes, rows: int, *, tangents: int = 0, times: int = 1, gradients: bool = False) -> bool:
     """Whether the compiled way is the quicker one: with rows enough to be worth packing the weights for.
 
@@ -171,7 +176,9 @@ def worth_it(sizes: Sizes, rows: int, *, tangents: int = 0, times: int = 1, grad
         gradients: Whether for the way back.
     """
     together = rows * (1 + tangents)
-    if rows < 1 or sizes.width > (WIDEST_TANGENTS if tangents else WIDEST) or 4 * together * times < sizes.width:
+    if rows < 1 or sizes.width > (WIDEST_TANGENTS if tangents else WIDEST):
+        return False
+    if not enough(together * times * (3 if gradients else 1), sizes.width):  # the way back is two more products
         return False
     if instruction_set() != "plain" and (torch.get_num_threads() == 1 or not gradients):
         return True

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from advect import compiled
 from advect.networks.perceptron import Rows, rows_of
-from advect.networks.perceptron_pass import heard
 from advect.networks.residual_compiled import Compiled, Layers, functions_for
 from advect.networks.residual_regressor import ResidualRegressor
 from advect.records import Regression
@@ -24,7 +23,7 @@ def said(layers: Layers, rows: Rows, *, trace: bool = False) -> tuple[Tensor, Te
     """
     if torch.is_grad_enabled() and any(part.requires_grad for part in rows.tensors):
         return None
-    if heard(layers.all):
+    if compiled.heard(layers.all):
         return None
     functions = functions_for(layers, rows, tangents=trace)
     if functions is None:
