@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from advect import compiled
 from advect.records import Batch, Drawn, Regression
 from advect.training.flat import Flat
 from advect.training.shares import total_weight
@@ -120,8 +121,7 @@ def may_go_without(flow: nn.Module, parameters: Sequence[nn.Parameter]) -> bool:
         return False
     if not all(parameter.requires_grad for parameter in parameters):
         return False
-    of_modules = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(module, name, None) for module in flow.modules() for name in of_modules):
+    if compiled.heard([*flow.modules()]):
         return False
     of_tensors = ("_backward_hooks", "_post_accumulate_grad_hooks")
     return not any(getattr(p, name, None) for p in flow.parameters() for name in of_tensors)
