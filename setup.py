@@ -15,12 +15,12 @@ from setuptools.command.build_ext import build_ext
 _ASSIGNMENT = [f"src/advect/couplings/assignment{name}_kernel.cpp" for name in ("", "_bfloat16", "_rows")]
 _SCALING = ["src/advect/couplings/scaling_kernel.cpp"]
 _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "walk", "coupling")]
-_PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16")]
+_PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16", "_split")]
 _RESIDUAL = ["src/advect/networks/residual_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
 _ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _HEADERS = [
-    *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16"),
+    *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16", "split"),
     *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
     *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/tangents", "networks/attention"),
 ]
@@ -50,7 +50,10 @@ _BFLOAT16_SETS = {
     "avx512bf16": [*_X86_SETS["avx512"], "-mavx512bf16"],
     "amx": [*_X86_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
-_OWN_SETS = dict.fromkeys((_PERCEPTRON[1], _ATTENTION[1], _ASSIGNMENT[1]), _BFLOAT16_SETS)
+_OWN_SETS = {
+    **dict.fromkeys((_PERCEPTRON[1], _ATTENTION[1], _ASSIGNMENT[1]), _BFLOAT16_SETS),
+    _PERCEPTRON[2]: {"amx": _BFLOAT16_SETS["amx"]},  # three products for one pay by tiles alone
+}
 
 
 class BuildKernel(build_ext):

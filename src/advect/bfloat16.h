@@ -129,6 +129,21 @@ inline void turn_rows(const Brief *rows, int64_t count, int64_t row, Brief *to) 
         }
 }
 
+// put(row, column, 16 sums) of a block of C, some at a time.
+template <class Put> struct Later {
+    const Put *put;
+    const float *sums = nullptr;
+    int64_t row = 0, column = 0;
+    int next = 0, end = 0; // halves of rows
+    void some(int count) {
+        for (const int until = std::min(end, next + count); next < until; ++next)
+            (*put)(row + next / 2, column + next % 2 * kWide, _mm512_load_ps(sums + next * kWide));
+    }
+};
+struct Nothing {
+    void some(int) const {}
+};
+
 #if defined(__AMX_BF16__)
 constexpr int64_t kRows = kTile; // of a block of C
 // What was written must be in memory: some compilers do not know what the instructions below read.
@@ -146,25 +161,48 @@ struct Tiles {
     }
     ~Tiles() { _tile_release(); }
 };
-// Two by two tiles of C into `sums`, and the next panel of B asked for: `ahead` lines of every step.
+// The four products of two tiles of rows and two of columns that are loaded.
+inline void multiply_tiles() {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+inline void load_rows(const Brief *a, int64_t a_row) {
+    _tile_loadd(4, a, a_row * 2);
+    _tile_loadd(5, a + kWide * a_row, a_row * 2);
+}
+inline void load_columns(const Brief *b) {
+    _tile_loadd(6, b, 4 * kTile);
+    _tile_loadd(7, b + 2 * kWide, 4 * kTile);
+}
+// Two by two tiles of C into `sums`, and the next panel of B asked for: `ahead` lines of every step. `before` is what is
+// left of the block before: tiles are multiplied beside vectors, but neither begins while the other has filled the
+// processor's window. Of numbers in two parts the product of the two small ones is left out: it is as small as what
+// their rounding leaves.
+template <int Parts = 1, class Before = Nothing>
 inline void block_of(const Brief *a, int64_t a_row, const Brief *b, int64_t depth, float *sums, const Brief *ahead,
-                     int lines) {
-    const Brief *below = a + kWide * a_row;
+                     int lines, Before &&before = {}) {
+    const int share = int((2 * kRows * Parts * kTile + depth - 1) / depth);
     settle();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t k = 0; k < depth; k += kTile, b += kTile * kTile) {
-        _tile_loadd(4, a + k, a_row * 2);
-        _tile_loadd(6, b, 4 * kTile);
-        _tile_loadd(5, below + k, a_row * 2);
-        _tile_loadd(7, b + 2 * kWide, 4 * kTile);
+    for (int64_t k = 0; k < depth; k += Parts * kTile, b += Parts * kTile * kTile) {
+        load_rows(a + k, a_row);
+        if (Parts == 2) {
+            load_columns(b + kTile * kTile);
+            multiply_tiles();
+        }
+        load_columns(b);
         for (int i = 0; i < lines; ++i, ahead += kTile) __builtin_prefetch(ahead, 0, 2);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        multiply_tiles();
+        if (Parts == 2) {
+            load_rows(a + k + kTile, a_row);
+            multiply_tiles();
+        }
+        before.some(share);
     }
     _tile_stored(0, sums, 4 * kTile);
     _tile_stored(1, sums + kWide, 4 * kTile);
@@ -177,8 +215,10 @@ struct Tiles {
     Tiles() {}
     ~Tiles() {}
 };
+template <int Parts = 1, class Before = Nothing>
 inline void block_of(const Brief *a, int64_t a_row, const Brief *b, int64_t depth, float *sums, const Brief *ahead,
-                     int lines) {
+                     int lines, Before && = {}) {
+    static_assert(Parts == 1, "three such products take longer than one in float32");
     __m512 sum[kRows][2] = {};
     for (int64_t k = 0; k < depth; k += 2, b += 2 * kTile) {
         const __m512bh first = (__m512bh)_mm512_loadu_si512(b), second = (__m512bh)_mm512_loadu_si512(b + kTile);
@@ -200,24 +240,34 @@ inline void block_of(const Brief *a, int64_t a_row, const Brief *b, int64_t dept
 // What a result may do before its sums are there: ask for where they go.
 template <class Put> inline void expect(const Put &, int64_t, int64_t) {}
 
-// put(row, column, 16 sums) for all of C, columns in whole tiles. A has memory for kRows rows beyond its last.
-template <class Put>
+// put(row, column, 16 sums) for all of C, columns in whole tiles. A has memory for kRows rows beyond its last. With two
+// parts of every number (`split.h`) rows and panels are twice as long.
+template <int Parts = 1, class Put>
 inline void product(int64_t rows, int64_t columns, int64_t depth, const Brief *a, const Brief *b, const Put &put) {
-    const int64_t deep = tiled(depth), blocks = (rows + kRows - 1) / kRows;
-    const int share = blocks ? int((kTile + blocks - 1) / blocks) : 0;
-    alignas(64) float sums[kRows * kTile];
-    for (int64_t column = 0; column < columns; column += kTile, b += kTile * deep) {
+    const int64_t deep = Parts * tiled(depth), blocks = (rows + kRows - 1) / kRows;
+    const int step = Parts * kTile; // lines of a panel in every step of the depth
+    const int share = blocks ? int((step + blocks - 1) / blocks) : 0;
+    alignas(64) float sums[Parts][kRows * kTile];
+    Later<Put> before{&put};
+    for (int64_t column = 0, turn = 0; column < columns; column += kTile, b += kTile * deep) {
         const Brief *ahead = b + kTile * deep;
-        for (int64_t row = 0; row < rows; row += kRows, ahead += deep * share) {
-            const int lines = row / kRows * share < kTile ? share : 0;
-            expect(put, row, column);
-            block_of(a + row * deep, deep, b, deep, sums, ahead, lines);
+        for (int64_t row = 0; row < rows; row += kRows, ahead += tiled(depth) * share, turn = 1 - turn) {
+            const int lines = row / kRows * share < step ? share : 0;
             const int64_t count = rows - row < kRows ? rows - row : kRows;
-            for (int64_t r = 0; r < count; ++r)
-                for (int64_t c = 0; c < kTile; c += kWide)
-                    put(row + r, column + c, _mm512_load_ps(sums + r * kTile + c));
+            expect(put, row, column);
+            if constexpr (Parts == 1) { // after so short a product waiting brings nothing
+                block_of(a + row * deep, deep, b, deep, sums[0], ahead, lines);
+                for (int64_t r = 0; r < count; ++r)
+                    for (int64_t c = 0; c < kTile; c += kWide)
+                        put(row + r, column + c, _mm512_load_ps(sums[0] + r * kTile + c));
+            } else {
+                block_of<Parts>(a + row * deep, deep, b, deep, sums[turn], ahead, lines, before);
+                before.some(2 * kRows);
+                before = {&put, sums[turn], row, column, 0, int(2 * count)};
+            }
         }
     }
+    before.some(2 * kRows);
 }
 
 #if !defined(__AMX_BF16__)

@@ -116,6 +116,18 @@ def watched(*, autocast: bool = True) -> bool:
     )
 
 
+_PRECISIONS = {"none": "highest", "ieee": "highest", "tf32": "high", "bf16": "medium"}
+
+
+def float32_products() -> str:
+    """How exact torch is told that products of float32 numbers on processors have to be: ``highest``, ``high`` or
+    ``medium``, as `torch.set_float32_matmul_precision` names them.
+    """
+    # Where a program names backends one by one, as torch allows since 2.9, the old question is an error.
+    newer = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", None)
+    return torch.get_float32_matmul_precision() if newer is None else _PRECISIONS.get(newer, "highest")
+
+
 def heard(modules: Sequence[nn.Module]) -> bool:
     """Whether a hook waits for the pass of one of them."""
     if any(getattr(nn.modules.module, f"_global{name}") for name in _HOOKS):

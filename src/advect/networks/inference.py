@@ -6,7 +6,8 @@ in place, which autograd could not undo. In float32 the two agree to rounding.
 
 Asked for another dtype, all layers compute in it, while time, state and all sums of a solver stay as they are. In
 bfloat16 that is faster by as much as the processor's products in it are; the velocity is then off by about 2⁻⁸ of its
-size, so it is for samples and never for a log-density.
+size, so it is for samples and never for a log-density. Asked for none, a network in float32 has the products that
+torch's setting for them allows (`perceptron.allowed`).
 """
 
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advect.networks.perceptron import given_as, rows_of
+from advect.networks.perceptron import allowed, given_as, rows_of
 from advect.networks.perceptron_pass import Quick
 from advect.networks.regressor import plain_linears
 
@@ -37,7 +38,9 @@ class MLPInference:
         self._dtype = weight.dtype if dtype is None else dtype
         known = given_as(self._dtype) == weight.dtype
         plain = plain_linears([*network.hidden, network.output]) if known else None
-        self._quick = None if plain is None else Quick(plain, network.activation.function, self._dtype)
+        # What was asked for by name is taken as it is.
+        precision = allowed(self._dtype) if dtype is None else self._dtype
+        self._quick = None if plain is None else Quick(plain, network.activation.function, precision)
         if self._quick is None:
             _ = self._layers, self._of_time  # the weights of now
 

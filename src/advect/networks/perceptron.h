@@ -56,6 +56,23 @@ template <class R> inline void silu(Vec<R> a, Vec<R> &value, Vec<R> &slope) {
     slope = share + value * (1 - share);
 }
 
+// Value and slope of an activation.
+template <class R, int Kind> inline void activated(Vec<R> a, Vec<R> &value, Vec<R> &slope) {
+    if (Kind == kSelu || Kind == kElu) {
+        const R alpha = Kind == kSelu ? R(1.6732632423543772 * 1.0507009873554805) : R(1);
+        const R scale = Kind == kSelu ? R(1.0507009873554805) : R(1);
+        const Vec<R> below = alpha * expm1_of<R>(a > 0 ? all<R>(0) : a);
+        value = a > 0 ? scale * a : below;
+        slope = a > 0 ? all<R>(scale) : below + alpha;
+    } else if (Kind == kSilu) {
+        silu<R>(a, value, slope);
+    } else {
+        const Vec<R> grown = expm1_of<R>(a * 2);
+        value = grown / (grown + 2);
+        slope = 1 - value * value;
+    }
+}
+
 // Results that go out: only the columns there are.
 template <class R> struct Clipped {
     R *first;

@@ -7,6 +7,10 @@ are so wide or rows so many that torch is no slower (`worth_it`). Both give the 
 
 Where bfloat16 is asked for (a training's precision, samples, autocast), `perceptron_bfloat16_kernel.cpp` rounds where
 autocast does and less often: weights once a packing, activations, tangents and their gradients before each product.
+
+Where torch is told that products in float32 need not be exact (``torch.set_float32_matmul_precision("high")``), values
+without a gradient come from `perceptron_split_kernel.cpp`, whose factors are sums of two numbers in bfloat16, as torch
+defines that setting. Of processors only those with tiles are quicker by it; everywhere else it changes nothing.
 """
 
 import ctypes
@@ -15,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +28,15 @@ from torch import Tensor, nn
 from advect import compiled
 
 LIBRARY = Path(__file__).with_name("perceptron_kernel.so")
-_KINDS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
+Precision = torch.dtype | Literal["split"]
+"""Of products: that of a dtype, or of float32 numbers as sums of two in bfloat16."""
+
+_KINDS: dict[Precision, str] = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.bfloat16: "bfloat16",
+    "split": "split",
+}
 _ACTIVATIONS: dict[Callable[..., Tensor], int] = {F.selu: 0, F.elu: 1, F.silu: 2, torch.tanh: 3}
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 _ROWS = [_POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _NUMBER, _POINTER, _POINTER]
@@ -47,9 +59,26 @@ def bfloat16_set() -> str | None:
     return compiled.bfloat16_set(LIBRARY, "advect_perceptron_able_bfloat16")
 
 
-def given_as(precision: torch.dtype) -> torch.dtype:
+def split_set() -> str | None:
+    """The instruction set of its products of numbers in two parts, None where there is none or it is switched off."""
+    return compiled.bfloat16_set(LIBRARY, "advect_perceptron_able_split")
+
+
+def given_as(precision: Precision) -> torch.dtype:
     """The dtype of rows, weights and results of functions that compute in this precision."""
-    return torch.float32 if precision == torch.bfloat16 else precision
+    return torch.float32 if precision == "split" or precision == torch.bfloat16 else precision
+
+
+def allowed(dtype: torch.dtype) -> Precision:
+    """The precision of products of such numbers without a gradient: the quickest that torch's own setting allows
+    (``torch.set_float32_matmul_precision``, or ``torch.backends.mkldnn.matmul.fp32_precision`` for processors).
+    """
+    if dtype != torch.float32:
+        return dtype
+    setting = compiled.float32_products()
+    if setting == "medium" and bfloat16_set() is not None:
+        return torch.bfloat16
+    return dtype if setting == "highest" or split_set() is None else "split"
 
 
 @dataclass(frozen=True)
@@ -115,7 +144,7 @@ class Compiled:
         dtype: Of rows, weights and results.
     """
 
-    def __init__(self, path: Path, instructions: str, precision: torch.dtype, layout: Layout, gradients: bool) -> None:
+    def __init__(self, path: Path, instructions: str, precision: Precision, layout: Layout, gradients: bool) -> None:
         library = compiled.library(path)
 
         def function(name: str, *types: Any) -> Any:
@@ -125,14 +154,15 @@ class Compiled:
 
         self._pack = function("pack", _POINTER, _NUMBER, _POINTER, _POINTER)
         self._forward = function("forward", *_ROWS, _POINTER, _POINTER)
-        self._back = function("back", *_ROWS, *[_POINTER] * 5)
+        if gradients:
+            self._back = function("back", *_ROWS, *[_POINTER] * 5)
         numbers = (len(layout.widths) - 1, layout.activation, layout.features, layout.times, layout.conditions)
         self._shape = (_NUMBER * (len(numbers) + len(layout.widths)))(*numbers, *layout.widths)
         sizes = (_NUMBER * 2)()
         function("room", _POINTER, _NUMBER, _POINTER)(self._shape, gradients, sizes)
         self._packed_size, self._room_size = sizes
         self.dtype, self.layout, self._gradients = given_as(precision), layout, gradients
-        self._precision = precision
+        self._stored = torch.bfloat16 if precision == "split" else precision
 
     def packed(self, weights: Sequence[Tensor | None]) -> Tensor:
         """Weight and bias of every layer in turn, as the other functions want them."""
@@ -142,7 +172,7 @@ class Compiled:
 
     def empty(self) -> Tensor:
         """Memory for packed weights."""
-        return torch.empty(self._packed_size, dtype=self._precision)
+        return torch.empty(self._packed_size, dtype=self._stored)
 
     def pack(self, weights: Any, to: Tensor) -> None:
         """Pack weights, given as pointers, into memory that is there."""
@@ -150,7 +180,7 @@ class Compiled:
 
     def room(self) -> Tensor:
         """Memory for one call at a time."""
-        return torch.empty(self._room_size, dtype=self._precision)
+        return torch.empty(self._room_size, dtype=self._stored)
 
     def forward(self, packed: Tensor, rows: Rows, *, trace: bool) -> tuple[Tensor, Tensor | None]:
         """What the network says ``(rows, features)`` and, where asked for, the trace of its Jacobian ``(rows,)``."""
@@ -208,14 +238,17 @@ def rows_of(x: Tensor, time: Tensor, condition: Tensor | None) -> Rows:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(path: Path, instructions: str, precision: torch.dtype, layout: Layout, gradients: bool) -> Compiled:
+def _compiled(path: Path, instructions: str, precision: Precision, layout: Layout, gradients: bool) -> Compiled:
     return Compiled(path, instructions, precision, layout, gradients)
 
 
-def compiled_for(layout: Layout, precision: torch.dtype, *, gradients: bool = False) -> Compiled | None:
+def compiled_for(layout: Layout, precision: Precision, *, gradients: bool = False) -> Compiled | None:
     """The functions for a network of these sizes, None where there are none."""
-    instructions = bfloat16_set() if precision == torch.bfloat16 else instruction_set()
-    if instructions is None or precision not in _KINDS:
+    if precision not in _KINDS:
+        return None
+    sets = {torch.bfloat16: bfloat16_set, "split": split_set}
+    instructions = sets.get(precision, instruction_set)()
+    if instructions is None:
         return None
     return _compiled(LIBRARY, instructions, precision, layout, gradients)
 
@@ -285,7 +318,7 @@ class Choice:
         self,
         weights: Sequence[Tensor | None],
         activation: Callable[..., Tensor],
-        precision: torch.dtype | None = None,
+        precision: Precision | None = None,
         *,
         gradients: bool,
         times: int,

@@ -16,7 +16,9 @@ from advect.networks.perceptron import (
     Choice,
     Compiled,
     Layout,
+    Precision,
     Rows,
+    allowed,
     compiled_for,
     given_as,
     instruction_set,
@@ -39,7 +41,7 @@ def said(layers: Sequence[nn.Module], activation: Callable[..., Tensor], rows: R
     if not worth_it(layout, len(rows.x)):
         return None
     if not _followed(rows, weights):
-        functions = compiled_for(layout, rows.x.dtype)
+        functions = compiled_for(layout, allowed(rows.x.dtype))
         return None if functions is None else functions.forward(functions.packed(weights), rows, trace=False)[0]
     if any(part.requires_grad for part in rows.tensors):
         return None
@@ -71,12 +73,12 @@ class Quick:
     Args:
         layers: Of the network.
         activation: Between them.
-        precision: Of the products: that of the weights, or bfloat16 of weights in float32.
+        precision: Of the products: that of the weights, or another of weights in float32.
     """
 
     _CALLS = 8  # that are expected of one solve, at least
 
-    def __init__(self, layers: Sequence[nn.Linear], activation: Callable[..., Tensor], precision: torch.dtype) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], activation: Callable[..., Tensor], precision: Precision) -> None:
         weights = [weight if weight is None else weight.detach() for weight in weights_of(layers)]
         self._choice = Choice(weights, activation, precision, gradients=False, times=self._CALLS)
         self._packed: tuple[Compiled, Tensor] | None = None

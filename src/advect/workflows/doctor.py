@@ -42,6 +42,7 @@ def examine() -> dict[str, Any]:
         "coupling and spline layers": _compiled(kernel.instruction_set()),
         "plain networks": _compiled(perceptron.instruction_set()),
         "plain networks, bfloat16": _compiled_bfloat16(perceptron.bfloat16_set()),
+        'plain networks, "high" float32': _compiled_bfloat16(perceptron.split_set()),
         "residual networks": _compiled(residual_compiled.instruction_set()),
         "norms of U-Nets": _compiled(normed.instruction_set()),
         "attention": _compiled(attention.instruction_set()),
