@@ -22,7 +22,8 @@ _ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("",
 _HEADERS = [
     *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16", "split"),
     *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
-    *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/tangents", "networks/attention"),
+    *("transforms/functions", "transforms/coupling"),
+    *(f"networks/{name}" for name in ("perceptron", "gradients", "tangents", "residual", "attention")),
 ]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
