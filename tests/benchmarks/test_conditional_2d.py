@@ -16,7 +16,11 @@ def test_a_cell(given, row, tmp_path):
     machine = {"processor": "a processor", "cores": 2, "threads": 1}
     record = {"settings": settings, "figures": figures, "machine": machine, "date": "2026-01-01", "seed": 0}
     bench.write_table(tmp_path / "t.md", [record | {"versions": {"torch": "2.13.0"}}])
-    assert f"| {given} | {row} | 1 of 10 | 8 |" in (tmp_path / "t.md").read_text()
+    table = (tmp_path / "t.md").read_text()
+    assert f"| {given} | {row} | 1 of 10 | 8 |" in table
+    # Rows of the wrong moon count only where each moon is compared with itself.
+    assert (f"| moon, all together | {row} | 1 of 10 | 8 |" in table) == (given == "moon")
+    assert figures.get("euler_together", 0.0) <= figures["euler"]
 
 
 def test_eighty_cells():
