@@ -203,7 +203,8 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         f"Written by `{COMMAND}`; do not edit. Eight Gaussians to moons (C2OT, 2503.10636): W2² between 10,000 samples "
         "and test rows under the same conditions, mean ± sd over the seeds that are there. Floor: two test sets. "
         "Given the moon: the mean over both moons, each with itself, and the distance of all rows together, which does "
-        "not see what lands on the wrong moon and is what was published. Published: 20,000 steps, ten seeds; with fewer steps the pattern can be compared, not the figure.",
+        "not see what lands on the wrong moon and is what was published. "
+        "Published: 20,000 steps, ten seeds; with fewer steps the pattern can be compared, not the figure.",
         "",
         "| given | row | seeds | steps | Euler, 1 step | published | dopri5, 1e-4 | published | evaluations | floor "
         "| training |",
