@@ -25,12 +25,6 @@ _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 SHARE = 2**21
 """Products of a convolution that are worth a thread: they take several times as long as starting one."""
 
-NARROW = 16
-"""Channels of input and output from which on it is quicker."""
-
-LEAST = 2**6
-"""Patches of 2×2 outputs from which on it is quicker: filters are transformed at every call."""
-
 
 def instruction_set() -> str | None:
     """The instruction set of the compiled convolutions, None where there is none or torch's are as quick: those of plain
@@ -44,8 +38,8 @@ class Convolution(nn.Conv2d):
     """torch's layer, whose convolutions of size 3 are compiled where that is quicker."""
 
     @final
-    def forward(self, input: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
-        """The convolution of pictures."""
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution of pictures ``(batch, inputs, height, width)``."""
         if _quicker(self, input, 1):
             return _Filtered.apply(input, self.weight, self.bias, False)
         return super().forward(input)
@@ -81,12 +75,23 @@ def _quicker(layer: nn.Conv2d, x: Tensor, scale: int) -> bool:
         and layer.stride == layer.dilation == (1, 1)
         and layer.groups == 1
         and layer.padding_mode == "zeros"
-        and min(layer.in_channels, layer.out_channels) >= NARROW
-        and len(x) * (x.shape[2] * scale + 1) // 2 * ((x.shape[3] * scale + 1) // 2) >= LEAST
+        and x.numel() > 0
+        and worth(layer.in_channels, layer.out_channels, _patches(x, scale))
         and x.is_contiguous(memory_format=torch.channels_last)
         and all(part is None or _readable(part) for part in (layer.weight, layer.bias))
         and instruction_set() is not None
     )
+
+
+def worth(inputs: int, outputs: int, patches: int) -> bool:
+    """Whether it takes less time than torch's: channels fill vectors, and there are patches of 2×2 outputs enough to pay
+    for the filters, which are transformed at every call.
+    """
+    return min(inputs, outputs) >= 16 and patches >= 64
+
+
+def _patches(x: Tensor, scale: int) -> int:
+    return len(x) * ((x.shape[2] * scale + 1) // 2) * ((x.shape[3] * scale + 1) // 2)
 
 
 def _readable(part: Tensor) -> bool:
