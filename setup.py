@@ -21,9 +21,10 @@ _NORM = ["src/advect/networks/norm_kernel.cpp"]
 _CONVOLUTION = ["src/advect/networks/convolution_kernel.cpp"]
 _ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _HEADERS = [
-    *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "strips", "bfloat16"),
+    *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16"),
     *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
-    *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/tangents", "networks/attention"),
+    *("transforms/functions", "networks/perceptron", "networks/gradients", "networks/tangents"),
+    *("networks/attention", "networks/convolution"),
 ]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [

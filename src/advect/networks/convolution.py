@@ -26,6 +26,10 @@ SHARE = 2**21
 """Products of a convolution that are worth a thread: they take several times as long as starting one."""
 
 
+FILL = 16
+"""Channels that fill vectors; others go one by one, and three times as slowly."""
+
+
 def instruction_set() -> str | None:
     """The instruction set of the compiled convolutions, None where there is none or torch's are as quick: those of plain
     instructions are for those who name them.
@@ -87,7 +91,7 @@ def worth(inputs: int, outputs: int, patches: int) -> bool:
     """Whether it takes less time than torch's: channels fill vectors, and there are patches of 2×2 outputs enough to pay
     for the filters, which are transformed at every call.
     """
-    return min(inputs, outputs) >= 16 and patches >= 64
+    return inputs % FILL == outputs % FILL == 0 and inputs * outputs <= (8 * patches) ** 2
 
 
 def _patches(x: Tensor, scale: int) -> int:
