@@ -12,6 +12,7 @@
 
 namespace {
 
+constexpr int64_t kLine = 64; // bytes in a line of the cache
 constexpr int64_t kApart = L; // numbers between matrices: neighbouring ones share no set of the cache
 
 struct Sizes {
@@ -83,6 +84,34 @@ template <class S> struct Pictures {
     S *first;
     int64_t height, width, channels;
     S *line(int64_t picture, int64_t y) const { return first + (picture * height + y) * width * channels; }
+};
+
+// Lines of the cache that are asked for some at a time, between tiles of products: pixels that a block of patches is the
+// first to need, `Step` by `Step` for each. From the third cache they come at a third of the speed.
+struct Ahead {
+    const char *next = nullptr, *end = nullptr;
+    template <int Step, class S>
+    void begin(const Sizes &size, const Pictures<S> &pixels, int64_t first, int64_t count, int64_t above) {
+        const auto at = [&](int64_t patch, int64_t more) {
+            const int64_t line = patch / size.across(), y = Step * (line % size.down()) + more;
+            return reinterpret_cast<const char *>(pixels.line(line / size.down(), std::min(y, pixels.height)));
+        };
+        next = end = nullptr;
+        if (count > 0) next = at(first, above), end = at(first + count - 1, Step + above);
+    }
+    int64_t lines() const { return (end - next + kLine - 1) / kLine; }
+    void ask(int64_t count) {
+#if defined(__GNUC__)
+        for (; count > 0 && next < end; --count, next += kLine) __builtin_prefetch(next, 0, 2);
+#endif
+    }
+};
+// Two of them, in so many steps.
+struct Both {
+    Ahead one, other;
+    int64_t steps = 0;
+    void share(int64_t tiles) { steps = std::max(one.lines(), other.lines()) / std::max<int64_t>(1, tiles) + 1; }
+    void ask() { one.ask(steps), other.ask(steps); }
 };
 
 // Row `p` of transformed patches of a block, number by number, vector of channels by vector, patch by patch.

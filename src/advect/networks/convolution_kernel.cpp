@@ -163,12 +163,20 @@ template <int In, int Out, int P> struct Convolved {
     Row<P> row;
     Results<P, Out> results;
     Aligned<float> sums;
+    Both ahead; // pixels of the next block, and those that this one will write
 
     Convolved(const Sizes &size, const Pictures<const float> &from, const float *filters, const float *bias,
               const Pictures<float> &to)
         : size(size), from(from), filters(filters), bias(bias), to(to), lie(from.channels, to.channels),
           row(kPatches, from.channels), results(kPatches, std::min(kWide, lie.columns)), sums(P * step) {}
 
+    void block(int64_t first, int64_t count, int64_t wide) {
+        const int64_t columns = std::min(kWide, lie.columns - wide), after = first + count;
+        ahead.one.begin<In>(size, from, after, std::min(kPatches, size.patches() - after), 1);
+        ahead.other.begin<Out>(size, to, first, count, 0);
+        ahead.share(P * P * ((columns + kPanel - 1) / kPanel) * ((count + kTall - 1) / kTall));
+        each<P>([&](auto p) { line<p.value>(first, count, wide); });
+    }
     template <int p> void line(int64_t first, int64_t count, int64_t wide) {
         each_run(size, first, count, [&](const Run &run) {
             each_vector(from.channels, [&](int64_t c, int lanes, auto full) {
@@ -180,7 +188,7 @@ template <int In, int Out, int P> struct Convolved {
             const int64_t across = lie.across(column);
             const auto way = across == L ? tile<1> : tile<2>;
             for (int q = 0; q < P; ++q)
-                for (int64_t r = 0; r < count; r += kTall)
+                for (int64_t r = 0; r < count; r += kTall, ahead.ask())
                     way(row.at(q, 0) + r * L, row.patches * L, lie.depth,
                         filters + (p * P + q) * lie.place + lie.at(0, column), sums.get() + q * step + r * across);
             each_run(size, first, count, [&](const Run &run) {
@@ -202,7 +210,7 @@ void convolve(const Sizes &size, const Pictures<const float> &from, const float 
         Convolved<In, Out, P> way(size, from, filters, bias, to);
         for (int64_t thing = begin; thing < end; ++thing) {
             const int64_t first = thing / wides * kPatches, count = std::min(kPatches, size.patches() - first);
-            each<P>([&](auto p) { way.template line<p.value>(first, count, thing % wides * kWide); });
+            way.block(first, count, thing % wides * kWide);
         }
     });
 }
@@ -214,6 +222,7 @@ template <int P> struct Gradient {
     Pictures<const float> x, by_y;
     Row<P> patches{kGradients, kSquare}, unfolded{kGradients, kSquare};
     Aligned<float> sums{P * P * kSquare * kSquare};
+    Both ahead{}; // pixels of the next block
 
     template <int p>
     void line(int64_t first, int64_t count, int64_t input, int64_t inputs, int64_t output, int64_t outputs) {
@@ -228,7 +237,7 @@ template <int P> struct Gradient {
         for (int q = 0; q < P; ++q)
             for (int64_t c = 0; c < outputs; c += kPanel) {
                 const auto way = outputs - c > L ? gradient_tile<2> : gradient_tile<1>;
-                for (int64_t k = 0; k < inputs; k += kHigh)
+                for (int64_t k = 0; k < inputs; k += kHigh, ahead.ask())
                     way(patches.at(q, k / L * L) + k % L, unfolded.at(q, c), kGradients * L, count,
                         sums.get() + ((p * P + q) * kSquare + k) * kSquare + c);
             }
@@ -247,6 +256,9 @@ template <int P> struct Gradient {
         if (bias) std::fill(bias, bias + whole<float>(outputs), 0.0f);
         for (int64_t at = first; at < first + count; at += kGradients) {
             const int64_t some = std::min(kGradients, first + count - at);
+            ahead.one.begin<Step>(size, x, at + some, std::min(kGradients, first + count - at - some), 1);
+            ahead.other.begin<2>(size, by_y, at + some, std::min(kGradients, first + count - at - some), 0);
+            ahead.share(P * P * ((outputs + kPanel - 1) / kPanel) * ((inputs + kHigh - 1) / kHigh));
             each<P>([&](auto p) {
                 line<p.value>(at, some, input, inputs, output, outputs);
                 if (p.value == 1 && bias) add_bias(some, outputs, bias);
