@@ -10,9 +10,9 @@
 // 9 products remain, and V comes from 3×3 pixels of the picture before. Back, the four gradients of a pixel are added.
 //
 // Pictures lie pixel by pixel (channels_last), in float32. A block of patches goes row by row of V: what is transformed,
-// its products (patches by channels by channels for each number of the row) and their sums stay in the first cache. An
-// output needs the nine inputs it has in any convolution, so NaN spreads no farther; its sum is in an order that is that of
-// no neighbour, block or thread. The file is compiled once for each instruction set.
+// its products (patches by channels by channels for each number of the row) and their sums stay in the first two caches.
+// An output needs the nine inputs it has in any convolution, so NaN spreads no farther; neither neighbours nor blocks nor
+// threads decide the order of its sum. The file is compiled once for each instruction set.
 
 #include <algorithm>
 
@@ -242,7 +242,8 @@ template <int P> struct Gradient {
                         sums.get() + ((p * P + q) * kSquare + k) * kSquare + c);
             }
     }
-    void add_bias(int64_t count, int64_t outputs, float *bias) { // of the second row: that number is the sum of the four
+    // From the second row, whose second number is the sum of the four gradients.
+    void add_bias(int64_t count, int64_t outputs, float *bias) {
         for (int64_t c = 0; c < outputs; c += L) {
             V sum = {};
             for (int64_t t = 0; t < count; ++t) sum += load<float>(unfolded.at(1, c) + t * L);
@@ -251,7 +252,8 @@ template <int P> struct Gradient {
     }
     // `weight`: 9 taps of each input, rows of `row` numbers from its first output on; `bias` if wanted.
     void portion(int64_t first, int64_t count, int64_t input, int64_t output, int64_t row, float *weight, float *bias) {
-        const int64_t inputs = std::min(kSquare, size.inputs - input), outputs = std::min(kSquare, size.outputs - output);
+        const int64_t inputs = std::min(kSquare, size.inputs - input);
+        const int64_t outputs = std::min(kSquare, size.outputs - output);
         std::fill(sums.get(), sums.get() + P * P * kSquare * kSquare, 0.0f);
         if (bias) std::fill(bias, bias + whole<float>(outputs), 0.0f);
         for (int64_t at = first; at < first + count; at += kGradients) {
@@ -269,7 +271,8 @@ template <int P> struct Gradient {
                 V down[3][P];
                 for (int q = 0; q < P; ++q) {
                     V u[P], g[3];
-                    for (int p = 0; p < P; ++p) u[p] = load<float>(sums.get() + ((p * P + q) * kSquare + k) * kSquare + c);
+                    for (int p = 0; p < P; ++p)
+                        u[p] = load<float>(sums.get() + ((p * P + q) * kSquare + k) * kSquare + c);
                     taps(u, g);
                     for (int i = 0; i < 3; ++i) down[i][q] = g[i];
                 }
@@ -309,7 +312,8 @@ void back_filters(const Sizes &size, const Pictures<const float> &x, const Pictu
 }
 
 template <class S> Pictures<S> input_of(const Sizes &size, S *first) {
-    return {first, size.doubled ? size.height / 2 : size.height, size.doubled ? size.width / 2 : size.width, size.inputs};
+    const int64_t scale = size.doubled ? 2 : 1;
+    return {first, size.height / scale, size.width / scale, size.inputs};
 }
 template <class S> Pictures<S> output_of(const Sizes &size, S *first) {
     return {first, size.height, size.width, size.outputs};
