@@ -1,7 +1,7 @@
 """The compiled convolutions against torch in float64, for every instruction set they have here.
 
-Bounds are those of the theory: a sum of n products in float32 is off by at most about n roundings of the sum of their sizes.
-A transform adds a few, and its sizes are those of transforms whose coefficients have all become positive (Higham 2002, §3.1).
+Bounds are those of the theory: a sum of n products in float32 is off by at most about n roundings of the sum of their
+sizes (Higham 2002, §3.1). Transforms add a few, and sizes are those of transforms with all coefficients positive.
 """
 
 import pytest
@@ -38,7 +38,7 @@ PATCH, RESULT, FILTER = (
 
 @pytest.fixture(params=room.compiled.SETS)
 def instructions(request, built, monkeypatch):
-    """Each instruction set in turn, where this processor and this compiler have it, for channels and pictures of any number."""
+    """Each instruction set in turn, where this processor and this compiler have it, for any number of channels."""
     monkeypatch.setattr(room, "LIBRARY", built / "networks" / "convolution_kernel.so")
     monkeypatch.setenv("ADVECT_KERNEL", request.param)
     monkeypatch.setattr(room, "worth", lambda *sizes: True)
@@ -89,7 +89,7 @@ def exact(layer, x, by, double):
 
 
 def patches(x):
-    """Patches of 4×4 that begin two pixels apart, ``(batch, channels, down, across, 4, 4)``; zeros around the picture."""
+    """Patches of 4×4 that begin two pixels apart, ``(batch, channels, down, across, 4, 4)``; zeros around pictures."""
     down, across = (-side % 2 for side in x.shape[2:])
     return F.pad(x, (1, 1 + across, 1, 1 + down)).unfold(2, 4, 2).unfold(3, 4, 2)
 

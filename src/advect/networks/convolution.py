@@ -1,8 +1,8 @@
 """Convolutions of size 3 by minimal filtering: four outputs from 16 products a channel in place of 36.
 
 Winograd's F(2×2, 3×3) (Lavin & Gray 2015, arXiv 1509.09308), there and back, is `convolution_kernel.cpp`, for float32
-pictures that lie pixel by pixel (channels_last) on a processor. A picture that is doubled before, every pixel by itself,
-needs 9 products and is never laid down. For everything else torch computes it; numbers agree to a few roundings.
+pictures that lie pixel by pixel (channels_last) on a processor. A picture that is doubled before, every pixel by
+itself, needs 9 products and is never laid down. For everything else torch computes it; numbers agree to rounding.
 """
 
 import ctypes
@@ -31,8 +31,8 @@ FILL = 16
 
 
 def instruction_set() -> str | None:
-    """The instruction set of the compiled convolutions, None where there is none or torch's are as quick: those of plain
-    instructions are for those who name them.
+    """The instruction set of the compiled convolutions, None where there is none or torch's are as quick: that of plain
+    instructions is for those who name it.
     """
     found = compiled.instruction_set(LIBRARY, "advect_convolution_forward")
     return None if found == "plain" and os.environ.get("ADVECT_KERNEL") != "plain" else found
@@ -50,7 +50,7 @@ class Convolution(nn.Conv2d):
 
 
 def doubled(
-    layer: nn.Conv2d, x: Float[Tensor, "batch inputs h w"], size: Sequence[int]
+    layer: nn.Module, x: Float[Tensor, "batch inputs h w"], size: Sequence[int]
 ) -> Float[Tensor, "batch outputs height width"]:
     """A convolution of pictures that are first enlarged to a size, each pixel repeated."""
     if (
@@ -88,8 +88,8 @@ def _quicker(layer: nn.Conv2d, x: Tensor, scale: int) -> bool:
 
 
 def worth(inputs: int, outputs: int, patches: int) -> bool:
-    """Whether it takes less time than torch's: channels fill vectors, and there are patches of 2×2 outputs enough to pay
-    for the filters, which are transformed at every call.
+    """Whether it takes less time than torch's: channels fill vectors, and there are patches of 2×2 outputs enough to
+    pay for the filters, which are transformed at every call.
     """
     return inputs % FILL == outputs % FILL == 0 and inputs * outputs <= (8 * patches) ** 2
 
