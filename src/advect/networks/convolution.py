@@ -22,7 +22,7 @@ from advect import compiled
 LIBRARY = Path(__file__).with_name("convolution_kernel.so")
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 
-SHARE = 2**21
+SHARE = 2**22
 """Products of a convolution that are worth a thread: they take several times as long as starting one."""
 
 
