@@ -18,12 +18,13 @@ _LAYERS = [f"src/advect/transforms/{name}_kernel.cpp" for name in ("layers", "wa
 _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("", "_bfloat16", "_split")]
 _RESIDUAL = ["src/advect/networks/residual_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
+_CONVOLUTION = ["src/advect/networks/convolution_kernel.cpp"]
 _ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _HEADERS = [
     *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16", "split"),
     *(f"couplings/{name}" for name in ("assignment_costs", "assignment_vectors", "auction", "augmenting_paths")),
     *("transforms/functions", "transforms/coupling"),
-    *(f"networks/{name}" for name in ("perceptron", "gradients", "tangents", "residual", "attention")),
+    *(f"networks/{name}" for name in ("perceptron", "gradients", "tangents", "residual", "attention", "convolution")),
 ]
 _SHARED = [f"src/advect/{name}.h" for name in _HEADERS]
 _COMMON = [
@@ -41,6 +42,7 @@ _FLAGS = {
     _RESIDUAL[0]: ["-ffp-contract=fast"],
     _NORM[0]: ["-ffp-contract=fast"],
     _ATTENTION[0]: ["-ffp-contract=fast"],
+    _CONVOLUTION[0]: ["-ffp-contract=fast"],
 }
 _X86_SETS = {
     "avx2": ["-mavx2", "-mfma"],
@@ -103,6 +105,7 @@ setup(
         Extension("advect.networks.perceptron_kernel", _PERCEPTRON, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.residual_kernel", _RESIDUAL, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.networks.convolution_kernel", _CONVOLUTION, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.attention_kernel", _ATTENTION, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},

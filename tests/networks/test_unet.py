@@ -74,10 +74,12 @@ def test_a_residual_block_is_its_formula():
     torch.testing.assert_close(block(h, e), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("scales", [True, False])
-def test_numbers_do_not_depend_on_the_compiled_norms_or_the_order_in_memory(scales, monkeypatch):
-    network = small(features=3, scales=scales).float()
-    x, t, c = torch.randn(3, 2, 9, 6, generator=draws(1)), torch.rand(3, generator=draws(2)), torch.ones(3, 3)
+@pytest.mark.parametrize(
+    ("scales", "channels", "shape"), [(True, 8, (2, 9, 6)), (False, 8, (2, 9, 6)), (True, 16, (2, 12, 8))]
+)
+def test_numbers_do_not_depend_on_the_compiled_parts_or_the_order_in_memory(scales, channels, shape, monkeypatch):
+    network = small(shape, features=3, scales=scales, channels=channels).float()
+    x, t, c = torch.randn(3, *shape, generator=draws(1)), torch.rand(3, generator=draws(2)), torch.ones(3, 3)
 
     def answers(network, x):
         x = x.detach().requires_grad_()

@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 
 from advect import compiled
 from advect.errors import ConfigError
+from advect.networks.convolution import Convolution
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
 
@@ -32,7 +33,7 @@ def convolution(inputs: int, outputs: int, kernel: int, *, generator: Generator 
 
     That is U(−b, b) with b = 1/√(inputs · kernel²), for weight and bias alike.
     """
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
+    layer = Convolution(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(inputs * kernel**2)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -42,7 +43,7 @@ def convolution(inputs: int, outputs: int, kernel: int, *, generator: Generator 
 
 def zero_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     """A convolution that keeps height and width and starts at zero."""
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
+    layer = Convolution(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -56,7 +57,7 @@ def pointwise(layer: nn.Conv2d, x: Float[Tensor, "batch inputs h w"]) -> Float[T
         compiled.watched()
         or not x.is_cpu
         or not torch.is_grad_enabled()
-        or type(layer) is not nn.Conv2d
+        or type(layer) not in (nn.Conv2d, Convolution)
         or "forward" in layer.__dict__
         or compiled.heard([layer])
         or not (x.dtype == layer.weight.dtype == torch.float32)

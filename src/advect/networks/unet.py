@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from advect import compiled
 from advect.errors import ConfigError, ShapeError
 from advect.networks.attention import attention
 from advect.networks.conv import convolution, pointwise, zero_convolution
+from advect.networks.convolution import doubled
 from advect.networks.embedded import EmbeddedNetwork
 from advect.networks.field import check_sizes
 from advect.networks.layers import linear
@@ -141,8 +141,7 @@ class UNet(EmbeddedNetwork):
             for block in blocks.children():
                 h = block(torch.cat([h, kept.pop()], 1), embedding)
             if level < len(self.grow):
-                doubled = F.interpolate(h, size=kept[-1].shape[-2:], mode="nearest")
-                h = self.grow[level](doubled)
+                h = doubled(self.grow[level], h, kept[-1].shape[-2:])
         return self.output(normed(self.norm, h)).contiguous()
 
     def start_at_zero(self) -> None:

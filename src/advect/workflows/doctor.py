@@ -10,7 +10,7 @@ import torch
 from advect.couplings import compiled_scaling
 from advect.couplings.kernel import instruction_set
 from advect.methods import Blueprint, build, get_method, resolve_options
-from advect.networks import attention, normed, perceptron, residual_compiled
+from advect.networks import attention, convolution, normed, perceptron, residual_compiled
 from advect.run import MemorySink
 from advect.training import Batches, DataRows, Trainer, TrainingConfig
 from advect.transforms import kernel
@@ -45,6 +45,7 @@ def examine() -> dict[str, Any]:
         'plain networks, "high" float32': _compiled_bfloat16(perceptron.split_set()),
         "residual networks": _compiled(residual_compiled.instruction_set()),
         "norms of U-Nets": _compiled(normed.instruction_set()),
+        "convolutions of size 3": _compiled(convolution.instruction_set()),
         "attention": _compiled(attention.instruction_set()),
         "attention, bfloat16": _compiled_bfloat16(attention.bfloat16_set()),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
