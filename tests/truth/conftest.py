@@ -22,6 +22,7 @@ COMPILED = (
     "networks/residual_kernel.so",
     "networks/norm_kernel.so",
     "networks/attention_kernel.so",
+    "training/advance_kernel.so",
 )
 
 

@@ -2,15 +2,18 @@
 
 On a small network the class spends several times as long on looking its state up as on arithmetic. `advance` looks it
 up once and then calls the same fused kernel on the same tensors: the weights are those of `torch.optim.AdamW` to the
-bit, and so is what a checkpoint holds. `advance_flat` calls it once for all parameters, which lie in one buffer; the
-last few numbers of a tensor may then round otherwise.
+bit, and so is what a checkpoint holds. `advance_flat` makes one pass over all parameters, which lie in one buffer
+(`advance`), clipping and averages included; the last few numbers of a tensor may then round otherwise.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advect.training.advance import advanced, rule
+from advect.training.average import WeightAverage
 from advect.training.flat import Flat
 
 
@@ -48,24 +51,55 @@ class FusedAdamW(torch.optim.AdamW):
         self._fused(self._parameters, gradients, means, squares, steps)
 
     @torch.no_grad()
-    def advance_flat(self, rate: float, values: Flat, gradients: Flat) -> None:
-        """One step at this learning rate of parameters that are the parts of ``values``.
+    def advance_flat(
+        self,
+        rate: float,
+        values: Flat,
+        gradients: Flat,
+        factor: float = 1.0,
+        averages: Sequence[WeightAverage] = (),
+        number: int = 0,
+    ) -> None:
+        """One step at this learning rate of parameters that are the parts of ``values``, which averages then take in.
 
         Args:
             rate: The learning rate.
             values: Holds all parameters.
-            gradients: Their gradients, laid out alike; every parameter has one.
+            gradients: Their gradients, laid out alike; every parameter has one. They may be changed.
+            factor: Of the gradients, before all else.
+            averages: Of these parameters.
+            number: The step that the averages go by, counted from 1.
         """
         self.param_groups[0]["lr"] = rate
-        if not self._direct or not self._lie_flat(values):
+        flat = self._direct and self._lie_flat(values)
+        if flat and self._advanced(values, gradients, factor, averages, number):
+            return
+        if factor != 1:
+            gradients.whole.mul_(factor)
+        if flat and self._flat is not None:
+            means, squares, steps = self._flat
+            steps.add_(1)
+            self._fused([values.whole], [gradients.whole], [means.whole], [squares.whole], [steps[0]])
+        else:
             for parameter, gradient in zip(self._parameters, gradients.parts, strict=True):
                 parameter.grad = gradient
             self.advance(rate)
-            return
-        assert self._flat is not None
+        for average in averages:
+            average.update(number)
+
+    def _advanced(
+        self, values: Flat, gradients: Flat, factor: float, averages: Sequence[WeightAverage], number: int
+    ) -> bool:
+        """Whether all could be done in one pass, and has been."""
+        if self._flat is None or not all(average.lies_beside(values) for average in averages):
+            return False
         means, squares, steps = self._flat
+        numbers = rule(self.param_groups[0], float(steps[0]) + 1, factor)
+        beside = [(average.whole, average.share(number)) for average in averages]
+        if not advanced(numbers, gradients.whole, values.whole, (means.whole, squares.whole), beside):
+            return False
         steps.add_(1)
-        self._fused([values.whole], [gradients.whole], [means.whole], [squares.whole], [steps[0]])
+        return True
 
     def _fused(self, values: Any, gradients: Any, means: Any, squares: Any, steps: Any) -> None:
         group = self.param_groups[0]
