@@ -51,39 +51,49 @@ def rule(group: Mapping[str, Any], step: float, factor: float) -> tuple[float, .
     return factor, kept, 1 - beta1, beta2, 1 - beta2, root, group["eps"], pace
 
 
-def advanced(
-    numbers: Sequence[float],
-    gradients: Tensor,
-    weights: Tensor,
-    moments: Sequence[Tensor],
-    averages: Sequence[tuple[Tensor, float]],
-) -> bool:
-    """Whether the compiled pass was there and has been made; where not, nothing has changed.
+class Advance:
+    """The compiled pass over tensors that stay where they are, looked up once: it is asked for in every step.
 
     Args:
-        numbers: Those of `rule`.
-        gradients: ``(count,)``; it stays as it is.
+        gradients: ``(count,)``; stays as it is.
         weights: Likewise, and all further tensors too.
         moments: Of first and second order.
-        averages: Of the weights, each with the share of the way that it goes towards them.
+        averages: Of the weights.
     """
+
+    def __init__(
+        self, gradients: Tensor, weights: Tensor, moments: Sequence[Tensor], averages: Sequence[Tensor]
+    ) -> None:
+        self._held = gradients, weights, *moments, *averages
+        count, dtype = weights.numel(), weights.dtype
+        self._function = _function(LIBRARY, f"{_KINDS[dtype]}_{instruction_set()}")
+        self._rule, self._shares = (ctypes.c_double * 8)(), (ctypes.c_double * len(averages))()
+        places = [one.data_ptr() for one in (gradients, weights, *moments)]
+        self._given = count, self._rule, *places, len(averages), compiled.pointers(averages), self._shares
+        self._most = count // SHARE
+
+    def __call__(self, numbers: Sequence[float], shares: Sequence[float]) -> None:
+        """One step.
+
+        Args:
+            numbers: Those of `rule`.
+            shares: Of the way to the weights that each average goes.
+        """
+        self._rule[:], self._shares[:] = numbers, shares
+        self._function(*self._given, max(1, min(torch.get_num_threads(), self._most)))
+
+
+def advance_for(
+    gradients: Tensor, weights: Tensor, moments: Sequence[Tensor], averages: Sequence[Tensor]
+) -> Advance | None:
+    """The compiled pass for such tensors; None where there is none, or they do not lie as it reads them."""
     dtype, count = weights.dtype, weights.numel()
-    averaged = [average for average, _ in averages]
-    together = (gradients, weights, *moments, *averaged)
-    if dtype not in _KINDS or count % (WIDEST // weights.element_size()) or compiled.watched(autocast=False):
-        return False
+    if dtype not in _KINDS or count % (WIDEST // weights.element_size()) or instruction_set() is None:
+        return None
+    together = (gradients, weights, *moments, *averages)
     if not all(compiled.in_rows(one, dtype) and one.numel() == count for one in together):
-        return False
-    instructions = instruction_set()
-    if instructions is None:
-        return False
-    places = [one.data_ptr() for one in (gradients, weights, *moments)]
-    shares = (ctypes.c_double * len(averages))(*(share for _, share in averages))
-    _function(LIBRARY, f"{_KINDS[dtype]}_{instructions}")(
-        count, (ctypes.c_double * len(numbers))(*numbers), *places, len(averages), compiled.pointers(averaged), shares,
-        max(1, min(torch.get_num_threads(), count // SHARE)),
-    )  # fmt: skip
-    return True
+        return None
+    return Advance(gradients, weights, moments, averages)
 
 
 @functools.lru_cache(maxsize=16)

@@ -130,7 +130,7 @@ class Trainer:
         self.validation: Validation | None = None
         if validation is not None:
             exactly = partial(self._losses, precision=nullcontext())
-            self.validation = Validation(validation, validation_batches, config.seed, exactly, workers)
+            self.validation = Validation(self.flow, objective, validation, validation_batches, config, exactly, workers)
 
     # The run
 
@@ -201,8 +201,8 @@ class Trainer:
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
         whole = whole and not self.config.compile  # which was asked for
         self._direct = self._graphless if whole and may_go_without(self.flow, self.parameters) else None
-        if self._direct is not None:
-            self._direct.look_again()
+        for part in filter(None, (self._direct, self.validation)):
+            part.look_again()
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):
@@ -307,8 +307,8 @@ class Trainer:
         """The loss, and by what to multiply gradients so that they are clipped; anything non-finite stops the run
         before the weights change, or, where the loss is scaled, has the step skipped: None."""
         norm = gradient_norm(gradients) if self.shards is None else self.shards.norm()
-        # The one place where the loop waits for an accelerator.
-        value, size = torch.stack([loss.to(norm.dtype), norm]).tolist()
+        # The one place where the loop waits for an accelerator, which is asked once.
+        value, size = (loss.item(), norm.item()) if norm.is_cpu else torch.stack([loss.to(norm.dtype), norm]).tolist()
         if math.isfinite(value) and math.isfinite(size):
             return value, self.state.scale.factor(size, self.config.gradient_clip)
         if self.state.scale.skip():
@@ -319,15 +319,15 @@ class Trainer:
 
     def _advance(self, gradients: list[Tensor], factor: float, flat: Direct | None) -> None:
         """Weights and averages after the step that was counted last, by gradients times ``factor``."""
-        rate = learning_rate(self.state.step - 1, self.config)
+        step, averages = self.state.step, self.state.averages
+        rate = learning_rate(step - 1, self.config)
         if flat is not None:
-            beside = self.state.averages, self.state.step
-            self.optimizer.advance_flat(rate, flat.values, flat.gradients, factor, *beside)
+            self.optimizer.advance_flat(rate, flat.values, flat.gradients, factor, averages, step)
             return
         multiply(gradients, factor)
         self.optimizer.advance(rate)
-        for average in self.state.averages:
-            average.update(self.state.step)
+        for average in averages:
+            average.update(step)
 
     # Between steps
 
@@ -358,7 +358,7 @@ class Trainer:
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:
             self.flow.eval()
-            losses: list[float] = [] if self.validation is None else self._validation_losses(self.validation)
+            losses = [] if self.validation is None else self._validation_losses(self.validation)
             usable = [math.inf if math.isnan(loss) else loss for loss in losses]
             which = usable.index(min(usable)) if usable else 0
             if losses:
