@@ -1,7 +1,7 @@
 """The loss on validation rows with draws of its own, the same every time, so that two validations compare.
 
 Rows, and all else that can be drawn before the losses, are drawn once and kept. Few rows then pass through the network
-all together, which takes half the time of a batch after another: its weights are packed once.
+all together: compiled networks then pack their weights once, and rows are enough to be worth that.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,7 +50,7 @@ class Validation:
         self._flow, self._objective, self._batches, self._count = flow, objective, batches, count
         self._seed, self._losses, self._workers = config.seed, losses, workers
         self._at_once = workers.count == 1 and not config.microbatch
-        self._draws_first = _draws_first(objective)
+        self._draws_first = workers.count == 1 and _draws_first(objective)
         self._held: list[Batch] | None = None
         self._drawn: list[Batch] | None = None
         self._together: Batch | None = None
