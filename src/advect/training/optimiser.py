@@ -75,15 +75,15 @@ class FusedAdamW(torch.optim.AdamW):
         group["lr"] = rate
         flat = self._flat_state(values) if self._direct else None
         if flat is not None:
-            means, squares, steps = flat
-            steps.add_(1)
+            flat[2].add_(1)
             at_once = self._at_once(values, gradients, averages)
             if at_once is not None:
-                at_once(rule(group, steps[0].item(), factor), [average.share(number) for average in averages])
+                at_once(rule(group, flat[2][0].item(), factor), [average.share(number) for average in averages])
                 return
         if factor != 1:
             gradients.whole.mul_(factor)
         if flat is not None:
+            means, squares, steps = flat
             self._fused([values.whole], [gradients.whole], [means.whole], [squares.whole], [steps[0]])
         else:
             for parameter, gradient in zip(self._parameters, gradients.parts, strict=True):
