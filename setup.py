@@ -19,6 +19,7 @@ _PERCEPTRON = [f"src/advect/networks/perceptron{name}_kernel.cpp" for name in ("
 _RESIDUAL = ["src/advect/networks/residual_kernel.cpp"]
 _NORM = ["src/advect/networks/norm_kernel.cpp"]
 _CONVOLUTION = ["src/advect/networks/convolution_kernel.cpp"]
+_ADVANCE = ["src/advect/training/advance_kernel.cpp"]
 _ATTENTION = [f"src/advect/networks/attention{name}_kernel.cpp" for name in ("", "_bfloat16")]
 _HEADERS = [
     *("compiled", "aligned", "vectors", "turned", "shares", "numbers", "products", "bfloat16", "split"),
@@ -35,6 +36,8 @@ _FLAGS = {
     # Sums keep their order and products are not fused, so that every instruction set computes the same numbers; costs
     # are finite.
     _ASSIGNMENT[0]: ["-ffp-contract=off", "-ffinite-math-only"],
+    # Products are fused with sums where the source says so, as in torch.
+    _ADVANCE[0]: ["-ffp-contract=off"],
     # Here they agree to rounding only, and rows may be NaN.
     _SCALING[0]: ["-ffp-contract=fast"],
     _LAYERS[0]: ["-ffp-contract=fast"],
@@ -107,6 +110,7 @@ setup(
         Extension("advect.networks.norm_kernel", _NORM, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.convolution_kernel", _CONVOLUTION, depends=_SHARED, language="c++", optional=True),
         Extension("advect.networks.attention_kernel", _ATTENTION, depends=_SHARED, language="c++", optional=True),
+        Extension("advect.training.advance_kernel", _ADVANCE, depends=_SHARED, language="c++", optional=True),
     ],
     cmdclass={"build_ext": BuildKernel},
 )

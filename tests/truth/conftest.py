@@ -23,6 +23,7 @@ COMPILED = (
     "networks/norm_kernel.so",
     "networks/attention_kernel.so",
     "networks/convolution_kernel.so",
+    "training/advance_kernel.so",
 )
 
 

@@ -34,11 +34,24 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after step ``step`` (counted from 1)."""
-        decay = self.decay if self.decay in (0.0, 1.0) else min(self.decay, (1 + step) / (10 + step))
         if self._flat is not None and self._values is not None:
-            self._flat.whole.lerp_(self._values.whole, 1.0 - decay)
+            self._flat.whole.lerp_(self._values.whole, self.share(step))
         else:
-            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1.0 - decay)
+            torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], self.share(step))
+
+    def share(self, step: int) -> float:
+        """How far the average goes towards the weights after step ``step`` (counted from 1)."""
+        return 1.0 - (self.decay if self.decay in (0.0, 1.0) else min(self.decay, (1 + step) / (10 + step)))
+
+    def lies_beside(self, values: Flat) -> bool:
+        """Whether this is an average of what lies in ``values``, in one buffer laid out alike."""
+        return self._flat is not None and self._values is values
+
+    @property
+    def whole(self) -> Tensor:
+        """That buffer."""
+        assert self._flat is not None
+        return self._flat.whole
 
     @torch.no_grad()
     def copy_to_module(self) -> None:

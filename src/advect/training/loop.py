@@ -30,7 +30,7 @@ from advect.training.optimiser import FusedAdamW, gradient_norm
 from advect.training.outcome import Outcome, outcome_of
 from advect.training.pool import pooled
 from advect.training.probes import Probe, Probes
-from advect.training.scaling import LossScale, check_float16
+from advect.training.scaling import LossScale, check_float16, multiply
 from advect.training.schedule import learning_rate
 from advect.training.seeding import TRAINING, generator_for, seed_layers
 from advect.training.sharding import spread_over
@@ -130,7 +130,7 @@ class Trainer:
         self.validation: Validation | None = None
         if validation is not None:
             exactly = partial(self._losses, precision=nullcontext())
-            self.validation = Validation(validation, validation_batches, config.seed, exactly, workers)
+            self.validation = Validation(self.flow, objective, validation, validation_batches, config, exactly, workers)
 
     # The run
 
@@ -201,8 +201,8 @@ class Trainer:
         whole = self.workers.count == 1 and not 0 < self.config.microbatch < self.config.batch_size
         whole = whole and not self.config.compile  # which was asked for
         self._direct = self._graphless if whole and may_go_without(self.flow, self.parameters) else None
-        if self._direct is not None:
-            self._direct.look_again()
+        for part in filter(None, (self._direct, self.validation)):
+            part.look_again()
 
     def _lay_flat(self) -> None:
         if self.values is not None and not self.values.holds(self.parameters):
@@ -246,18 +246,12 @@ class Trainer:
             with self._clock.phase("messages"):
                 self.workers.add([*(gradients if self.shards is None else self.shards.apart()), loss])
         with self._clock.phase("optimiser"):
-            value = self._clipped(gradients, loss)
+            value, factor = self._checked(gradients, loss)
             self.state.step += 1
             self.state.report = self.batches.report
             if value is None:  # skipped
                 return
-            rate = learning_rate(step, self.config)
-            if flat is None:
-                self.optimizer.advance(rate)
-            else:
-                self.optimizer.advance_flat(rate, flat.values, flat.gradients)
-            for average in self.state.averages:
-                average.update(self.state.step)
+            self._advance(gradients, factor, flat)
         self.state.take_loss(value)
         self._clock.loss(value)
         self._watch.see(value, step=self.state.step, learning_rate=self.config.learning_rate)
@@ -309,20 +303,31 @@ class Trainer:
             return self.shards.collect(), loss, None
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None], loss, None
 
-    def _clipped(self, gradients: list[Tensor], loss: Tensor) -> float | None:
-        """The loss, once gradients are clipped; anything non-finite stops the run before the weights change, or, where
-        the loss is scaled, has the step skipped: None."""
+    def _checked(self, gradients: list[Tensor], loss: Tensor) -> tuple[float | None, float]:
+        """The loss, and by what to multiply gradients so that they are clipped; anything non-finite stops the run
+        before the weights change, or, where the loss is scaled, has the step skipped: None."""
         norm = gradient_norm(gradients) if self.shards is None else self.shards.norm()
-        # The one place where the loop waits for an accelerator.
-        value, size = torch.stack([loss.to(norm.dtype), norm]).tolist()
+        # The one place where the loop waits for an accelerator, which is asked once.
+        value, size = (loss.item(), norm.item()) if norm.is_cpu else torch.stack([loss.to(norm.dtype), norm]).tolist()
         if math.isfinite(value) and math.isfinite(size):
-            self.state.scale.unscale(gradients, size, self.config.gradient_clip)
-            return value
+            return value, self.state.scale.factor(size, self.config.gradient_clip)
         if self.state.scale.skip():
-            return None
+            return None, 1.0
         self.state.optimizer.zero_grad(set_to_none=True)
         self._checkpoint(last=True)
         raise not_finite(value, self._place(), self.config.precision)
+
+    def _advance(self, gradients: list[Tensor], factor: float, flat: Direct | None) -> None:
+        """Weights and averages after the step that was counted last, by gradients times ``factor``."""
+        step, averages = self.state.step, self.state.averages
+        rate = learning_rate(step - 1, self.config)
+        if flat is not None:
+            self.optimizer.advance_flat(rate, flat.values, flat.gradients, factor, averages, step)
+            return
+        multiply(gradients, factor)
+        self.optimizer.advance(rate)
+        for average in averages:
+            average.update(step)
 
     # Between steps
 
@@ -353,7 +358,7 @@ class Trainer:
         due = self.probes.due(self.state.step, (self.state.step - 1) // interval * interval, self.config.steps)
         if self.validation is not None or due:
             self.flow.eval()
-            losses: list[float] = [] if self.validation is None else self._validation_losses(self.validation)
+            losses = [] if self.validation is None else self._validation_losses(self.validation)
             usable = [math.inf if math.isnan(loss) else loss for loss in losses]
             which = usable.index(min(usable)) if usable else 0
             if losses:

@@ -40,7 +40,6 @@ class LossScale:
         """What to go back from."""
         return loss * self.value if self.dynamic else loss
 
-    @torch.no_grad()
     def unscale(self, gradients: list[Tensor], norm: float, most: float) -> None:
         """After a step's backward passes, where all is finite: the gradients as they are, and clipped.
 
@@ -49,14 +48,17 @@ class LossScale:
             norm: Their 2-norm, of all processes together.
             most: Largest norm, as in `torch.nn.utils.clip_grad_norm_`; 0 clips nothing.
         """
+        multiply(gradients, self.factor(norm, most))
+
+    def factor(self, norm: float, most: float) -> float:
+        """What `unscale` multiplies by, for a caller who does so; once a step, as calm steps are counted here."""
         share = most / (norm / self.value + 1e-6) if most else 1.0
         factor = min(share, 1.0) / self.value
-        if factor != 1 and gradients:
-            torch._foreach_mul_(gradients, factor)
         if self.dynamic:
             self.calm += 1
             if self.calm == GROWTH_STEPS:
                 self.value, self.calm = 2 * self.value, 0
+        return factor
 
     def skip(self) -> bool:
         """Something was not finite: whether to go on without this step, with half the scale."""
@@ -88,6 +90,13 @@ class LossScale:
         return (
             f"{self.skipped} of {steps} steps were skipped: their gradients did not fit float16 (scale now 2^{power})."
         )
+
+
+@torch.no_grad()
+def multiply(gradients: list[Tensor], factor: float) -> None:
+    """Gradients times a factor, in place."""
+    if factor != 1 and gradients:
+        torch._foreach_mul_(gradients, factor)
 
 
 def check_float16(device: torch.device, note: Callable[[str], None]) -> None:

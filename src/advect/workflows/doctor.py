@@ -12,7 +12,7 @@ from advect.couplings.kernel import instruction_set
 from advect.methods import Blueprint, build, get_method, resolve_options
 from advect.networks import attention, convolution, normed, perceptron, residual_compiled
 from advect.run import MemorySink
-from advect.training import Batches, DataRows, Trainer, TrainingConfig
+from advect.training import Batches, DataRows, Trainer, TrainingConfig, advance
 from advect.transforms import kernel
 
 OPTIONAL = {
@@ -48,6 +48,7 @@ def examine() -> dict[str, Any]:
         "convolutions of size 3": _compiled(convolution.instruction_set()),
         "attention": _compiled(attention.instruction_set()),
         "attention, bfloat16": _compiled_bfloat16(attention.bfloat16_set()),
+        "steps of the optimiser": _compiled(advance.instruction_set()),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "mps": "yes" if torch.backends.mps.is_available() else "none",
     }
