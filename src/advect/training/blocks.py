@@ -40,11 +40,13 @@ Draw = Callable[[Batch, Generator], Drawn | Regression | None]
 class _Block:
     """The batches of a block, what the coupling said of each, the seconds that they took, and the generator after them.
 
-    Where the rows of a step could not be paired, there are batches for the steps before it, and the error.
+    Where the rows of a step could not be paired, there are batches for the steps before it, and the error. ``whole`` is
+    all of them in one, for what is drawn for all at once.
     """
 
     number: int
     batches: list[Batch]
+    whole: Batch | None
     reports: list[dict[str, float]]
     error: AdvectError | None
     seconds: float
@@ -122,18 +124,18 @@ class Blocks:
         generator = drawn.generator
         batch = self.batches.around(drawn.index, drawn.x1, generator)
         parts, reports, error = self._paired(batch, generator)
-        return _Block(number, parts, reports, error, time.perf_counter() - started, generator)
+        whole = None if self._draw is None or not parts else joined(parts)
+        return _Block(number, parts, whole, reports, error, time.perf_counter() - started, generator)
 
     @torch.no_grad()
     def _with_draws(self, block: _Block) -> _Block:
         """The block with all that is random about its losses."""
-        if self._draw is None or not block.batches:
+        if self._draw is None or block.whole is None:
             return block
         started = time.perf_counter()
-        whole = joined(block.batches)
-        whole = replace(whole, drawn=self._draw(whole, block.generator))
+        whole = replace(block.whole, drawn=self._draw(block.whole, block.generator))
         parts = parts_of(whole, [len(part.x1) for part in block.batches])
-        return replace(block, batches=parts, seconds=block.seconds + time.perf_counter() - started)
+        return replace(block, batches=parts, whole=None, seconds=block.seconds + time.perf_counter() - started)
 
     def _paired(
         self, batch: Batch, generator: Generator
