@@ -93,11 +93,21 @@ def test_numbers_do_not_depend_on_the_compiled_parts_or_the_order_in_memory(scal
         narrow = answers(network, x)
     monkeypatch.setenv("ADVECT_KERNEL", "none")
     others.append(answers(network, x))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = answers(network, x)
     exact = answers(copy.deepcopy(network).double(), x.double())
-    for rounding, some in [(1e-4, answer) for answer in (found, *others)] + [(0.1, narrow)]:
-        for one, other in zip(some, exact, strict=True):
-            bound = rounding * float(other.detach().abs().max() + 1e-2 * exact[1].abs().max())
-            torch.testing.assert_close(one.double(), other, rtol=0, atol=bound)
+    sizes = [float(other.detach().abs().max() + 1e-2 * exact[1].abs().max()) for other in exact]
+    for some in (found, *others):
+        for one, other, size in zip(some, exact, sizes, strict=True):
+            torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-4 * size)
+
+    def error(some):
+        parts = zip(some, exact, sizes, strict=True)
+        return float(torch.cat([(one.double() - other).flatten() / size for one, other, size in parts]).norm())
+
+    # In bfloat16 it is torch's own rounding, layer by layer, that says how far off such a network is; two draws of as
+    # many such errors differ by a tenth.
+    assert 0 < error(narrow) <= 1.15 * error(plain)
 
 
 def test_transformed_it_is_the_same_network():
