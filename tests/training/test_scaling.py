@@ -16,7 +16,7 @@ from advect.networks import make_network
 from advect.objectives import VelocityMatching
 from advect.paths import linear
 from advect.training import ALONE, Batches, Trainer, TrainingConfig, Workers
-from advect.training.scaling import GROWTH_STEPS, LEAST, START, LossScale, check_float16
+from advect.training.scaling import GROWTH_STEPS, LEAST, START, LossScale, check_float16, multiply
 from tests.training.small import Recorder, cloud, matching_trainer, rows_of, same
 from tests.training.test_workers import environment
 
@@ -42,7 +42,7 @@ def test_the_rule_is_that_of_torchs_scaler():
         if bad:
             assert ours.skip()
         else:
-            ours.unscale([], 0.0, 0.0)
+            ours.factor(0.0, 0.0)
         assert (ours.value, ours.calm) == (float(scale), int(calm))
     assert ours.skipped > 0
     assert ours.value != START
@@ -56,7 +56,7 @@ def test_gradients_are_brought_back_and_clipped_as_torch_does(value, most):
     scale = LossScale(dynamic=True)
     scale.value = value
     scaled = parameter.grad * value
-    scale.unscale([scaled], float(scaled.norm()), most)
+    multiply([scaled], scale.factor(float(scaled.norm()), most))
     if most:
         torch.nn.utils.clip_grad_norm_([parameter], most)
     torch.testing.assert_close(scaled, parameter.grad, rtol=1e-6, atol=0)  # a few float32 roundings

@@ -81,6 +81,14 @@ template <class R> struct Clipped {
         put<R>(first + r * row + c, 1, int(std::min<int64_t>(kLanes<R>, columns - c)), value);
     }
 };
+// The last layer's sums by products of bfloat16 numbers, which give no bias of their own.
+struct Said {
+    Clipped<float> out;
+    const float *bias;
+    template <class V> void operator()(int64_t r, int64_t c, V value) const {
+        if (c < out.columns) out(r, c, (Vec<float>)value + load<float>(bias + c));
+    }
+};
 // The gradients of a loss whose gradient by the output is given, or of the mean squared error beside a
 // target, weighted by rows where there are weights.
 template <class R> struct Back {

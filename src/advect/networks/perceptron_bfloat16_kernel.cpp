@@ -104,13 +104,6 @@ template <int Kind> inline void activated(Floats a, Floats &value, Floats &slope
     }
 }
 
-struct Said { // the last layer's sums, with its bias
-    Clipped<float> out;
-    const float *bias;
-    void operator()(int64_t r, int64_t c, __m512 value) const {
-        if (c < out.columns) out(r, c, (Floats)value + load<float>(bias + c));
-    }
-};
 template <int Kind> struct Activated {
     Brief *values, *slopes;
     int64_t row;

@@ -47,13 +47,6 @@ void gather(const Shape &shape, const Input<float> &input, int64_t start, int64_
     }
 }
 
-struct Said { // the last layer's sums, with its bias
-    Clipped<float> out;
-    const float *bias;
-    void operator()(int64_t r, int64_t c, __m512 value) const {
-        if (c < out.columns) out(r, c, (Floats)value + load<float>(bias + c));
-    }
-};
 template <int Kind> struct Activated {
     Brief *values;
     int64_t row;

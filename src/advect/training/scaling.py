@@ -40,18 +40,14 @@ class LossScale:
         """What to go back from."""
         return loss * self.value if self.dynamic else loss
 
-    def unscale(self, gradients: list[Tensor], norm: float, most: float) -> None:
-        """After a step's backward passes, where all is finite: the gradients as they are, and clipped.
+    def factor(self, norm: float, most: float) -> float:
+        """After a step's backward passes, where all is finite: by what the gradients are to be multiplied to be as they
+        are, and clipped. Asked for once a step, as calm steps are counted here.
 
         Args:
-            gradients: Of the scaled loss; changed in place.
-            norm: Their 2-norm, of all processes together.
+            norm: The 2-norm of those of the scaled loss, of all processes together.
             most: Largest norm, as in `torch.nn.utils.clip_grad_norm_`; 0 clips nothing.
         """
-        multiply(gradients, self.factor(norm, most))
-
-    def factor(self, norm: float, most: float) -> float:
-        """What `unscale` multiplies by, for a caller who does so; once a step, as calm steps are counted here."""
         share = most / (norm / self.value + 1e-6) if most else 1.0
         factor = min(share, 1.0) / self.value
         if self.dynamic:
